@@ -1,0 +1,149 @@
+"""A directory that holds one model in the Hugging Face layout: is it whole, what is in it, how is it copied.
+
+Only safetensors are taken. Pickled weights run code when they are opened, and so does a repository's own modelling
+code: neither is ever loaded.
+"""
+
+import json
+import os
+import shutil
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+
+# Files of a model directory that are needed or worth keeping. A repository's Python files are not among them.
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN[CS]E*", "NOTICE*")
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def check_model_directory(directory: Path, origin: str) -> None:
+    """Refuse a directory that is not a whole model in safetensors.
+
+    Args:
+        directory: The directory.
+        origin: How the user named it, for errors.
+
+    Raises:
+        UserError: Says what is missing and the way out.
+    """
+    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    if not names:
+        raise UserError(
+            f"Base model {origin} is not a directory or is empty. It must hold config.json, *.safetensors, "
+            "tokenizer.json."
+        )
+    if "config.json" not in names:
+        raise UserError(
+            f"Base model {origin} has no config.json, so it is not a Hugging Face model directory. "
+            "Name the folder that holds config.json and *.safetensors."
+        )
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [name for name in names if name.endswith(_PICKLES)]
+        raise UserError(f"Base model {origin} has no *.safetensors. " + _pickle_advice(pickles))
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(wanted - set(names)):
+            raise UserError(f"Base model {origin} is not whole: {', '.join(missing)} missing. Download it again.")
+    if not {"tokenizer.json", "tokenizer.model"} & set(names):
+        raise UserError(
+            f"Base model {origin} has no tokenizer.json or tokenizer.model. Copy the tokenizer's files there."
+        )
+
+
+def copy_model(source: Path, target: Path, link: bool) -> None:
+    """Copy a checked model directory, without `auto_map`, so that no later reader looks for the model's own code.
+
+    Args:
+        source: A directory that passed `check_model_directory`.
+        target: An empty directory.
+        link: Hard links where the file system can, instead of copies; for sources that nobody edits in place.
+    """
+    for path in sorted({path for pattern in PATTERNS for path in source.glob(pattern)}):
+        if path.suffix == ".json" and "auto_map" in (content := json.loads(path.read_text(encoding="utf-8"))):
+            del content["auto_map"]
+            write_json(target / path.name, content)
+        elif not (link and _hard_link(path.resolve(), target / path.name)):
+            shutil.copyfile(path, target / path.name)
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """Numbers and names of a model directory, from its configuration and the headers of its weights.
+
+    Returns:
+        parameters, architecture, layers, hidden_size, vocabulary, context_length (tokens), eos_token_ids, dtype,
+        weights_bytes.
+
+    Raises:
+        UserError: transformers does not know the architecture without the repository's own code.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(directory)
+    except ValueError as error:
+        raise UserError(f"Base model: its architecture is not one that transformers knows natively: {error}") from None
+    counts: dict[str, int] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        for tensor in _safetensors_header(file).values():
+            counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
+    return {
+        "parameters": sum(counts.values()),
+        "architecture": (config.architectures or ["unknown"])[0],
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "context_length": config.max_position_embeddings,
+        "eos_token_ids": stop_token_ids(directory),
+        "dtype": _DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
+        "weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+    }
+
+
+def stop_token_ids(directory: Path) -> list[int]:
+    """Every stop token of a model: those of generation_config.json, which is complete, else of config.json.
+
+    Phi-3-mini's config.json names one stop token, its generation_config.json three.
+    """
+    for name in ("generation_config.json", "config.json"):
+        path = directory / name
+        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        if found is not None:
+            return found if isinstance(found, list) else [found]
+    return []
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with a fixed layout, so that equal content gives equal bytes."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _hard_link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        return False
+    return True
+
+
+def _safetensors_header(file: Path) -> dict[str, Any]:
+    """Name, dtype and shape of each tensor; layout: https://github.com/huggingface/safetensors#format."""
+    with file.open("rb") as source:
+        (length,) = struct.unpack("<Q", source.read(8))
+        header: dict[str, Any] = json.loads(source.read(length))
+    header.pop("__metadata__", None)
+    return header
+
+
+def _pickle_advice(pickles: list[str]) -> str:
+    if not pickles:
+        return "Save the model there with model.save_pretrained(directory)."
+    return (
+        f"It holds {', '.join(pickles[:3])}, but pickled weights can run code when opened and are refused. "
+        'If you trust the source, convert them once: `python -c "from transformers import AutoModelForCausalLM as M; '
+        "M.from_pretrained('OLD').save_pretrained('NEW')\"`, add the tokenizer's files, then name NEW."
+    )

