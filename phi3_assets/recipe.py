@@ -38,7 +38,9 @@ class Recipe(pydantic.BaseModel):
     )
 
     # Data
-    dataset_path: str = Field("", description="Folder of csv, json, jsonl and parquet files; empty: PHI3_HOME/datasets.")
+    dataset_path: str = Field(
+        "", description="Folder of csv, json, jsonl and parquet files; empty: PHI3_HOME/datasets."
+    )
     question_column: str = Field("Question", description="Column that holds what the user asks.")
     answer_column: str = Field("Best Answer", description="Column that holds what the model should answer.")
     system_prompt: str = Field("", description="System message put before every question; empty: none.")

@@ -1,0 +1,48 @@
+"""From the user's files to what a model is trained on."""
+
+import dagster as dg
+
+from phi3_assets import steps
+from phi3_assets.ops import Record, materialise
+from phi3_assets.resources.artifacts import ArtifactStore
+from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.recipe import RecipeResource
+
+OWNERS = ["team:language-models"]
+
+
+@dg.asset(group_name="data", kinds={"json"}, owners=OWNERS, code_version=steps.RAW_DATASET.code_version)
+def raw_dataset(
+    context: dg.AssetExecutionContext, recipe: RecipeResource, execution: Execution, store: ArtifactStore
+) -> dg.MaterializeResult[Record]:
+    """Every row of the files in PHI3_HOME/datasets, as one kind of record: kept, or quarantined with the reason.
+
+    Rows are split into training and test by a hash of the question, so that a row never changes side as data grows.
+    """
+    return materialise(context, steps.RAW_DATASET, recipe, execution, store)
+
+
+@dg.asset(
+    group_name="data", kinds={"parquet", "huggingface"}, owners=OWNERS, code_version=steps.FORMATTED_CORPUS.code_version
+)
+def formatted_corpus(
+    context: dg.AssetExecutionContext,
+    recipe: RecipeResource,
+    execution: Execution,
+    store: ArtifactStore,
+    raw_dataset: Record,
+    base_model: Record,
+) -> dg.MaterializeResult[Record]:
+    """The rows in the base model's chat format, as tokens, with the labels that say what is learnt: the answers.
+
+    Holds the training rows and the held-out test rows that every variant is scored on.
+    """
+    return materialise(
+        context,
+        steps.FORMATTED_CORPUS,
+        recipe,
+        execution,
+        store,
+        raw_dataset=raw_dataset,
+        base_model=base_model,
+    )

@@ -1,0 +1,79 @@
+"""`phi3`: the asset graph from a terminal. It does nothing that the Dagster UI cannot; both use the same home."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from phi3_assets.errors import UserError, nearest
+from phi3_assets.home import default_home, initialise
+from phi3_assets.recipe import Recipe, load_recipe, shipped_recipes
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
+RecipeName = Annotated[str, typer.Option(help="A shipped recipe or a .yaml file; default: PHI3_RECIPE, else smol-cpu.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; may be repeated.")
+]
+
+
+@app.command()
+def init(home: Home = None) -> None:
+    """Lay out a new home with the sample dataset; an existing one is left alone."""
+    home = home or default_home()
+    made = initialise(home)
+    print(f"Laid out {home}." if made else f"{home} exists and was left as it is.")
+
+
+@app.command()
+def run(recipe: RecipeName = "", overrides: Overrides = [], home: Home = None) -> None:  # noqa: B006 - Typer's way
+    """Materialise the whole graph; what stands already is reused. Ends with the scores of the four variants."""
+    from phi3_assets.runner import run_graph
+
+    values = parse_overrides(overrides)
+    load_recipe(recipe or None, values)  # a wrong recipe is refused before anything is started
+    sys.exit(run_graph(home or default_home(), recipe, values))
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes and every field a recipe can have."""
+    print("Shipped: " + ", ".join(shipped_recipes()))
+    for name, field in Recipe.model_fields.items():
+        print(f"\n{name}  (default: {field.default!r})\n    {field.description}")
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Read FIELD=VALUE pairs; values are YAML, as in a recipe file.
+
+    Raises:
+        UserError: A pair has no "=", or names no field.
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair!r}: write FIELD=VALUE, like --set lora_r=16.")
+        if name not in Recipe.model_fields:
+            raise UserError(f"--set {pair!r}: no recipe field {name!r}.{nearest(name, list(Recipe.model_fields))}")
+        value = yaml.safe_load(text)
+        values[name] = "" if value is None else value
+    return values
+
+
+def main() -> None:
+    """Entry point; a user's error is shown as its text, a defect with its traceback."""
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

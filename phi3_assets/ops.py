@@ -1,0 +1,283 @@
+"""The ops that assets are made of: plan a step, run it, verify what came out.
+
+A plan says what is called for and why; running it is one Olive pass, or nothing at all when the artefact already
+stands; the last op verifies every byte and shows it in the UI. Re-execution from failure resumes at the op that failed.
+Between ops travel small records, never models. Ops that run a step return `Output`, because a Pipes session allows
+nothing untyped to be returned from the op it was opened in.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from phi3_assets import steps, ui
+from phi3_assets.errors import UserError
+from phi3_assets.home import SHORT
+from phi3_assets.manifest import ArtefactRef, Manifest, digest_of, fingerprint
+from phi3_assets.recipe import Recipe, is_hub_id
+from phi3_assets.resources.artifacts import ArtifactStore
+from phi3_assets.resources.execution import Execution, UserFiles
+from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.step import Step, StepCall, installed_versions
+
+Context = dg.OpExecutionContext | dg.AssetExecutionContext
+# What travels between ops: plain JSON.
+Record = dict[str, Any]
+# One slot of this pool is one device: two trainings side by side on one GPU end in out-of-memory.
+DEVICE_POOL = "device"
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Show a user's error as its text; retrying it would only fail again."""
+    try:
+        yield
+    except UserError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def make_plan(
+    context: Context,
+    step: Step,
+    recipe_resource: RecipeResource,
+    store: ArtifactStore,
+    upstream: Mapping[str, Any],
+) -> Record:
+    """Say what this recipe and these inputs call for, whether it stands already, and if not, what changed.
+
+    Args:
+        context: Of the running op.
+        step: The step.
+        recipe_resource: This run's recipe.
+        store: Where artefacts stand.
+        upstream: Pointer of each input artefact, by name.
+
+    Returns:
+        JSON: {"call", "inputs", "recipe", "reused", "why"}.
+    """
+    with readable_errors():
+        recipe = recipe_resource.load()
+        inputs: dict[str, ArtefactRef | UserFiles] = {name: ArtefactRef(**ref) for name, ref in upstream.items()}
+        inputs.update(user_files(step, recipe, store))
+        call = StepCall(
+            step=step.name,
+            code_version=step.code_version,
+            params=step.params(recipe),
+            inputs={name: item.digest for name, item in inputs.items()},
+            libraries=installed_versions(step.libraries),
+        )
+        reused = store.find(step.name, call.identity) is not None
+        latest = store.load_pointer(f"latest/{step.name}")
+        previous = store.find(latest["kind"], latest["identity"]) if latest and not reused else None
+        why = "It stands already; nothing is run." if reused else what_changed(previous, call)
+        context.log.info(f"{step.name} {call.identity[:SHORT]}: {why}")
+    return {
+        "call": call.to_dict(),
+        "inputs": {name: _to_json(item) for name, item in inputs.items()},
+        "recipe": recipe_resource.recipe,
+        "reused": reused,
+        "why": why,
+    }
+
+
+def user_files(step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
+    """Folders of the user's that this step reads, pinned by their content.
+
+    Raises:
+        UserError: A folder is missing or empty.
+    """
+    if step is steps.RAW_DATASET:
+        return {"datasets": _pinned(store.datasets_path(recipe.dataset_path), "Dataset folder")}
+    if step is steps.BASE_MODEL and ":" not in recipe.base_model and not is_hub_id(recipe.base_model):
+        path = Path(recipe.base_model).expanduser().absolute()
+        return {"base_model_directory": _pinned(path, "Base model directory")}
+    return {}
+
+
+def _pinned(path: Path, what: str) -> UserFiles:
+    return UserFiles(path=path, digest=digest_of(fingerprint(path, what)))
+
+
+def what_changed(previous: Manifest | None, call: StepCall) -> str:
+    """One sentence: why the artefact that stands is not the one called for."""
+    if previous is None:
+        return "It has not been made in this home yet."
+    before, now = previous.call.to_dict(), call.to_dict()
+    changes = []
+    if before["code_version"] != now["code_version"]:
+        changes.append(f"the step's code ({before['code_version']} to {now['code_version']})")
+    for title, key in (("recipe", "params"), ("library", "libraries")):
+        for name in sorted(before[key].keys() | now[key].keys()):
+            old, new = before[key].get(name), now[key].get(name)
+            if old != new:
+                changes.append(f"{title} {name} ({old} to {new})")
+    changes += [
+        f"input {name}"
+        for name in sorted(before["inputs"].keys() | now["inputs"].keys())
+        if before["inputs"].get(name) != now["inputs"].get(name)
+    ]
+    return f"Made anew because of {', '.join(changes)}." if changes else "It is no longer in the store."
+
+
+def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, store: ArtifactStore) -> Record:
+    """Make the planned artefact, unless it stands; of two runs that want it, one makes it.
+
+    Returns:
+        JSON: the plan with "ref", the artefact's pointer.
+    """
+    call = StepCall(**plan["call"])
+    inputs = {name: _from_json(item) for name, item in plan["inputs"].items()}
+    with readable_errors():
+        made = store.find(call.step, call.identity)
+        if made is None:
+
+            def waiting() -> None:
+                context.log.info(f"Another run is making {call.step} {call.identity[:SHORT]}; waiting for it.")
+
+            with store.claim(call, waiting):
+                made = store.find(call.step, call.identity)
+                if made is None:
+                    made = execution.run_step(context, call, inputs, store)
+    return {**plan, "ref": made.ref.to_dict()}
+
+
+def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactStore) -> dg.MaterializeResult[Any]:
+    """Verify an artefact byte by byte and show it."""
+    ref = ArtefactRef(**done["ref"])
+    with readable_errors():
+        directory = store.fetch(ref, content=True)
+        manifest = store.find(ref.kind, ref.identity)
+        assert manifest is not None
+    context.log.info(f"{ref.kind} {ref.identity[:SHORT]} stands in {store.where(ref)}.")
+    return dg.MaterializeResult(
+        value=ref.to_dict(),
+        data_version=dg.DataVersion(ref.digest),
+        metadata={
+            **ui.describe(manifest, directory),
+            "recipe": done["recipe"] or "(default)",
+            "reused": done["reused"],
+            "why": done["why"],
+            "path": dg.MetadataValue.path(store.where(ref)),
+            "log": dg.MetadataValue.path(f"{store.where(ref)}.log"),
+        },
+    )
+
+
+def materialise(
+    context: Context,
+    step: Step,
+    recipe: RecipeResource,
+    execution: Execution,
+    store: ArtifactStore,
+    **upstream: Any,
+) -> dg.MaterializeResult[Any]:
+    """Plan, run and verify in one op, for assets that are one op."""
+    plan = make_plan(context, step, recipe, store, upstream)
+    return verify_and_show(context, run_plan(context, plan, execution, store), store)
+
+
+def _to_json(item: ArtefactRef | UserFiles) -> dict[str, str]:
+    return item.to_dict() if isinstance(item, ArtefactRef) else {"path": str(item.path), "digest": item.digest}
+
+
+def _from_json(value: dict[str, str]) -> ArtefactRef | UserFiles:
+    return UserFiles(path=Path(value["path"]), digest=value["digest"]) if "path" in value else ArtefactRef(**value)
+
+
+@dg.op
+def verify_artefact(context: dg.OpExecutionContext, store: ArtifactStore, done: Record) -> dg.MaterializeResult[Record]:
+    """Compare every byte of the artefact with its manifest, then show it in the UI."""
+    return verify_and_show(context, done, store)
+
+
+# base_model
+
+
+@dg.op
+def plan_base_model(context: dg.OpExecutionContext, recipe: RecipeResource, store: ArtifactStore) -> Record:
+    """Which base model, at which revision, and whether it is here already."""
+    return make_plan(context, steps.BASE_MODEL, recipe, store, {})
+
+
+@dg.op(tags={"kind": "huggingface"})
+def fetch_base_model(
+    context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, plan: Record
+) -> dg.Output[Record]:
+    """Fetch the weights as safetensors and lay them out as Phi-3 where they are not."""
+    return dg.Output(run_plan(context, plan, execution, store))
+
+
+# lora_adapter
+
+
+@dg.op
+def plan_lora_adapter(
+    context: dg.OpExecutionContext,
+    recipe: RecipeResource,
+    store: ArtifactStore,
+    base_model: Record,
+    formatted_corpus: Record,
+) -> Record:
+    """Which adapter this recipe, base model and corpus call for."""
+    upstream = {"base_model": base_model, "formatted_corpus": formatted_corpus}
+    return make_plan(context, steps.LORA_ADAPTER, recipe, store, upstream)
+
+
+@dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
+def run_lora_pass(
+    context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, plan: Record
+) -> dg.Output[Record]:
+    """Olive's LoRA pass; resumes from its last checkpoint if it was killed."""
+    return dg.Output(run_plan(context, plan, execution, store))
+
+
+# merged_model
+
+
+@dg.op
+def plan_merged_model(
+    context: dg.OpExecutionContext,
+    recipe: RecipeResource,
+    store: ArtifactStore,
+    base_model: Record,
+    lora_adapter: Record,
+) -> Record:
+    """Which adapter goes into which base model."""
+    upstream = {"base_model": base_model, "lora_adapter": lora_adapter}
+    return make_plan(context, steps.MERGED_MODEL, recipe, store, upstream)
+
+
+@dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
+def run_merge_pass(
+    context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, plan: Record
+) -> dg.Output[Record]:
+    """Olive's MergeAdapterWeights pass."""
+    return dg.Output(run_plan(context, plan, execution, store))
+
+
+# onnx_int4_model
+
+
+@dg.op
+def plan_onnx_int4_model(
+    context: dg.OpExecutionContext,
+    recipe: RecipeResource,
+    store: ArtifactStore,
+    merged_model: Record,
+) -> Record:
+    """Which model is quantised, and how."""
+    return make_plan(context, steps.ONNX_INT4_MODEL, recipe, store, {"merged_model": merged_model})
+
+
+@dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
+def run_model_builder_pass(
+    context: dg.OpExecutionContext,
+    execution: Execution,
+    store: ArtifactStore,
+    plan: Record,
+) -> dg.Output[Record]:
+    """Olive's ModelBuilder pass, int4, for ONNX Runtime GenAI."""
+    return dg.Output(run_plan(context, plan, execution, store))

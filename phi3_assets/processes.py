@@ -1,0 +1,156 @@
+"""Starting a process tree, stopping all of it, and dying with the one who started it.
+
+Dagster's PipesSubprocessClient signals its direct child only and never escalates, so a child that ignores SIGINT, or
+whose parent is killed, keeps the GPU. Here the child leads a process group, and holds the reading end of a pipe whose
+only writing end is in the parent: when the parent is gone, however it went, the pipe closes and the group is killed.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+PARENT_PIPE = "PHI3_PARENT_PIPE"
+
+
+class ProcessTree:
+    """A process, its group, and everything that they start."""
+
+    def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
+        """Start `command` in a group of its own; stdout and stderr go to the file `log`."""
+        reading, self._pipe = os.pipe()
+        try:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    command,
+                    env={**env, PARENT_PIPE: str(reading)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(reading,),
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(reading)
+        self.peak_memory_bytes = 0
+
+    @property
+    def pid(self) -> int:
+        """Process id of the leader, which is also the id of its group."""
+        return self._process.pid
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait up to `timeout_s` seconds; the exit code, or None while it runs. Minus N: killed by signal N."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            memory = sum(_resident_bytes(process) for process in self._members())
+            self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+            return None
+
+    def stop(self, grace_s: float) -> None:
+        """Stop the whole tree: SIGINT, after `grace_s` seconds SIGTERM, after as many again SIGKILL.
+
+        Returns when no process of the tree is left. A second interrupt while waiting ends the politeness at once.
+        """
+        # Children that left the group are found through their parent, so look before the parent is gone.
+        members = self._members()
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._signal(members, number)
+                if self._wait_gone(members, grace_s):
+                    break
+                members = list({*members, *self._members()})
+        finally:
+            self._signal(members, signal.SIGKILL)
+            self._wait_gone(members, 10)
+            self._process.wait()
+            self.close()
+
+    def close(self) -> None:
+        """Kill what the leader left behind and let go of the pipe; call when the leader has ended."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the usual case: nobody of the group is left
+
+    def _members(self) -> list[psutil.Process]:
+        try:
+            leader = psutil.Process(self.pid)
+            return [leader, *leader.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _signal(self, members: list[psutil.Process], number: int) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+        for process in members:
+            try:
+                if os.getpgid(process.pid) != self.pid:
+                    process.send_signal(number)
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                continue
+
+    def _wait_gone(self, members: list[psutil.Process], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self._process.poll()  # reaps the leader; a zombie would count as alive
+            if not any(_is_alive(process) for process in members) and not group_alive(self.pid):
+                return True
+            time.sleep(0.05)
+        return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def group_alive(group: int) -> bool:
+    """True while any process of the group exists, zombies included."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def die_with_parent() -> None:
+    """Called first in the child: kill our whole group as soon as the parent is gone.
+
+    A pipe and not PR_SET_PDEATHSIG: that fires when the parent's *thread* ends, and would spare our own children.
+    SIGKILL and not SIGTERM: nobody is left to take the result, and checkpoints are written as the step goes.
+    """
+    value = os.environ.pop(PARENT_PIPE, None)
+    if value is None:  # started by hand
+        return
+    reading = int(value)
+    os.set_inheritable(reading, False)
+
+    def watch() -> None:
+        while os.read(reading, 1):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()

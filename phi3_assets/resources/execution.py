@@ -1,0 +1,46 @@
+"""Where steps run. `Execution` is abstract; `phi3_assets_tests/resources/execution_contract.py` is its contract.
+
+An implementation gets the call, the inputs and the store, and must leave the artefact published. Whether that happens
+in a process here (local.py) or in a job elsewhere changes nothing for anybody else.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from phi3_assets.manifest import ArtefactRef, Manifest
+from phi3_assets.resources.artifacts import ArtifactStore
+from phi3_assets.step import StepCall
+
+
+@dataclass(frozen=True)
+class UserFiles:
+    """A folder of the user's own files as an input: its path here and its content digest."""
+
+    path: Path
+    digest: str
+
+
+class Execution(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
+    """Runs one step somewhere."""
+
+    @abstractmethod
+    def run_step(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        call: StepCall,
+        inputs: Mapping[str, ArtefactRef | UserFiles],
+        store: ArtifactStore,
+    ) -> Manifest:
+        """Run a step whose identity is claimed and has no artefact yet; returns the published artefact's manifest.
+
+        While it runs, log lines go to `context.log` and progress becomes observations of the asset. When the run is
+        terminated everything the step started is stopped, and the interrupt is raised again.
+
+        Raises:
+            dagster.Failure: The step failed; `allow_retries` is False when only the user can change that. No artefact
+                and no half of one is left.
+        """

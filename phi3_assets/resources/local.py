@@ -1,0 +1,192 @@
+"""Steps as processes on this machine, on CUDA or CPU."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
+from pydantic import Field
+
+from phi3_assets.home import SHORT
+from phi3_assets.manifest import ArtefactRef, Manifest
+from phi3_assets.processes import ProcessTree
+from phi3_assets.resources.artifacts import ArtifactStore
+from phi3_assets.resources.execution import Execution, UserFiles
+from phi3_assets.step import StepCall
+from phi3_assets.worker import QUIET, StepFile, StepInput
+
+LOG_TAIL_LINES = 30
+
+
+class LocalExecution(Execution):
+    """Runs each step in a process group of its own, and leaves nothing running."""
+
+    grace_s: float = Field(
+        default=10,
+        ge=0,
+        description="On termination, seconds between SIGINT and SIGTERM, and between SIGTERM and SIGKILL.",
+    )
+    observe_every_s: float = Field(default=5, gt=0, description="Least seconds between two progress points in the UI.")
+
+    def run_step(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        call: StepCall,
+        inputs: Mapping[str, ArtefactRef | UserFiles],
+        store: ArtifactStore,
+    ) -> Manifest:
+        """See `Execution.run_step`."""
+        work = store.work_path(call)
+        staged = store.staging_path(call)
+        log = work / "worker.log"
+        step_file = StepFile(
+            call=call,
+            inputs={name: _as_step_input(item, store) for name, item in inputs.items()},
+            output=str(staged),
+            work=str(work / "checkpoints"),
+            cache=str(store.cache_path),
+            execution="local",
+        )
+        path = work / "step.json"
+        path.write_text(step_file.to_json(), encoding="utf-8")
+        try:
+            self._run_worker(context, call, path, log)
+            manifest = store.publish(call, staged)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        store.keep_log(call, log)
+        shutil.rmtree(work)  # checkpoints are of no use once the artefact stands
+        return manifest
+
+    def _run_worker(
+        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, call: StepCall, step_file: Path, log: Path
+    ) -> None:
+        messages = Messages(context, call.step, self.observe_every_s)
+        with open_pipes_session(
+            context=context,
+            context_injector=PipesTempFileContextInjector(),
+            message_reader=LiveMessageReader(messages),
+        ) as session:
+            tree = ProcessTree(
+                [sys.executable, "-m", "phi3_assets.worker", str(step_file)],
+                # Python's -c and -m put the working directory first on sys.path; a user's torch.py must not win.
+                env={
+                    **os.environ,
+                    **QUIET,
+                    "PYTHONSAFEPATH": "1",
+                    "PYTHONUNBUFFERED": "1",
+                    **session.get_bootstrap_env_vars(),
+                },
+                log=log,
+            )
+            context.log.info(f"Step {call.step} {call.identity[:SHORT]} runs in process {tree.pid}, log in {log}.")
+            try:
+                while (code := tree.wait(timeout_s=0.5)) is None:
+                    pass
+            except BaseException:
+                # Also KeyboardInterrupt and SystemExit: whatever ends this process must not leave the tree behind.
+                context.log.info(f"Stopping process {tree.pid} and all it started.")
+                tree.stop(self.grace_s)
+                raise
+            tree.close()
+        if code != 0:
+            raise _failure(call, code, messages, tree, log)
+
+
+class Messages:
+    """Turns the worker's custom messages into observations of its asset, and remembers why it failed."""
+
+    def __init__(
+        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, asset: str, observe_every_s: float
+    ) -> None:
+        """Observations are attached to `asset`, at most one in `observe_every_s` seconds."""
+        self._context = context
+        self._asset = asset
+        self._every_s = observe_every_s
+        self._next = 0.0
+        self.failed: str | None = None
+        self.user_error = False
+
+    def handle(self, payload: Any) -> None:
+        """Take one custom message."""
+        if "failed" in payload:
+            self.failed, self.user_error = payload["failed"], payload["user_error"]
+        elif "progress" in payload:
+            numbers = payload["progress"]
+            now = time.monotonic()
+            if now >= self._next or numbers.get("fraction") == 1:
+                self._next = now + self._every_s
+                self._context.log_event(dg.AssetObservation(asset_key=self._asset, metadata=numbers))
+
+
+class LiveMessageReader(PipesTempFileMessageReader):
+    """Dagster keeps custom messages until the process has ended; progress is wanted while it runs."""
+
+    def __init__(self, messages: Messages) -> None:
+        """Custom messages go to `messages` at once."""
+        super().__init__()
+        self._messages = messages
+
+    @property
+    def expected_writer_count(self) -> int:
+        """One worker; inherited, the property warns on every step that it is a preview."""
+        return 1
+
+    @contextmanager
+    def read_messages(self, handler: Any) -> Iterator[Any]:
+        """See `PipesMessageReader.read_messages`."""
+        with super().read_messages(_Diverted(handler, self._messages)) as params:  # type: ignore[arg-type]
+            yield params
+
+
+class _Diverted:
+    """A Pipes message handler whose custom messages go elsewhere."""
+
+    def __init__(self, handler: Any, messages: Messages) -> None:
+        self._handler = handler
+        self._messages = messages
+
+    def handle_message(self, message: Any) -> None:
+        if message["method"] == "report_custom_message":
+            self._messages.handle(message["params"]["payload"])
+        else:
+            self._handler.handle_message(message)
+
+    def report_pipes_framework_exception(self, *args: Any) -> None:
+        self._handler.report_pipes_framework_exception(*args)
+
+
+def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepInput:
+    if isinstance(item, UserFiles):
+        return StepInput(path=str(item.path), digest=item.digest, artefact=False)
+    return StepInput(path=str(store.fetch(item)), digest=item.digest, artefact=True)
+
+
+def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, log: Path) -> dg.Failure:
+    """The worker's own reason if it gave one, else what the exit code and the log tell."""
+    if messages.failed is not None:
+        reason = messages.failed
+    elif code == -signal.SIGKILL:
+        reason = (
+            f"The worker was killed (SIGKILL), which is what the kernel does when memory runs out: the step held "
+            f"{tree.peak_memory_bytes / 2**30:.1f} of this machine's {psutil.virtual_memory().total / 2**30:.1f} GiB. "
+            "Lower per_device_train_batch_size or max_seq_len, or set gradient_checkpointing."
+        )
+    elif code < 0:
+        reason = f"The worker was ended by {signal.Signals(-code).name}."
+    else:
+        reason = f"The worker ended with code {code} and gave no reason."
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
+    return dg.Failure(
+        description=f"{call.step}: {reason}",
+        metadata={"log": dg.MetadataValue.path(str(log)), "end of log": dg.MetadataValue.md(f"```\n{tail}\n```")},
+        allow_retries=not messages.user_error,
+    )

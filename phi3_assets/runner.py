@@ -1,0 +1,170 @@
+"""Materialises the graph from a terminal and tells how it goes, on the same Dagster instance that the UI shows."""
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+
+from phi3_assets.evaluation.present import text_table
+from phi3_assets.home import initialise
+from phi3_assets.manifest import ArtefactRef
+from phi3_assets.resources.artifacts import LocalArtifactStore
+
+PROCESS_TAG = "phi3/process"
+# Lines of Dagster's that tell a person at a terminal nothing.
+_DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
+DAGSTER_YAML = Path(__file__).parent.parent / "dagster.yaml"
+
+
+def prepare_home(home: Path) -> None:
+    """Lay out a home that is new, and give it a Dagster instance; both are left alone where they stand."""
+    os.environ["PHI3_HOME"] = str(home)
+    if initialise(home):
+        print(f"Laid out {home} with the sample dataset.")
+    os.environ.setdefault("DAGSTER_HOME", str(home / ".dagster"))
+    settings = Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"
+    if not settings.exists() and DAGSTER_YAML.exists():
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DAGSTER_YAML, settings)
+
+
+def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
+    """Materialise every asset in this process; steps run in processes of their own.
+
+    Args:
+        home: PHI3_HOME.
+        recipe: Name or path; "" for the default.
+        overrides: Recipe fields to replace.
+
+    Returns:
+        Exit code: 0 when everything stands and no blocking check failed, 130 when it was stopped.
+    """
+    from phi3_assets.definitions import build_defs
+
+    prepare_home(home)
+    run_id = str(uuid.uuid4())
+    given = {name: value for name, value in {"recipe": recipe, **overrides}.items() if value != "" or name in overrides}
+    with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
+        instance.add_event_listener(run_id, Narrator().tell)
+        try:
+            result = (
+                build_defs()
+                .resolve_job_def("retrain")
+                .execute_in_process(
+                    instance=instance,
+                    run_config={
+                        "resources": {"recipe": {"config": given}},
+                        # The narrator speaks; Dagster's own console would repeat it at length.
+                        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    },
+                    raise_on_error=False,
+                    run_id=run_id,
+                    tags={PROCESS_TAG: this_process()},
+                )
+            )
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            print("\nStopped. Nothing half-made was kept; `phi3 run` goes on from here.", file=sys.stderr)
+            return 130
+        finally:
+            # Dagster leaves this to its daemon, which may not be running.
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    if not result.success:
+        print("\nNot everything was made; the reason is above. What was made is kept and will be reused.")
+        return 1
+    show_scores(LocalArtifactStore(home=str(home)))
+    return 0
+
+
+def show_scores(store: LocalArtifactStore) -> None:
+    """Print the four variants' scores and where to read on."""
+    report, bundle = (
+        ArtefactRef(**(store.load_pointer(f"latest/{name}") or {})) for name in ("eval_report", "release_bundle")
+    )
+    manifest = store.find(report.kind, report.identity)
+    assert manifest is not None
+    print(f"\n{text_table(manifest.metrics['variants'])}\n")
+    print(f"{manifest.metrics['items']} held-out questions; ", end="")
+    print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
+    print(f"Report:  {store.where(report)}/report.html")
+    print(f"Release: {store.where(bundle)}")
+
+
+class Narrator:
+    """Turns the run's events into a few lines that a person can follow."""
+
+    def __init__(self) -> None:
+        """The clock starts now."""
+        self._start = time.monotonic()
+        self._on_progress_line = False
+
+    def tell(self, entry: dg.EventLogEntry) -> None:
+        """Take one event of the run."""
+        event = entry.dagster_event
+        if event is None:
+            if int(entry.level) >= logging.INFO and not entry.user_message.startswith(_DAGSTERS_OWN):
+                self._line(entry.user_message)
+        elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
+            observation = event.asset_observation_data.asset_observation
+            numbers = {name: value.value for name, value in observation.metadata.items()}
+            self._progress(observation.asset_key.to_user_string(), numbers)
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            self._line(f"{'passed' if check.passed else 'FAILED'}: {check.check_name}. {check.description or ''}")
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            failure = event.step_failure_data
+            user_failure = failure.user_failure_data
+            reason = user_failure.description if user_failure else failure.error.message if failure.error else ""
+            self._line(f"FAILED at {event.step_key}: {(reason or '').strip()}")
+
+    def _line(self, text: str) -> None:
+        if self._on_progress_line:
+            print()
+            self._on_progress_line = False
+        minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
+        print(f"[{minutes:2d}:{seconds:02d}] {text}", flush=True)
+
+    def _progress(self, asset: str, numbers: dict[str, Any]) -> None:
+        parts = [f"{numbers['fraction']:4.0%}"] if "fraction" in numbers else []
+        parts += [f"{name} {numbers[name]:.4g}" for name in ("loss", "tokens_per_s") if numbers.get(name) is not None]
+        if numbers.get("eta_s"):
+            parts.append(f"{numbers['eta_s']:.0f} s left")
+        text = f"        {asset} {', '.join(parts)}"
+        if sys.stdout.isatty():  # one line that moves; in a log file it would be thousands
+            print(f"\r{text:<100}", end="", flush=True)
+            self._on_progress_line = True
+        else:
+            print(text, flush=True)
+
+
+def this_process() -> str:
+    """Names this process beyond its number, which is used again."""
+    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs of `phi3 run` whose process was killed as failed, and free the device they held.
+
+    Nobody else would: Dagster watches over the runs that it launched itself, and the next run would wait for ever.
+    """
+    going = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    for run in going:
+        host, _, rest = run.tags.get(PROCESS_TAG, "").partition("/")
+        if host != socket.gethostname():
+            continue
+        pid, _, created = rest.partition("/")
+        try:
+            alive = f"{psutil.Process(int(pid)).create_time():.2f}" == created
+        except psutil.NoSuchProcess:
+            alive = False
+        if not alive:
+            instance.report_run_failed(run, "The process that ran it was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

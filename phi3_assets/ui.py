@@ -1,0 +1,129 @@
+"""What a person sees of an artefact in the Dagster UI: metadata made from its manifest and files."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from phi3_assets.evaluation.present import markdown_table
+from phi3_assets.home import SHORT
+from phi3_assets.manifest import Manifest
+
+Metadata = dict[str, Any]
+# The event log is a database; beyond this a picture is named, not embedded.
+LARGEST_PLOT_BYTES = 300_000
+
+
+def describe(manifest: Manifest, directory: Path) -> Metadata:
+    """Everything worth showing of one artefact.
+
+    Numbers stay numbers, so that the UI plots them over materialisations.
+
+    Args:
+        manifest: The artefact's.
+        directory: Where its files can be read.
+    """
+    special = _SPECIAL[manifest.call.step](manifest, directory) if manifest.call.step in _SPECIAL else {}
+    numbers = {
+        name: value for name, value in manifest.metrics.items() if isinstance(value, str | int | float) and value != ""
+    }
+    return {
+        **numbers,
+        **special,
+        "identity": manifest.call.identity[:SHORT],
+        "size_bytes": manifest.bytes,
+        "step_seconds": manifest.ran["seconds"],
+        "parameters of the step": dg.MetadataValue.json(manifest.call.params),
+        "made on": f"{manifest.ran['host']} ({manifest.ran['execution']}), {manifest.ran['finished']}",
+        "versions": dg.MetadataValue.json(manifest.versions),
+    }
+
+
+def _raw_dataset(manifest: Manifest, directory: Path) -> Metadata:
+    metrics = manifest.metrics
+    return {
+        "dagster/row_count": metrics["rows_kept"],
+        "files": _table(metrics["files"]),
+        "preview": _table(metrics["preview"]),
+        "quarantined": _table([{"reason": r, "rows": n} for r, n in metrics["quarantined_by_reason"].items()]),
+    }
+
+
+def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
+    metrics = manifest.metrics
+    pieces = "".join(
+        f"**{_inline(piece['text'])}**" if piece["learnt"] else _inline(piece["text"])
+        for piece in metrics["masked_preview"]
+    )
+    return {
+        "dagster/row_count": metrics["train_rows"],
+        "what is learnt (bold)": dg.MetadataValue.md(pieces),
+        "row length in tokens": _table(metrics["length_histogram"]),
+    }
+
+
+def _lora_adapter(manifest: Manifest, directory: Path) -> Metadata:
+    history = json.loads((directory / "history.json").read_text(encoding="utf-8"))
+    return {"loss": plot(directory / "loss.png", "training loss"), "loss curve": _table(_thin(history, 20))}
+
+
+def _eval_report(manifest: Manifest, directory: Path) -> Metadata:
+    return {
+        "scores": dg.MetadataValue.md(markdown_table(manifest.metrics["variants"])),
+        "plot": plot(directory / "scores.png", "scores of the four variants"),
+        "report": dg.MetadataValue.path(str(directory / "report.html")),
+    }
+
+
+def _release_bundle(manifest: Manifest, directory: Path) -> Metadata:
+    card = (directory / "MODEL_CARD.md").read_text(encoding="utf-8")
+    return {"model card": dg.MetadataValue.md(card.split("---", 2)[-1])}
+
+
+_SPECIAL = {
+    "raw_dataset": _raw_dataset,
+    "formatted_corpus": _formatted_corpus,
+    "lora_adapter": _lora_adapter,
+    "eval_report": _eval_report,
+    "release_bundle": _release_bundle,
+}
+
+
+def plot(path: Path, alternative: str) -> dg.MetadataValue:
+    """A PNG inside Markdown, which the UI shows; its path if it is too large for the event log."""
+    if path.stat().st_size > LARGEST_PLOT_BYTES:
+        return dg.MetadataValue.path(str(path))
+    return dg.MetadataValue.md(
+        f"![{alternative}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> dg.MetadataValue:
+    """A table; cells that are no number or text are shown as JSON."""
+    if not rows:
+        return dg.MetadataValue.text("none")
+    records = [
+        dg.TableRecord({k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in row.items()})
+        for row in rows
+    ]
+    return dg.MetadataValue.table(
+        records, dg.TableSchema([dg.TableColumn(name, _column_type(rows[0][name])) for name in rows[0]])
+    )
+
+
+def _column_type(value: Any) -> str:
+    return {int: "int", float: "float", bool: "bool"}.get(type(value), "string")
+
+
+def _thin(rows: list[Any], most: int) -> list[Any]:
+    """At most `most` rows, evenly spaced, the last always among them."""
+    step = -(-len(rows) // most) or 1
+    return rows[:-1:step] + rows[-1:]
+
+
+def _inline(text: str) -> str:
+    """Text that Markdown shows as it is; line ends become visible arrows."""
+    escaped = "".join(f"\\{char}" if char in "\\`*_{}[]<>()#+-.!|~" else char for char in text)
+    return escaped.replace("\n", "↵ ")
