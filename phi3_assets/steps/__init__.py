@@ -10,7 +10,7 @@ RAW_DATASET = Step(
     code_version="1",
     inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
     recipe_fields=("question_column", "answer_column", "test_share"),
-    libraries=("pandas", "pyarrow"),
+    libraries=("ijson", "orjson", "pyarrow"),
     function="phi3_assets.steps.ingest:ingest",
 )
 BASE_MODEL = Step(
@@ -79,7 +79,7 @@ EVAL_REPORT = Step(
     code_version="1",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     recipe_fields=("max_new_tokens",),
-    libraries=("matplotlib", "onnxruntime", "onnxruntime-genai", "peft", "torch", "torchmetrics", "transformers"),
+    libraries=("jinja2", "matplotlib", "onnxruntime", "onnxruntime-genai", "peft", "torch", "torchmetrics", "transformers"),
     function="phi3_assets.steps.evaluate:evaluate_variants",
 )
 RELEASE_BUNDLE = Step(
@@ -87,7 +87,7 @@ RELEASE_BUNDLE = Step(
     code_version="1",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     recipe_fields=(),
-    libraries=(),
+    libraries=("huggingface_hub", "onnxruntime", "onnxruntime-genai"),
     function="phi3_assets.steps.release:bundle_release",
 )
 
