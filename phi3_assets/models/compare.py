@@ -16,20 +16,20 @@ def prompt_ids(tokenizer: Any, limit: int = 32) -> list[list[int]]:
     return [tokenizer(text, add_special_tokens=False)["input_ids"][:limit] for text in PROMPTS]
 
 
-def max_logit_difference(left: Any, right: Any, prompts: Sequence[Sequence[int]]) -> float:
-    """Largest absolute difference between two models' logits over all positions of all prompts.
+def prompt_logits(model: Any, prompts: Sequence[Sequence[int]]) -> Any:
+    """Logits over all positions of all prompts, float32 (total tokens, vocabulary), on the host.
 
     Args:
-        left: A causal language model of transformers, on any device.
-        right: Another with the same vocabulary.
+        model: A causal language model of transformers or PEFT, on any device.
         prompts: Token ids, one list per prompt.
     """
     import torch
 
-    worst = 0.0
     with torch.inference_mode():
-        for ids in prompts:
-            a = left(input_ids=torch.tensor([list(ids)], device=left.device)).logits.float().cpu()
-            b = right(input_ids=torch.tensor([list(ids)], device=right.device)).logits.float().cpu()
-            worst = max(worst, float((a - b).abs().max()))
-    return worst
+        each = [model(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0] for ids in prompts]
+    return torch.cat(each).float().cpu()
+
+
+def max_difference(left: Any, right: Any) -> float:
+    """Largest absolute difference between two tensors of one shape."""
+    return float((left - right).abs().max())

@@ -147,3 +147,16 @@ def _pickle_advice(pickles: list[str]) -> str:
         'If you trust the source, convert them once: `python -c "from transformers import AutoModelForCausalLM as M; '
         "M.from_pretrained('OLD').save_pretrained('NEW')\"`, add the tokenizer's files, then name NEW."
     )
+
+
+def check_no_path(directory: Path, *paths: Path) -> None:
+    """Refuse text files that name a directory of this machine: the artefact must be the same wherever it is made.
+
+    Raises:
+        RuntimeError: Names the file.
+    """
+    for file in sorted(directory.rglob("*")):
+        if file.suffix in {".json", ".txt", ".jinja", ".md"}:
+            text = file.read_text(encoding="utf-8")
+            if any(str(path) in text for path in paths):
+                raise RuntimeError(f"{file.name} names a directory of this machine.")

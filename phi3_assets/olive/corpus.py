@@ -1,0 +1,161 @@
+"""The tokenised corpus as a data component of Olive: rows with label masks, in the order they are trained on.
+
+Olive's own text components learn the whole text, prompt included, and hand it over row by row at about a thousand rows
+a second. This one hands over the rows of formatted_corpus as they are, one slice of memory each.
+
+The order is made here, and the trainer reads it sequentially. The trainer's own length-grouping sampler draws from the
+global random state, so it would ignore `data_seed` and, after a restart in a later epoch, give another order than an
+uninterrupted run.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+
+TRAIN_FILE = "train.parquet"
+COMPONENT = "phi3_assets_corpus"
+IGNORED_LABEL = -100
+# Rows are sorted by length inside blocks of this many batches, so that the order still differs from epoch to epoch.
+_BATCHES_PER_BLOCK = 50
+
+
+@dataclass(frozen=True)
+class CorpusOrder:
+    """Which rows are trained on, and in what order.
+
+    Attributes:
+        num_train_epochs: Passes over the rows; the last one may be cut short.
+        max_steps: Optimiser steps; -1: as many as the epochs need.
+        step_rows: Rows of one optimiser step, over all devices and accumulated batches.
+        group_by_length: Put rows of like length into one step.
+        data_seed: Seed of the order.
+    """
+
+    num_train_epochs: float
+    max_steps: int
+    step_rows: int
+    group_by_length: bool
+    data_seed: int
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps for a corpus of `rows` rows."""
+        return self.max_steps if self.max_steps > 0 else max(1, ceil(rows * self.num_train_epochs / self.step_rows))
+
+    def indices(self, lengths: Sequence[int]) -> list[int]:
+        """Row numbers in training order; `lengths` are the rows' token counts.
+
+        Every row comes once before any comes again. The step with the longest row is moved to the front: if memory
+        is short, it is so at once and not after an hour.
+        """
+        rows = len(lengths)
+        total = self.max_steps * self.step_rows if self.max_steps > 0 else max(1, round(rows * self.num_train_epochs))
+        shuffle = random.Random(self.data_seed).shuffle  # noqa: S311 (an order, not a secret)
+        order: list[int] = []
+        while len(order) < total:
+            epoch = list(range(rows))
+            shuffle(epoch)
+            order += epoch
+        order = order[:total]
+        if not self.group_by_length:
+            return order
+        block_rows = self.step_rows * _BATCHES_PER_BLOCK
+        steps: list[list[int]] = []
+        for start in range(0, total, block_rows):
+            block = sorted(order[start : start + block_rows], key=lambda row: -lengths[row])
+            cut = [block[at : at + self.step_rows] for at in range(0, len(block), self.step_rows)]
+            short = [cut.pop()] if len(cut[-1]) < self.step_rows else []
+            shuffle(cut)
+            steps += cut + short
+        full = [step for step in steps if len(step) == self.step_rows]
+        if full:
+            longest = max(full, key=lambda step: max(lengths[row] for row in step))
+            steps.remove(longest)
+            steps.insert(0, longest)
+        return [row for step in steps for row in step]
+
+
+class CorpusRows:
+    """Rows of a tokenised corpus in training order, as a map-style dataset.
+
+    A row is {"input_ids": int64 tensor (tokens,), "labels": int64 tensor (tokens,)}; label -100: not learnt.
+    """
+
+    def __init__(self, input_ids: Any, labels: Any, offsets: list[int], order: list[int]) -> None:
+        """Take flat tensors; row r is [offsets[r], offsets[r + 1])."""
+        self._input_ids = input_ids
+        self._labels = labels
+        self._offsets = offsets
+        self._order = order
+        self.rows = len(offsets) - 1
+        self.tokens = len(input_ids)
+        self.supervised_tokens = int((labels != IGNORED_LABEL).sum())
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self._order[index]
+        span = slice(self._offsets[row], self._offsets[row + 1])
+        return {"input_ids": self._input_ids[span], "labels": self._labels[span]}
+
+
+def read_corpus(path: Path, order: CorpusOrder) -> CorpusRows:
+    """Read train.parquet.
+
+    Args:
+        path: Parquet file with list columns `input_ids` and `labels` of equal lengths.
+        order: The order of the rows.
+
+    Raises:
+        UserError: No rows, or a row without a label to learn.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    import torch
+
+    table = pq.read_table(path, columns=["input_ids", "labels"])
+    if not table.num_rows:
+        raise UserError(
+            "The corpus has no training rows. See formatted_corpus for how many were read and why rows "
+            "were quarantined; a larger max_seq_len or more data brings rows back."
+        )
+    lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+    input_ids, labels = (
+        torch.from_numpy(pc.list_flatten(table[name]).to_numpy().astype(np.int64)) for name in ("input_ids", "labels")
+    )
+    offsets = [0, *np.cumsum(lengths).tolist()]
+    learnt = torch.zeros(len(labels) + 1, dtype=torch.int64)
+    # The first token of a row is never predicted, so a label there teaches nothing.
+    predicted = labels != IGNORED_LABEL
+    predicted[offsets[:-1]] = False
+    torch.cumsum(predicted, 0, out=learnt[1:])
+    starts = learnt[offsets]
+    if bool((empty := starts[1:] == starts[:-1]).any()):
+        row = int(empty.nonzero()[0])
+        raise UserError(f"Row {row} of {path.name} has no label to learn; the corpus was not made by this package.")
+    return CorpusRows(input_ids, labels, offsets, order.indices(lengths.tolist()))
+
+
+def register() -> None:
+    """Make the corpus known to Olive as a dataset component; safe to call again."""
+    from olive.data.registry import Registry
+
+    @Registry.register_dataset(COMPONENT)  # type: ignore[untyped-decorator]
+    def load(path: str, order: dict[str, Any]) -> CorpusRows:
+        return read_corpus(Path(path), CorpusOrder(**order))
+
+
+def data_config(path: Path, order: CorpusOrder) -> dict[str, Any]:
+    """Olive data config that trains on the corpus at `path`; needs `register()` first."""
+    return {
+        "name": "train",
+        "type": "DataContainer",
+        "load_dataset_config": {"type": COMPONENT, "params": {"path": str(path), "order": asdict(order)}},
+        "pre_process_data_config": {"type": "skip_pre_process"},
+    }

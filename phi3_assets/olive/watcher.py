@@ -1,0 +1,133 @@
+"""Follows a training: reports progress, keeps the loss curve, writes checkpoints by the clock, stops on nonsense."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.step import ProgressSink
+
+CHECKPOINT_S = 60.0
+REPORT_S = 2.0
+
+
+@dataclass
+class Training:
+    """What is known about a training from outside, and what it turned out to be.
+
+    Attributes:
+        rows: Rows of the corpus, for the epoch.
+        tokens: Tokens of an epoch.
+        supervised_tokens: Those with a label.
+        total_rows: Rows of the whole training.
+        step_rows: Rows of one optimiser step; the last step may have fewer.
+        logging_steps: Optimiser steps between two points of the loss curve.
+        progress: Takes the numbers while it runs.
+        first_step: Where this process began; above 0 after a restart.
+        steps: Optimiser steps in all.
+        seconds: Time this process spent training.
+        history: One entry for each optimiser step: step, loss, learning_rate, grad_norm.
+    """
+
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    total_rows: int
+    step_rows: int
+    logging_steps: int
+    progress: ProgressSink
+    first_step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the corpus after `step` steps."""
+        return min(step * self.step_rows, self.total_rows) / self.rows
+
+    @property
+    def epochs_per_s(self) -> float:
+        """Speed of this process."""
+        return (self.epoch(self.steps) - self.epoch(self.first_step)) / self.seconds if self.seconds else 0.0
+
+    def curve(self) -> list[dict[str, float]]:
+        """The loss curve: one point for each `logging_steps` steps, each the mean since the point before it.
+
+        It is the same whether or not the training was interrupted, because it is made of single steps.
+        """
+        points = []
+        for start in range(0, len(self.history), self.logging_steps):
+            part = self.history[start : start + self.logging_steps]
+            last = part[-1]
+            points.append(
+                {
+                    "step": int(last["step"]),
+                    "epoch": round(self.epoch(int(last["step"])), 4),
+                    "loss": sum(entry["loss"] for entry in part) / len(part),
+                    "learning_rate": last["learning_rate"],
+                    "grad_norm": sum(entry["grad_norm"] for entry in part) / len(part),
+                }
+            )
+        return points
+
+
+def watch(training: Training) -> Any:
+    """Make the TrainerCallback that fills `training`.
+
+    It expects the trainer to log every step. Checkpoints are taken by time, not by steps, so that they cost little in
+    a short run and lose little in a long one; where they fall does not change the result.
+    """
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.started = self.reported = self.saved = time.monotonic()
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            training.first_step, training.steps = state.global_step, state.max_steps
+            self.started = self.reported = self.saved = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if time.monotonic() - self.saved >= CHECKPOINT_S and state.global_step < state.max_steps:
+                control.should_save = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.saved = time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+            if "loss" not in logs:
+                return  # the summary at the end
+            loss, step = float(logs["loss"]), state.global_step
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"Training broke down: the loss is {loss} at step {step} of {state.max_steps}. Lower learning_rate "
+                    "(a tenth) or max_grad_norm, or use torch_dtype float32."
+                )
+            now = time.monotonic()
+            if step % training.logging_steps and step < state.max_steps and now - self.reported < REPORT_S:
+                return
+            self.reported = now
+            elapsed = now - self.started
+            epochs = training.epoch(step) - training.epoch(training.first_step)
+            training.progress(
+                fraction=step / state.max_steps,
+                step=step,
+                steps=state.max_steps,
+                epoch=training.epoch(step),
+                loss=loss,
+                learning_rate=float(logs["learning_rate"]),
+                grad_norm=float(logs["grad_norm"]),
+                tokens_per_s=epochs * training.tokens / elapsed,
+                eta_s=elapsed / (step - training.first_step) * (state.max_steps - step),
+            )
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            training.seconds = time.monotonic() - self.started
+            training.history = [
+                {name: float(entry[name]) for name in ("step", "loss", "learning_rate", "grad_norm")}
+                for entry in state.log_history
+                if "loss" in entry
+            ]
+
+    return Watcher()

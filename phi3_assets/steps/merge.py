@@ -1,0 +1,58 @@
+"""The step `merged_model`: fold the adapter into the base model with Olive's MergeAdapterWeights pass."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.models import environment
+from phi3_assets.models.directory import check_no_path, describe
+from phi3_assets.olive.passes import run_pass
+from phi3_assets.step import StepContext
+
+# Largest difference allowed between a logit of merged and one of base + adapter, as a share of the largest logit.
+# W + BA rounds otherwise than Wx + BAx; in bfloat16 a weight keeps only eight bits.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+_FROM_BASE = ("tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+
+
+def merge_adapter(ctx: StepContext) -> dict[str, Any]:
+    """Fill `ctx.output` with the merged model in the layout of the base model.
+
+    Returns:
+        What `describe` says, and max_logit_difference (merged against base + adapter), logit_tolerance,
+        max_logit_change (merged against base).
+
+    Raises:
+        RuntimeError: Merged is not base + adapter, or no different from base.
+    """
+    environment.prepare()
+    base, adapter = ctx.inputs["base_model"], ctx.inputs["lora_adapter"]
+    run_pass("MergeAdapterWeights", {}, base, ctx.output, adapter=adapter)
+    # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.
+    for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:
+        shutil.copyfile(path, ctx.output / path.name)
+    check_no_path(ctx.output, base, adapter, ctx.output)
+    facts = describe(ctx.output)
+    return {**facts, **_compare(base, adapter, ctx.output, TOLERANCE[facts["dtype"]])}
+
+
+def _compare(base: Path, adapter: Path, merged: Path, tolerance: float) -> dict[str, float]:
+    """Measure merged against base + adapter and against base; one model in memory at a time."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from phi3_assets.models.compare import max_difference, prompt_ids, prompt_logits
+
+    prompts = prompt_ids(AutoTokenizer.from_pretrained(base))
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    of_base = prompt_logits(model, prompts)
+    of_adapter = prompt_logits(PeftModel.from_pretrained(model, adapter).eval(), prompts)
+    del model
+    of_merged = prompt_logits(AutoModelForCausalLM.from_pretrained(merged).eval(), prompts)
+    allowed = tolerance * float(of_adapter.abs().max())
+    error, change = max_difference(of_merged, of_adapter), max_difference(of_merged, of_base)
+    if not error <= allowed:
+        raise RuntimeError(f"Merged differs from base + adapter by {error:.3g} in a logit, more than {allowed:.3g}.")
+    if not change > error:
+        raise RuntimeError(f"Merging changed nothing: merged is within {change:.3g} of the base model in every logit.")
+    return {"max_logit_difference": error, "logit_tolerance": allowed, "max_logit_change": change}

@@ -1,0 +1,113 @@
+"""The step `onnx_int4_model`: quantise the merged model to int4 for ONNX Runtime GenAI with Olive's ModelBuilder."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.models import environment
+from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
+from phi3_assets.olive.passes import olive_log, run_pass
+from phi3_assets.step import StepContext
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# With shared buffers the cache of keys and values is allocated at search.max_length, so the model's whole context
+# length by default costs memory and speed for every short answer (onnxruntime-genai #2239).
+MAX_LENGTH_TOKENS = 4096
+# Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
+HEAD_SIZE_MULTIPLE = 16
+PROOF_TOKENS = 4
+
+
+def build_int4(ctx: StepContext) -> dict[str, Any]:
+    """Fill `ctx.output` with model.onnx, its weights, tokenizer and genai_config.json.
+
+    Returns:
+        bytes (all files), model_bytes (graph and weights), files, build_seconds, block_size, accuracy_level, provider,
+        eos_token_ids, max_length, generated_tokens (0 where this machine cannot run the provider).
+
+    Raises:
+        UserError: The model cannot run in ONNX Runtime GenAI.
+        RuntimeError: The built model does not load or generate.
+    """
+    environment.prepare()
+    merged, params = ctx.inputs["merged_model"], ctx.params
+    _check_head_size(merged)
+    provider = params["execution_provider"]
+    max_length = min(describe(merged)["context_length"], MAX_LENGTH_TOKENS)
+    started = time.monotonic()
+    with olive_log():
+        from olive.passes.onnx import model_builder
+
+        # The pass hands the builder the user's Hugging Face cache for its intermediate files.
+        scratch = ctx.work / "builder"
+        scratch.mkdir(parents=True, exist_ok=True)
+        model_builder.HF_HUB_CACHE = str(scratch)
+        run_pass(
+            "ModelBuilder",
+            {
+                "precision": "int4",
+                "int4_block_size": params["int4_block_size"],
+                "int4_accuracy_level": params["int4_accuracy_level"],
+                "search": {"max_length": max_length},
+            },
+            merged,
+            ctx.output,
+            provider=PROVIDERS[provider],
+        )
+    seconds = time.monotonic() - started
+    stops = stop_token_ids(merged)
+    _write_stop_tokens(ctx.output / "genai_config.json", stops)
+    check_no_path(ctx.output, merged, ctx.output, ctx.work)
+    files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
+    return {
+        "bytes": sum(path.stat().st_size for path in files),
+        "model_bytes": sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
+        "files": len(files),
+        "build_seconds": seconds,
+        "block_size": params["int4_block_size"],
+        "accuracy_level": params["int4_accuracy_level"],
+        "provider": provider,
+        "eos_token_ids": stops,
+        "max_length": max_length,
+        "generated_tokens": _generate(ctx.output, provider),
+    }
+
+
+def _check_head_size(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    if head_size % HEAD_SIZE_MULTIPLE:
+        raise UserError(
+            f"The model's head size is {head_size}; ONNX Runtime's attention kernels need a multiple of "
+            f"{HEAD_SIZE_MULTIPLE}. This base model cannot become an ONNX GenAI model."
+        )
+
+
+def _write_stop_tokens(path: Path, stops: list[int]) -> None:
+    """Name every stop token: a runtime that knows one of Phi-3's three talks on after an answer."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model"]["eos_token_id"] = stops if len(stops) > 1 else stops[0]
+    write_json(path, config)
+
+
+def _generate(model: Path, provider: str) -> int:
+    """Load the model in ONNX Runtime GenAI and generate a few tokens; how many."""
+    import onnxruntime_genai as og
+
+    if provider == "cuda" and not og.is_cuda_available():
+        return 0
+    loaded = og.Model(str(model))
+    tokenizer = og.Tokenizer(loaded)
+    parameters = og.GeneratorParams(loaded)
+    prompt = tokenizer.encode("The capital of France is")
+    parameters.set_search_options(do_sample=False, max_length=len(prompt) + PROOF_TOKENS, min_length=0)
+    generator = og.Generator(loaded, parameters)
+    generator.append_tokens(prompt)
+    while not generator.is_done():
+        generator.generate_next_token()
+    made = len(generator.get_sequence(0)) - len(prompt)
+    if made < 1:
+        raise RuntimeError("The int4 model loads in ONNX Runtime GenAI, but generates nothing.")
+    return made

@@ -1,0 +1,82 @@
+"""Base models: what is fetched, what is refused, and that the same source gives the same bytes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from phi3_assets.errors import UserError
+from phi3_assets.steps import BASE_MODEL
+from phi3_assets_tests.steps.conftest import Made, RunStep
+
+
+def test_random_model_is_the_same_bytes_each_time(tiny_base: Made, run_step: RunStep) -> None:
+    again = run_step(BASE_MODEL)
+    other_seed = run_step(BASE_MODEL, base_model_revision="1")
+    assert _bytes(again.path) == _bytes(tiny_base.path)
+    assert _bytes(other_seed.path)["model.safetensors"] != _bytes(tiny_base.path)["model.safetensors"]
+
+
+def test_random_model_says_what_it_is(tiny_base: Made) -> None:
+    assert tiny_base.metrics["architecture"] == "Phi3ForCausalLM"
+    assert tiny_base.metrics["parameters"] == 106_816
+    assert tiny_base.metrics["dtype"] == "float32"
+    assert tiny_base.metrics["eos_token_ids"] == [0, 1, 3]  # as many as Phi-3-mini has
+
+
+def test_random_tokenizer_encodes_any_text(tiny_base: Made) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base.path)
+    text = "Grüße, 世界! \x00\t<b>&\n"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("<|end|>") == [3]
+
+
+def test_local_directory_is_copied_without_foreign_code(
+    tiny_base: Made, run_step: RunStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny_base.path, mine)
+    config = json.loads((mine / "config.json").read_text())
+    (mine / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    (mine / "evil.py").write_text("raise SystemExit('ran foreign code')")
+    (mine / "LICENSE").write_text("\nMIT License\n")
+    made = run_step(BASE_MODEL, {"base_model_directory": mine}, base_model="./mine", base_model_revision="")
+    assert "auto_map" not in (made.path / "config.json").read_text()
+    assert not (made.path / "evil.py").exists()
+    assert made.metrics["licence"] == "MIT License"
+    # A copy: what the user does to his file later does not reach the artefact.
+    assert (made.path / "model.safetensors").stat().st_ino != (mine / "model.safetensors").stat().st_ino
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin.*refused.*convert"),
+        (lambda d: (d / "model.safetensors").unlink(), r"has no \*.safetensors.*save_pretrained"),
+        (lambda d: (d / "config.json").unlink(), "no config.json"),
+        (lambda d: (d / "tokenizer.json").unlink(), "no tokenizer.json"),
+        (lambda d: shutil.rmtree(d), "not a directory or is empty"),
+        (
+            lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'),
+            "not whole: model-2.safetensors",
+        ),
+    ],
+)
+def test_directory_that_is_no_model_is_refused(change, expected, tiny_base, run_step, tmp_path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny_base.path, mine)
+    change(mine)
+    with pytest.raises(UserError, match=f"(?s)mine.*{expected}"):
+        run_step(BASE_MODEL, {"base_model_directory": mine}, base_model="./mine", base_model_revision="")
+
+
+def test_unknown_random_model_names_the_nearest(run_step: RunStep) -> None:
+    with pytest.raises(UserError, match="Did you mean 'phi3-tiny'"):
+        run_step(BASE_MODEL, base_model="random:phi3-tinny")
+
+
+def _bytes(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}

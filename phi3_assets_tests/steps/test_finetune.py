@@ -1,0 +1,194 @@
+"""Fine-tuning: the masks reach the loss, the same seed gives the same bytes, and a killed run ends like any other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from phi3_assets.errors import UserError
+from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
+    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+
+
+def test_adapter_learns_and_reports(tiny_adapter: Made) -> None:
+    metrics = tiny_adapter.metrics
+    assert metrics["final_loss"] < metrics["first_loss"]
+    assert metrics["trainable_parameters"] == 5_120
+    assert metrics["steps"] == 5
+    assert metrics["epochs"] == 4.0
+    assert metrics["b_norm_min"] > 0
+    assert metrics["resumed_from_step"] == 0
+    assert [numbers["step"] for numbers in tiny_adapter.progress] == [1, 2, 3, 4, 5]
+    assert tiny_adapter.progress[-1]["fraction"] == 1.0
+    assert {"loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s"} <= set(tiny_adapter.progress[-1])
+
+
+def test_artefact_holds_four_files_and_no_local_path(tiny_adapter: Made, tiny_base: Made) -> None:
+    names = sorted(path.name for path in tiny_adapter.path.iterdir())
+    assert names == ["adapter_config.json", WEIGHTS, "history.json", "loss.png"]
+    assert json.loads((tiny_adapter.path / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    assert (tiny_adapter.path / "loss.png").stat().st_size < 100_000
+
+
+def test_two_trainings_give_the_same_bytes(inputs: dict[str, Path], run_step: RunStep) -> None:
+    made = [run_step(LORA_ADAPTER, inputs, lora_dropout=0.1) for _ in range(2)]
+    for path in made[0].path.iterdir():
+        assert (made[1].path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", 1),
+        ("data_seed", 1),
+        ("group_by_length", False),
+        ("lora_dropout", 0.2),
+        ("weight_decay", 0.5),
+        ("adam_beta2", 0.9),
+        ("max_grad_norm", 0.01),
+        ("lr_scheduler_type", "cosine"),
+        ("warmup_steps", 2),
+        ("lora_alpha", 32.0),
+        ("max_steps", 2),
+        ("gradient_accumulation_steps", 2),
+        ("torch_dtype", "bfloat16"),
+    ],
+)
+def test_every_field_changes_the_adapter(field, value, inputs, tiny_reference, run_step) -> None:
+    """A field that changed nothing would only make an equal adapter look new."""
+    made = run_step(LORA_ADAPTER, inputs, **{field: value})
+    assert (made.path / WEIGHTS).read_bytes() != (tiny_reference.path / WEIGHTS).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def tiny_reference(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
+    return run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus})
+
+
+def test_first_loss_is_that_of_the_masked_labels(tiny_chain: Chain, run_step: RunStep) -> None:
+    """Against transformers' own loss: of the answers' tokens alone, and not of the whole text."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    inputs = tiny_chain.inputs("base_model", "formatted_corpus")
+    rows = pq.read_table(tiny_chain.formatted_corpus / "train.parquet").to_pylist()
+    made = run_step(LORA_ADAPTER, inputs, per_device_train_batch_size=len(rows), max_steps=1)
+    model = AutoModelForCausalLM.from_pretrained(tiny_chain.base_model)
+    masked, whole, count = 0.0, 0.0, 0
+    with torch.no_grad():
+        for row in rows:
+            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+            supervised = int((labels != -100).sum())
+            masked += float(model(input_ids=ids, labels=labels).loss) * supervised
+            whole += float(model(input_ids=ids, labels=ids).loss) / len(rows)
+            count += supervised
+    assert made.metrics["first_loss"] == pytest.approx(masked / count, abs=1e-5)
+    assert abs(whole - masked / count) > 0.01  # the two can be told apart here
+
+
+def test_accumulated_batches_weigh_tokens_not_batches(inputs: dict[str, Path], run_step: RunStep) -> None:
+    """The 2024 gradient accumulation bug: rows of unequal length were averaged batch by batch."""
+    import torch
+    from safetensors.torch import load_file
+
+    whole, parts = (
+        run_step(
+            LORA_ADAPTER, inputs, per_device_train_batch_size=size, gradient_accumulation_steps=8 // size, max_steps=3
+        )
+        for size in (8, 1)
+    )
+    left, right = load_file(whole.path / WEIGHTS), load_file(parts.path / WEIGHTS)
+    for name, tensor in left.items():
+        torch.testing.assert_close(right[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from phi3_assets.olive import watcher
+from phi3_assets.recipe import load_recipe
+from phi3_assets.step import StepContext
+from phi3_assets.steps import LORA_ADAPTER
+
+root, base, corpus, at = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+watcher.CHECKPOINT_S = 0.0
+overrides = {"lora_dropout": 0.1, "num_train_epochs": 4.0, "per_device_train_batch_size": 4, "logging_steps": 4}
+
+def progress(**numbers):
+    if numbers["step"] == at:
+        os._exit(9)
+
+for name in ("output", "work", "cache"):
+    (root / name).mkdir(parents=True, exist_ok=True)
+LORA_ADAPTER.load()(
+    StepContext(
+        params=LORA_ADAPTER.params(load_recipe("tiny-test", overrides)),
+        inputs={"base_model": base, "formatted_corpus": corpus},
+        output=root / "output", work=root / "work", cache=root / "cache", progress=progress,
+    )
+)
+"""
+
+
+def test_killed_training_resumes_and_ends_bit_equal(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Also across an epoch and between two points of the loss curve; a half-written checkpoint is not resumed from."""
+
+    def train(root: Path, kill_at: int) -> int:
+        arguments = [str(root), str(inputs["base_model"]), str(inputs["formatted_corpus"]), str(kill_at)]
+        script = [sys.executable, "-c", KILLED, *arguments]
+        return subprocess.run(script, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert train(whole, kill_at=-1) == 0
+    assert train(broken, kill_at=12) == 9
+    checkpoints = broken / "work" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-10", "checkpoint-11"]
+    (checkpoints / "checkpoint-11" / "trainer_state.json").write_text('{"cut off')
+    assert train(broken, kill_at=-1) == 0
+    for path in (whole / "output").iterdir():
+        assert (broken / "output" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_target_modules_of_another_model_are_refused(inputs: dict[str, Path], run_step: RunStep) -> None:
+    """PhiCookBook #185: q_proj and k_proj do not exist in Phi-3."""
+    with pytest.raises(UserError, match="no linear layer 'q_proj'.*qkv_proj"):
+        run_step(LORA_ADAPTER, inputs, target_modules=["o_proj", "q_proj"])
+
+
+def test_loss_that_is_not_finite_stops(inputs: dict[str, Path], run_step: RunStep) -> None:
+    with pytest.raises(UserError, match="loss is .* at step .*Lower learning_rate"):
+        run_step(LORA_ADAPTER, inputs, learning_rate=1e20, max_grad_norm=1e20, num_train_epochs=20.0)
+
+
+def test_inert_adapter_is_refused(inputs: dict[str, Path], run_step: RunStep) -> None:
+    with pytest.raises(UserError, match="adapter is inert.*learning_rate"):
+        run_step(LORA_ADAPTER, inputs, learning_rate=1e-30, warmup_steps=1, max_steps=1)
+
+
+def test_corpus_without_rows_is_refused(inputs: dict[str, Path], run_step: RunStep, tmp_path: Path) -> None:
+    table = pq.read_table(inputs["formatted_corpus"] / "train.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="no training rows"):
+        run_step(LORA_ADAPTER, {**inputs, "formatted_corpus": tmp_path})
+
+
+def test_row_that_teaches_nothing_is_refused(inputs: dict[str, Path], run_step: RunStep, tmp_path: Path) -> None:
+    rows = pq.read_table(inputs["formatted_corpus"] / "train.parquet")
+    labels = rows["labels"].to_pylist()
+    labels[2] = [-100] * len(labels[2])
+    table = rows.set_column(rows.column_names.index("labels"), "labels", pa.array(labels, pa.list_(pa.int32())))
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="Row 2 .*no label to learn"):
+        run_step(LORA_ADAPTER, {**inputs, "formatted_corpus": tmp_path})

@@ -1,0 +1,40 @@
+"""Merging: merged is base plus adapter, and the files say nothing of this machine."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from phi3_assets.steps import BASE_MODEL, LORA_ADAPTER, MERGED_MODEL
+from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, write_corpus
+
+
+def test_merged_is_base_plus_adapter(tiny_merged: Made) -> None:
+    metrics = tiny_merged.metrics
+    assert metrics["max_logit_difference"] <= metrics["logit_tolerance"]
+    assert metrics["max_logit_change"] > 100 * metrics["max_logit_difference"]
+
+
+def test_merged_keeps_the_tokenizer_of_the_base(tiny_chain: Chain) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (tiny_chain.merged_model / name).read_bytes() == (tiny_chain.base_model / name).read_bytes()
+
+
+def test_untied_embeddings_merge_too(run_step: RunStep, tmp_path: Path) -> None:
+    base = run_step(BASE_MODEL, base_model="random:phi3-tiny-untied")
+    write_corpus(tmp_path, base.path)
+    adapter = run_step(LORA_ADAPTER, {"base_model": base.path, "formatted_corpus": tmp_path})
+    merged = run_step(MERGED_MODEL, {"base_model": base.path, "lora_adapter": adapter.path})
+    assert merged.metrics["parameters"] == base.metrics["parameters"] == 139_584
+
+
+def test_adapter_that_changes_nothing_is_an_error(tiny_chain: Chain, run_step: RunStep, tmp_path: Path) -> None:
+    """The merge must be seen to have done something: adapters under wrong names load silently as the base model."""
+    from safetensors.torch import load_file, save_file
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tiny_chain.lora_adapter, adapter)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: tensor * 0 for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
+    with pytest.raises(RuntimeError, match="Merging changed nothing"):
+        run_step(MERGED_MODEL, {"base_model": tiny_chain.base_model, "lora_adapter": adapter})
