@@ -1,0 +1,137 @@
+"""Scores the int4 model with what runs on the device: ONNX Runtime GenAI, one prompt at a time.
+
+Prompts are not batched: GenAI's `encode_batch` pads short prompts on the right and then generates after the padding,
+which is another text. Prefill and cache are shared between likelihood and generation by rewinding.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.evaluation.items import Item, RawScore
+from phi3_assets.evaluation.speed import STEPS, Speed, time_decoding
+
+# The folder's own genai_config.json asks for sampling; a score is greedy.
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "min_length": 0}
+
+
+def load_model(directory: Path) -> Any:
+    """Open a GenAI model folder as `onnxruntime_genai.Model`."""
+    import onnxruntime_genai
+
+    return onnxruntime_genai.Model(str(directory))
+
+
+def end_token_ids(directory: Path) -> set[int]:
+    """Tokens at which the runtime ends an answer, from genai_config.json."""
+    config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
+    ids = config["model"]["eos_token_id"]
+    return set(ids) if isinstance(ids, list) else {ids}
+
+
+def new_generator(model: Any, max_length: int, **options: Any) -> Any:
+    """A greedy generator for one sequence.
+
+    Args:
+        model: From `load_model`.
+        max_length: Prompt and answer together, in tokens. The cache is allocated at this length, so it is given
+            exactly (onnxruntime-genai issue 2239: ten times slower at the context length).
+        **options: Further search options.
+    """
+    import onnxruntime_genai
+
+    params = onnxruntime_genai.GeneratorParams(model)
+    params.set_search_options(**{**GREEDY, "max_length": max_length, **options})
+    return onnxruntime_genai.Generator(model, params)
+
+
+def score(
+    model: Any,
+    items: Sequence[Item],
+    ends: set[int],
+    max_new_tokens: int,
+    tick: Callable[[int], None] = lambda _: None,
+) -> list[RawScore]:
+    """Likelihood of each reference answer and the greedy answer of the model itself.
+
+    Args:
+        model: From `load_model`.
+        items: The test set.
+        ends: From `end_token_ids`.
+        max_new_tokens: Longest generated answer, end token included.
+        tick: Called with the number of items done so far.
+
+    Returns:
+        One score per item, in the order of `items`.
+    """
+    scores = []
+    for item in items:
+        scores.append(_score_item(model, item, ends, max_new_tokens))
+        tick(len(scores))
+    return scores
+
+
+def _score_item(model: Any, item: Item, ends: set[int], max_new_tokens: int) -> RawScore:
+    start = len(item.prompt_ids)
+    generator = new_generator(model, start + max(max_new_tokens, len(item.answer_ids)))
+    if start > 1:
+        generator.append_tokens(list(item.prompt_ids[:-1]))
+    # The logits of the prompt's last token and of all answer tokens but the end token predict the answer.
+    generator.append_tokens([item.prompt_ids[-1], *item.answer_ids[:-1]])
+    nll = mean_nll(generator.get_output("logits")[0], item.answer_ids)
+    generator.rewind_to(start - 1)
+    generator.append_tokens([item.prompt_ids[-1]])
+    generated: list[int] = []
+    while len(generated) < max_new_tokens and not generator.is_done():
+        generator.generate_next_token()
+        token = int(generator.get_next_tokens()[0])
+        if token in ends:
+            return RawScore(nll, tuple(generated), stopped=True)
+        generated.append(token)
+    return RawScore(nll, tuple(generated), stopped=False)
+
+
+def mean_nll(logits: Any, targets: Sequence[int]) -> float:
+    """Mean of -log softmax(logits)[target], in nats.
+
+    Args:
+        logits: Array of shape (tokens, vocabulary); row i predicts targets[i].
+        targets: Token ids.
+    """
+    import numpy as np
+
+    rows = np.asarray(logits, dtype=np.float32)
+    highest = rows.max(axis=-1, keepdims=True)
+    log_sums = np.log(np.exp(rows - highest).sum(axis=-1, dtype=np.float64))
+    picked = (rows - highest)[np.arange(len(targets)), list(targets)]
+    return float((log_sums - picked).mean())
+
+
+def prompts_as_trained(model: Any, items: Sequence[Item]) -> float:
+    """Share of items whose prompt comes out of the folder's own tokenizer and chat template as it was trained on.
+
+    Anything below 1.0 means that a device asks the model differently, and gets other answers than those scored here.
+    """
+    import onnxruntime_genai
+
+    tokenizer = onnxruntime_genai.Tokenizer(model)
+    same = 0
+    for item in items:
+        text = tokenizer.apply_chat_template(json.dumps(item.prompt_messages), add_generation_prompt=True)
+        same += tuple(tokenizer.encode(text)) == item.prompt_ids
+    return round(same / len(items), 6)
+
+
+def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
+    """Time to first token and decoding speed for one user."""
+    state: dict[str, Any] = {}
+    length = len(prompt_ids) + STEPS + 1
+
+    def prefill() -> None:
+        # min_length keeps it going over an end token: as many steps as with the other variants
+        state["generator"] = new_generator(model, length, min_length=length)
+        state["generator"].append_tokens(list(prompt_ids))
+        state["generator"].generate_next_token()
+
+    return time_decoding(prefill, lambda: state["generator"].generate_next_token())

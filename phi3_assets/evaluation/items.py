@@ -1,0 +1,89 @@
+"""The frozen test set as the scorers see it, and the raw result of one item on one variant."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.step import sha256_of
+
+NEEDED = ("id", "messages", "question", "answer", "prompt_ids", "answer_ids")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of the test set, tokenised by formatted_corpus exactly as the training rows are.
+
+    Attributes:
+        id: The row's id.
+        messages: Chat messages of the prompt and the answer.
+        question: What the user asks.
+        answer: The reference answer.
+        prompt_ids: Tokens of the prompt, up to and including what opens the assistant's turn.
+        answer_ids: Tokens of the reference answer; the last one is the end token.
+    """
+
+    id: str
+    messages: list[dict[str, Any]]
+    question: str
+    answer: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+
+    @property
+    def prompt_messages(self) -> list[dict[str, Any]]:
+        """Messages up to the answer."""
+        return self.messages[:-1] if self.messages[-1]["role"] == "assistant" else self.messages
+
+
+@dataclass(frozen=True)
+class RawScore:
+    """What a model made of one item.
+
+    Attributes:
+        nll: Mean negative log-likelihood of the reference answer, in nats per token, end token included.
+        generated_ids: Greedily generated tokens, without the end token.
+        stopped: True if the model ended by itself, with an end token among its first max_new_tokens tokens.
+    """
+
+    nll: float
+    generated_ids: tuple[int, ...]
+    stopped: bool
+
+
+def load_items(path: Path) -> list[Item]:
+    """Read test.jsonl.
+
+    Raises:
+        UserError: No rows, or a row without one of the needed fields or without tokens.
+    """
+    items = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            row = json.loads(line)
+            missing = [name for name in NEEDED if name not in row]
+            if missing:
+                raise UserError(f"{path.name}, row {number}: no {', '.join(missing)}. Make formatted_corpus anew.")
+            if not row["prompt_ids"] or not row["answer_ids"]:
+                raise UserError(f"{path.name}, row {number} ({row['id']}): prompt or answer has no tokens.")
+            items.append(
+                Item(
+                    id=str(row["id"]),
+                    messages=row["messages"],
+                    question=row["question"],
+                    answer=row["answer"],
+                    prompt_ids=tuple(row["prompt_ids"]),
+                    answer_ids=tuple(row["answer_ids"]),
+                )
+            )
+    if not items:
+        raise UserError(
+            f"{path.name} holds no row: the test set is empty. Add rows to the dataset or raise test_share."
+        )
+    return items
+
+
+def test_set_digest(items: list[Item]) -> str:
+    """SHA-256 of what is asked and expected, whatever the tokenizer: tells whether two reports are comparable."""
+    return sha256_of(sorted(([item.id, item.messages, item.answer] for item in items), key=lambda row: str(row[0])))

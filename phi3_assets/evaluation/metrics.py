@@ -1,0 +1,95 @@
+"""Numbers from answers: per item, and per variant over the whole test set."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.evaluation.items import Item, RawScore
+
+NLL_DIGITS = 6  # float32 sums differ beyond that between machines; a report should not pretend otherwise
+
+
+def judge_answer(answer: str, reference: str) -> dict[str, float]:
+    """Exact match and token F1, 0 to 1, after SQuAD's normalisation (case, punctuation, articles, white space).
+
+    Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", 2016, section 6.1.
+    """
+    from torchmetrics.functional.text import squad
+
+    result = squad(
+        {"prediction_text": answer, "id": "0"},
+        {"answers": {"answer_start": [0], "text": [reference]}, "id": "0"},
+    )
+    return {
+        "exact_match": round(result["exact_match"].item() / 100, 6),
+        "f1": round(result["f1"].item() / 100, 6),
+    }
+
+
+def new_record(item: Item) -> dict[str, Any]:
+    """A line of items.jsonl, before any variant has answered."""
+    return {
+        "id": item.id,
+        "prompt": item.prompt_messages,
+        "prompt_ids": list(item.prompt_ids),
+        "question": item.question,
+        "reference": item.answer,
+        "reference_tokens": len(item.answer_ids),
+        "variants": {},
+    }
+
+
+def judge(variant: str, record: dict[str, Any], score: RawScore, answer: str) -> dict[str, Any]:
+    """What a variant made of one item: the numbers and the answer that go into its record.
+
+    Raises:
+        UserError: The likelihood is not a finite number; names variant and item.
+    """
+    if not math.isfinite(score.nll):
+        raise UserError(
+            f"Variant {variant} gives item {record['id']} a likelihood of {score.nll}: its weights are broken. "
+            "Look at the step that made it, and at the loss curve of lora_adapter."
+        )
+    return {
+        "nll": round(score.nll, NLL_DIGITS),
+        **judge_answer(answer, record["reference"]),
+        "stopped": score.stopped,
+        "tokens": len(score.generated_ids),
+        "answer_ids": list(score.generated_ids),
+        "answer": answer,
+    }
+
+
+def summarise(records: Sequence[dict[str, Any]], variant: str) -> dict[str, float]:
+    """A variant's quality over the test set.
+
+    `nll` is per token, so long answers weigh more; perplexity is its exponential; all others are means over items.
+    """
+    own = [record["variants"][variant] for record in records]
+    weights = [record["reference_tokens"] for record in records]
+    nll = math.fsum(one["nll"] * weight for one, weight in zip(own, weights, strict=True)) / sum(weights)
+    return {
+        "nll": round(nll, NLL_DIGITS),
+        "perplexity": round(math.exp(nll), 4),
+        "exact_match": _mean(one["exact_match"] for one in own),
+        "f1": _mean(one["f1"] for one in own),
+        "stop_rate": _mean(one["stopped"] for one in own),
+        "answer_tokens": _mean(one["tokens"] for one in own),
+    }
+
+
+def int4_gain_kept(variants: dict[str, dict[str, float]]) -> float | None:
+    """Share of fine-tuning's gain in likelihood that survives quantising: 1.0 means all of it.
+
+    (nll_base - nll_int4) / (nll_base - nll_merged); None when fine-tuning gained nothing, for then there is no share.
+    """
+    gain = variants["base"]["nll"] - variants["merged"]["nll"]
+    if gain <= 0:
+        return None
+    return round((variants["base"]["nll"] - variants["int4"]["nll"]) / gain, 4)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return round(math.fsum(numbers) / len(numbers), 6)

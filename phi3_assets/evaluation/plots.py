@@ -1,0 +1,155 @@
+"""Plots of the report (SVG text) and of the Dagster UI (one small PNG). Same input, same bytes.
+
+Colours are Okabe and Ito's, told apart also without colour vision; on grey paper marker shapes and labels do it.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from phi3_assets.evaluation.present import LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"base": "#7a7a7a", "adapter": "#E69F00", "merged": "#0072B2", "int4": "#009E73"}
+MARKERS = {"base": "s", "adapter": "^", "merged": "o", "int4": "D"}
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.8,
+    "svg.hashsalt": "phi3",  # ids in the SVG would otherwise be random
+    "svg.fonttype": "path",
+}
+
+
+def scores_png(variants: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Likelihood and exact match of the variants, side by side."""
+    with _figure(7.6, 2.5, columns=2) as (figure, axes):
+        _bars(axes[0], variants, "nll", "NLL, nats per token (less is better)", "{:.2f}")
+        _bars(axes[1], variants, "exact_match", "Exact match (more is better)", "{:.0%}")
+        axes[1].set_xlim(0, 1.12)
+        return _save(figure, "png")
+
+
+def scores_svg(variants: Mapping[str, Mapping[str, float]]) -> str:
+    """The same two panels for the report, with token F1 beside."""
+    with _figure(9.6, 2.4, columns=3) as (figure, axes):
+        _bars(axes[0], variants, "nll", "NLL, nats per token ↓", "{:.2f}")
+        for panel, metric, title in ((axes[1], "exact_match", "Exact match ↑"), (axes[2], "f1", "Token F1 ↑")):
+            _bars(panel, variants, metric, title, "{:.0%}", names=False)
+            panel.set_xlim(0, 1.15)
+        return _save(figure, "svg").decode()
+
+
+def loss_svg(history: Sequence[Mapping[str, Any]]) -> str:
+    """Training loss by optimiser step."""
+    points = [(row["step"], row["loss"]) for row in history if row.get("loss") is not None]
+    with _figure(4.7, 2.7) as (figure, axes):
+        axes.plot(*zip(*points, strict=True), color=COLOURS["merged"], marker="o", markersize=3, linewidth=1.4)
+        axes.set_title("Training loss")
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel("nats per token")
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=True)
+        return _save(figure, "svg").decode()
+
+
+def size_svg(variants: Mapping[str, Mapping[str, float]]) -> str:
+    """Quality against what a variant weighs on disk."""
+    with _figure(4.7, 2.7) as (figure, axes):
+        for name, numbers in variants.items():
+            x, y = numbers["bytes"] / 1e6, numbers["nll"]
+            axes.scatter(x, y, color=COLOURS[name], marker=MARKERS[name], s=60, zorder=3)
+            below = name in ("merged", "base")  # adapter and merged score alike and would write over each other
+            axes.annotate(
+                LABELS[name], (x, y), (0, -14 if below else 9), textcoords="offset points", ha="center", fontsize=8
+            )
+        axes.set_title("Quality against size")
+        axes.set_xlabel("MB on disk")
+        axes.set_ylabel("NLL, nats per token ↓")
+        axes.set_xlim(left=0, right=1.15 * axes.get_xlim()[1])
+        axes.set_ylim(bottom=0, top=1.2 * axes.get_ylim()[1])
+        axes.grid(visible=True)
+        return _save(figure, "svg").decode()
+
+
+def length_svg(records: Sequence[Mapping[str, Any]]) -> str:
+    """Token F1 of each item against the length of its reference answer, base and int4."""
+    with _figure(4.7, 2.7) as (figure, axes):
+        for name in ("base", "int4"):
+            axes.scatter(
+                [record["reference_tokens"] for record in records],
+                [record["variants"][name]["f1"] for record in records],
+                facecolors=COLOURS[name] if name == "int4" else "none",
+                edgecolors=COLOURS[name],
+                marker=MARKERS[name],
+                s=20,
+                alpha=0.7,
+                linewidths=0.9,
+                label=LABELS[name],
+            )
+        axes.set_title("Length against score")
+        axes.set_xlabel("tokens of the reference answer")
+        axes.set_ylabel("token F1 ↑")
+        axes.set_ylim(-0.04, 1.04)
+        axes.grid(visible=True)
+        axes.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1.0, 1.17), ncols=2)
+        return _save(figure, "svg").decode()
+
+
+def _bars(
+    axes: "Axes",
+    variants: Mapping[str, Mapping[str, float]],
+    metric: str,
+    title: str,
+    form: str,
+    *,
+    names: bool = True,
+) -> None:
+    values = [numbers[metric] for numbers in variants.values()]
+    places = range(len(values))
+    bars = axes.barh(places, values, height=0.62, color=[COLOURS[name] for name in variants])
+    axes.bar_label(bars, [form.format(value) for value in values], padding=4, fontsize=8)
+    axes.set_yticks(places, [LABELS[name] for name in variants] if names else [""] * len(values))
+    axes.invert_yaxis()
+    axes.margins(x=0.18)
+    axes.set_title(title)
+    axes.grid(visible=True, axis="x")
+    axes.tick_params(axis="y", length=0)
+
+
+class _figure:  # noqa: N801 - a context manager used like a function
+    """A figure in the house style, closed in the end; no display and no global state."""
+
+    def __init__(self, width: float, height: float, columns: int = 1) -> None:
+        self.size, self.columns = (width, height), columns
+
+    def __enter__(self) -> tuple["Figure", Any]:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        self.style = mpl.rc_context(STYLE)
+        self.style.__enter__()
+        figure = Figure(figsize=self.size, layout="constrained")
+        return figure, figure.subplots(1, self.columns)
+
+    def __exit__(self, *error: Any) -> None:
+        self.style.__exit__(*error)
+
+
+def _save(figure: "Figure", kind: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    data = buffer.getvalue()
+    # The XML prolog does not belong into the middle of an HTML page.
+    return data[data.index(b"<svg") :] if kind == "svg" else data

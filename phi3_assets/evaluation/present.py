@@ -1,0 +1,95 @@
+"""The table of the four variants, for the terminal and for Dagster's Markdown. Pure text, no other imports."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+LABELS = {
+    "base": "base",
+    "adapter": "base + adapter",
+    "merged": "merged",
+    "int4": "int4 (ONNX)",
+}
+
+
+class Column(NamedTuple):
+    """One metric as people see it.
+
+    Attributes:
+        metric: Its key in a variant's numbers.
+        title: Column heading.
+        meaning: One sentence for the report.
+        better: 1: more is better, -1: less is better, 0: neither.
+        text: Formats the number.
+    """
+
+    metric: str
+    title: str
+    meaning: str
+    better: int
+    text: Callable[[float], str]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _size(value: float) -> str:
+    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+
+
+COLUMNS = (
+    Column("nll", "NLL", "Surprise at the right answer, nats per token", -1, "{:.3f}".format),
+    Column("perplexity", "Perplexity", "exp(NLL): choices the model hesitates between", -1, "{:.2f}".format),
+    Column("exact_match", "Exact match", "Answers equal to the reference", 1, _percent),
+    Column("f1", "Token F1", "Overlap of words with the reference", 1, _percent),
+    Column("stop_rate", "Stops", "Answers that end by themselves", 1, _percent),
+    Column("answer_tokens", "Length", "Mean tokens of an answer", 0, "{:.1f}".format),
+    Column("tokens_per_s", "Tokens/s", "Decoding speed for one user", 1, "{:.1f}".format),
+    Column("time_to_first_token_s", "First token", "Wait for the first token", -1, _seconds),
+    Column("bytes", "Size", "Bytes on disk, all that is needed to run it", -1, _size),
+)
+
+
+def table_cells(variants: Mapping[str, Mapping[str, float | None]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows as text; a metric that no variant has is left out, a missing number is a dash.
+
+    Args:
+        variants: Numbers of each variant, by name and metric.
+    """
+    columns = [
+        column for column in COLUMNS if any(numbers.get(column.metric) is not None for numbers in variants.values())
+    ]
+    rows = []
+    for name, numbers in variants.items():
+        row = [LABELS.get(name, name)]
+        for column in columns:
+            value = numbers.get(column.metric)
+            row.append("-" if value is None else column.text(value))
+        rows.append(row)
+    return ["Variant", *(column.title for column in columns)], rows
+
+
+def markdown_table(variants: Mapping[str, Mapping[str, float | None]]) -> str:
+    """The variants as a Markdown table, numbers to the right."""
+    head, rows = table_cells(variants)
+    rule = [":--", *("--:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def text_table(variants: Mapping[str, Mapping[str, float | None]]) -> str:
+    """The variants as aligned columns of plain text."""
+    head, rows = table_cells(variants)
+    lines: Sequence[Sequence[str]] = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    texts = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([texts[0], "-" * max(len(text) for text in texts), *texts[1:]])

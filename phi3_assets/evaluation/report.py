@@ -1,0 +1,97 @@
+"""report.html: one self-contained page for people. Numbers and answers in, HTML out; no model runs here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phi3_assets.evaluation import plots
+from phi3_assets.evaluation.present import COLUMNS, LABELS, table_cells
+
+EXAMPLES = 6  # answers shown from each end
+
+
+def render(
+    *,
+    scores: Mapping[str, Any],
+    table: Mapping[str, Mapping[str, float]],
+    records: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+    identity: Mapping[str, Any],
+) -> str:
+    """The page.
+
+    Args:
+        scores: What scores.json holds.
+        table: Quality, speed and size of each variant.
+        records: What items.jsonl holds.
+        history: Points of the loss curve; may be empty.
+        identity: What was evaluated, as (name, text) pairs in groups.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("phi3_assets.evaluation", "."),
+        autoescape=True,  # answers are what a model says: untrusted text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    head, body = table_cells(table)
+    shown = [column for column in COLUMNS if column.title in head]
+    best, worst = examples(records)
+    figures = [Markup(plots.scores_svg(table))]  # noqa: S704 - matplotlib's own output, not a user's text
+    small = [Markup(plots.loss_svg(history))] if history else []  # noqa: S704
+    small += [Markup(plots.size_svg(table)), Markup(plots.length_svg(records))]  # noqa: S704
+    return environment.get_template("report.html.j2").render(
+        scores=scores,
+        verdict=verdict(table, scores),
+        head=head,
+        body=body,
+        best_cells=best_cells(table, shown),
+        columns=shown,
+        figures=figures,
+        small=small,
+        best=best,
+        worst=worst,
+        labels=LABELS,
+        identity=identity,
+    )
+
+
+def verdict(table: Mapping[str, Mapping[str, float]], scores: Mapping[str, Any]) -> str:
+    """The outcome in one or two sentences."""
+    base, int4 = table["base"], table["int4"]
+    text = (
+        f"On {scores['items']} questions never trained on, the int4 model answers {int4['exact_match']:.0%} exactly "
+        f"(the base model {base['exact_match']:.0%}) and its NLL is {int4['nll']:.2f} against {base['nll']:.2f}."
+    )
+    kept = scores["int4_gain_kept"]
+    if kept is None:
+        return f"{text} Fine-tuning brought no gain in likelihood."
+    return f"{text} Quantising kept {kept:.0%} of what fine-tuning gained."
+
+
+def best_cells(table: Mapping[str, Mapping[str, float]], columns: Sequence[Any]) -> set[tuple[int, int]]:
+    """(row, column) of the best number of each column that has a better and a worse; ties all count."""
+    found = set()
+    for place, column in enumerate(columns, 1):
+        values = [numbers.get(column.metric) for numbers in table.values()]
+        known = [value for value in values if value is not None]
+        if column.better and known and len(set(known)) > 1:
+            best = max(known) if column.better > 0 else min(known)
+            found |= {(row, place) for row, value in enumerate(values) if value == best}
+    return found
+
+
+def examples(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The records at which int4 does best and worst (token F1, then likelihood)."""
+
+    def rank(record: Mapping[str, Any]) -> tuple[float, float, str]:
+        own = record["variants"]["int4"]
+        return -own["f1"], own["nll"], record["id"]
+
+    ranked = sorted(records, key=rank)
+    half = min(EXAMPLES, len(ranked) // 2)
+    return ranked[: half or 1], ranked[len(ranked) - half :][::-1]

@@ -1,0 +1,219 @@
+"""eval_report: the four variants on identical items, as numbers, as a page and as a plot.
+
+What it writes:
+    scores.json    quality of each variant; the same to the last digit whenever it is made anew
+    items.jsonl    a line per item: prompt, reference, and each variant's answer and quality
+    speed.json     speed of each variant and where it was measured; differs from run to run
+    scores.png     for the Dagster UI
+    report.html    for people; self-contained
+"""
+
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, torch_scorer
+from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
+from phi3_assets.evaluation.speed import Speed
+from phi3_assets.home import SHORT
+from phi3_assets.manifest import MANIFEST, list_files, read_manifest
+from phi3_assets.step import StepContext, installed_versions
+from phi3_assets.steps import EVAL_REPORT
+
+
+def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
+    """Score base, adapter, merged and int4 on the test set and write the report.
+
+    Raises:
+        UserError: An empty test set, items longer than the model's context, or a likelihood that is no number.
+    """
+    started = time.perf_counter()
+    items = load_items(ctx.inputs["formatted_corpus"] / "test.jsonl")
+    max_new_tokens: int = ctx.params["max_new_tokens"]
+    check_lengths(items, ctx.inputs["base_model"], max_new_tokens)
+    decode = decoder(ctx.inputs["base_model"])
+    records = [metrics.new_record(item) for item in items]
+    quality: dict[str, dict[str, float]] = {}
+    speeds: dict[str, dict[str, float]] = {}
+    for place, variant in enumerate(VARIANTS):
+
+        def tick(done: int, place: int = place) -> None:
+            ctx.progress(fraction=round((place + done / len(items)) / len(VARIANTS), 4))
+
+        variant_started = time.perf_counter()
+        result = score_variant(variant, ctx.inputs, items, max_new_tokens, tick)
+        for record, score in zip(records, result.raw, strict=True):
+            record["variants"][variant] = metrics.judge(variant, record, score, decode(score.generated_ids))
+        quality[variant] = metrics.summarise(records, variant)
+        if result.prompts_as_trained is not None:
+            quality[variant]["prompts_as_trained"] = result.prompts_as_trained
+        seconds = time.perf_counter() - variant_started
+        speeds[variant] = {**result.speed.to_dict(), "seconds": round(seconds, 2)}
+        ctx.log(
+            f"{variant}: NLL {quality[variant]['nll']:.3f}, exact match {quality[variant]['exact_match']:.1%}, "
+            f"{len(items)} items in {seconds:.0f} s"
+        )
+    sizes = variant_bytes(ctx.inputs)
+    scores: dict[str, Any] = {
+        "items": len(items),
+        "test_set": test_set_digest(items),
+        "max_new_tokens": max_new_tokens,
+        "int4_gain_kept": metrics.int4_gain_kept(quality),
+        "variants": {name: {**quality[name], "bytes": sizes[name]} for name in VARIANTS},
+    }
+    table = {
+        name: {
+            **scores["variants"][name],
+            "tokens_per_s": speeds[name]["tokens_per_s"],
+            "time_to_first_token_s": speeds[name]["time_to_first_token_s"],
+        }
+        for name in VARIANTS
+    }
+    history_file = ctx.inputs["lora_adapter"] / "history.json"
+    history = json.loads(history_file.read_text(encoding="utf-8")) if history_file.exists() else []
+    write_json(ctx.output / "scores.json", scores)
+    write_json(ctx.output / "speed.json", {"variants": speeds})
+    with (ctx.output / "items.jsonl").open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    (ctx.output / "scores.png").write_bytes(plots.scores_png(scores["variants"]))
+    page = report.render(
+        scores=scores,
+        table=table,
+        records=records,
+        history=history,
+        identity=identity(ctx, scores),
+    )
+    (ctx.output / "report.html").write_text(page, encoding="utf-8")
+    return {
+        "variants": table,
+        "items": len(items),
+        "test_set": scores["test_set"],
+        "int4_gain_kept": scores["int4_gain_kept"],
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """What one variant did.
+
+    Attributes:
+        raw: Scores in the order of the items.
+        speed: For one user.
+        prompts_as_trained: Share of prompts that the device's own tokenizer and template build as in training; None
+            for variants that are only run here, on the tokens of the corpus.
+    """
+
+    raw: list[RawScore]
+    speed: Speed
+    prompts_as_trained: float | None = None
+
+
+def score_variant(
+    variant: str,
+    inputs: Mapping[str, Path],
+    items: Sequence[Item],
+    max_new_tokens: int,
+    tick: Callable[[int], None],
+) -> VariantResult:
+    """Load one variant, score it, measure its speed, and free it.
+
+    Raises:
+        UserError: The variant's configuration names no end token.
+    """
+    probe = sorted((item.prompt_ids for item in items), key=len)[len(items) // 2]
+    no_end = UserError(f"Variant {variant}: its configuration names no end token, so no answer could ever stop.")
+    if variant == "int4":
+        folder = inputs["onnx_int4_model"]
+        ends = genai_scorer.end_token_ids(folder)
+        if not ends:
+            raise no_end
+        model = genai_scorer.load_model(folder)
+        result = VariantResult(
+            genai_scorer.score(model, items, ends, max_new_tokens, tick),
+            genai_scorer.speed(model, probe),
+            genai_scorer.prompts_as_trained(model, items),
+        )
+    else:
+        folder = inputs["merged_model" if variant == "merged" else "base_model"]
+        model = torch_scorer.load_model(folder, inputs["lora_adapter"] if variant == "adapter" else None)
+        if not torch_scorer.end_token_ids(model):
+            raise no_end
+        result = VariantResult(torch_scorer.score(model, items, max_new_tokens, tick), torch_scorer.speed(model, probe))
+    del model
+    gc.collect()
+    return result
+
+
+def decoder(base_model: Path) -> Callable[[Sequence[int]], str]:
+    """The base model's own detokeniser, the same for all variants."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
+
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text.strip()
+
+    return decode
+
+
+def check_lengths(items: Sequence[Item], base_model: Path, max_new_tokens: int) -> None:
+    """Refuse items that do not fit into the model's context.
+
+    Raises:
+        UserError: Names the first such item.
+    """
+    config = json.loads((base_model / "config.json").read_text(encoding="utf-8"))
+    context: int = config["max_position_embeddings"]
+    for item in items:
+        needed = len(item.prompt_ids) + max(len(item.answer_ids), max_new_tokens)
+        if needed > context:
+            raise UserError(
+                f"Test item {item.id} needs {needed} tokens (prompt {len(item.prompt_ids)}, answer "
+                f"{len(item.answer_ids)}, max_new_tokens {max_new_tokens}); the model's context is {context}. "
+                "Lower max_new_tokens or max_seq_len in the recipe."
+            )
+
+
+def variant_bytes(inputs: Mapping[str, Path]) -> dict[str, int]:
+    """Bytes on disk of all that is needed to run each variant."""
+    size = {
+        name: sum((inputs[name] / relative).stat().st_size for relative in list_files(inputs[name]))
+        for name in ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
+    }
+    return {
+        "base": size["base_model"],
+        "adapter": size["base_model"] + size["lora_adapter"],
+        "merged": size["merged_model"],
+        "int4": size["onnx_int4_model"],
+    }
+
+
+def identity(ctx: StepContext, scores: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """What was evaluated, in groups of (name, text), for the foot of the report."""
+    manifests = {name: read_manifest(path) for name, path in ctx.inputs.items() if (path / MANIFEST).exists()}
+    recipe = {name: value for manifest in manifests.values() for name, value in manifest.call.params.items()}
+    recipe |= ctx.params
+    return {
+        "Test set": [
+            ("items", str(scores["items"])),
+            ("digest", scores["test_set"]),
+        ],
+        "Artefacts": [
+            (name, f"identity {manifest.call.identity[:SHORT]}, content {manifest.digest[:SHORT]}")
+            for name, manifest in manifests.items()
+        ],
+        "Recipe": [(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(recipe.items())],
+        "Software": sorted(installed_versions(EVAL_REPORT.libraries).items()),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON; NaN is refused."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

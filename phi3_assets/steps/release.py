@@ -1,0 +1,145 @@
+"""release_bundle: everything an edge device takes, in one folder; see `phi3_assets.bundle` for what it holds."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from phi3_assets import bundle
+from phi3_assets.bundle.card import model_card
+from phi3_assets.errors import UserError
+from phi3_assets.evaluation import VARIANTS
+from phi3_assets.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
+from phi3_assets.recipe import is_hub_id
+from phi3_assets.step import StepContext, installed_versions
+from phi3_assets.steps import RELEASE_BUNDLE
+
+SMOKE_QUESTIONS = 3
+# First line or two of the licence texts that small language models come with, and the Hub's name for each.
+LICENCES = {"apache license": "apache-2.0", "mit license": "mit", "gemma terms of use": "gemma", "llama": "llama"}
+
+
+def bundle_release(ctx: StepContext) -> dict[str, Any]:
+    """Lay the bundle out and verify it as a device would.
+
+    Raises:
+        UserError: The evaluation lacks a variant.
+    """
+    scores = json.loads((ctx.inputs["eval_report"] / "scores.json").read_text(encoding="utf-8"))
+    missing = [name for name in VARIANTS if name not in scores["variants"]]
+    if missing:
+        raise UserError(f"eval_report has no scores for {', '.join(missing)}: unfit. Materialise eval_report anew.")
+    place_model(ctx.inputs["onnx_int4_model"], ctx.output / "model")
+    manifests = {name: read_manifest(path) for name, path in ctx.inputs.items() if (path / MANIFEST).exists()}
+    base_manifest = manifests.get("base_model")
+    licence, licence_file = place_licence(ctx.inputs["base_model"], ctx.output, base_manifest)
+    shutil.copyfile(ctx.inputs["eval_report"] / "scores.json", ctx.output / "scores.json")
+    shutil.copyfile(Path(bundle.__file__).with_name("smoke_test.py"), ctx.output / "smoke_test.py")
+    smoke = smoke_questions(ctx.inputs["eval_report"], scores["max_new_tokens"])
+    write_json(ctx.output / "smoke.json", smoke)
+    origin = {name: manifest.digest for name, manifest in manifests.items()}
+    versions = installed_versions(RELEASE_BUNDLE.libraries)
+    base_model = base_model_name(base_manifest)
+    card = model_card(
+        scores=scores,
+        base_model=base_model,
+        licence=licence,
+        licence_file=licence_file,
+        runtime=versions["onnxruntime-genai"],
+        system_prompt=any(one["role"] == "system" for one in smoke["questions"][0]["messages"]),
+        origin=origin,
+    )
+    (ctx.output / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    files = hash_files(ctx.output)
+    digest = digest_of(files)
+    write_json(
+        ctx.output / bundle.RELEASE,
+        {
+            "format": bundle.FORMAT,
+            "digest": digest,
+            "base_model": base_model,
+            "licence": licence,
+            "runtime": {name: versions[name] for name in ("onnxruntime", "onnxruntime-genai")},
+            "test_set": scores["test_set"],
+            "made_of": origin,
+            "files": {path: asdict(entry) for path, entry in sorted(files.items())},
+        },
+    )
+    bundle.verify_bundle(ctx.output)
+    size = sum(entry.bytes for entry in files.values())
+    ctx.log(f"bundle of {len(files) + 1} files, {size / 1e6:.1f} MB, licence {licence}")
+    return {"bytes": size, "files": len(files) + 1, "digest": digest, "licence": licence, "base_model": base_model}
+
+
+def place_model(source: Path, target: Path) -> None:
+    """Put the GenAI folder into the bundle; on one disk this takes no room and no time."""
+    for relative in list_files(source):
+        path = target / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source / relative, path)
+        except OSError:  # another disk, or a file system without hard links
+            shutil.copyfile(source / relative, path)
+
+
+def place_licence(base_model: Path, target: Path, manifest: Manifest | None) -> tuple[str, str | None]:
+    """Copy the base model's licence text, and its notices.
+
+    Returns:
+        The licence's name on the Hugging Face Hub ("other" if the text is not recognised, "unknown" without one), and
+        the name of the text's file in the bundle.
+    """
+    for path in sorted(base_model.glob("NOTICE*")):
+        shutil.copyfile(path, target / path.name)
+    texts = sorted(base_model.glob("LICEN[CS]E*"))
+    for path in texts:
+        shutil.copyfile(path, target / path.name)
+    declared = str(manifest.metrics.get("licence", "")).lower() if manifest else ""
+    if re.fullmatch(r"[a-z0-9.+-]+", declared) and declared != "unknown":
+        return declared, texts[0].name if texts else None
+    if not texts:
+        return "unknown", None
+    head = texts[0].read_text(encoding="utf-8", errors="replace")[:300].lower()
+    return next((name for words, name in LICENCES.items() if words in head), "other"), texts[0].name
+
+
+def smoke_questions(eval_report: Path, max_new_tokens: int) -> dict[str, Any]:
+    """Questions for the smoke test: those int4 answered best, for they can be asked of a device again.
+
+    Args:
+        eval_report: The artefact.
+        max_new_tokens: Longest answer in the evaluation.
+    """
+    with (eval_report / "items.jsonl").open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+
+    def rank(record: dict[str, Any]) -> tuple[bool, bool, float, float, str]:
+        own = record["variants"]["int4"]
+        return not own["stopped"], not own["answer"], -own["f1"], own["nll"], record["id"]
+
+    questions = [
+        {
+            "messages": record["prompt"],
+            "prompt_ids": record["prompt_ids"],
+            "answer_ids": record["variants"]["int4"]["answer_ids"],
+            "stopped": record["variants"]["int4"]["stopped"],
+        }
+        for record in sorted(records, key=rank)[:SMOKE_QUESTIONS]
+    ]
+    return {"max_new_tokens": max_new_tokens, "questions": questions}
+
+
+def base_model_name(manifest: Manifest | None) -> str:
+    """Where the base model came from, without the path of somebody's disk."""
+    if manifest is None:
+        return "base model"
+    source: str = manifest.call.params["base_model"]
+    return source if is_hub_id(source) or source.startswith(("pypi:", "random:")) else "a local model"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON; NaN is refused."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,128 @@
+"""The scorers against the plainest reference there is: one prompt at a time through `transformers`."""
+
+import pytest
+
+from phi3_assets.evaluation import genai_scorer, torch_scorer
+from phi3_assets.evaluation.items import load_items
+from phi3_assets_tests.evaluation.tiny import make_base, write_corpus
+
+pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
+
+
+def reference_scores(model, items, max_new_tokens):
+    """Batch 1, no cache shared, `generate`."""
+    import torch
+
+    found = []
+    for item in items:
+        ids = torch.tensor([item.prompt_ids + item.answer_ids])
+        with torch.inference_mode():
+            logits = model(ids).logits[0, len(item.prompt_ids) - 1 : -1]
+            nll = torch.nn.functional.cross_entropy(logits, torch.tensor(item.answer_ids)).item()
+            prompt = torch.tensor([item.prompt_ids])
+            output = model.generate(
+                # without a mask `generate` takes the end token that closes the user's turn for padding
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+            )[0, len(item.prompt_ids) :].tolist()
+        stopped = output[-1] == model.config.eos_token_id
+        found.append((nll, tuple(output[:-1] if stopped else output), stopped))
+    return found
+
+
+def check_against_reference(model, items, max_new_tokens=24):
+    scores = torch_scorer.score(model, items, max_new_tokens)
+    for score, (nll, tokens, stopped) in zip(scores, reference_scores(model, items, max_new_tokens), strict=True):
+        assert score.nll == pytest.approx(nll, abs=2e-5)
+        assert score.generated_ids == tokens
+        assert score.stopped == stopped
+    return scores
+
+
+@pytest.mark.parametrize("variant", ["base", "adapter", "merged"])
+def test_torch_batches_equal_batch_one(chain, variant):
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    model = torch_scorer.load_model(
+        chain["merged_model" if variant == "merged" else "base_model"],
+        chain["lora_adapter"] if variant == "adapter" else None,
+    )
+    check_against_reference(model, items)
+
+
+def test_rows_that_stop_leave_the_batch_and_others_go_on(chain):
+    """Makes the end token likely, so that rows end at different lengths."""
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    model = torch_scorer.load_model(chain["merged_model"])
+    # Any token that many answers reach somewhere on their way serves as the end token.
+    frequent = [token for score in torch_scorer.score(model, items, 24) for token in set(score.generated_ids)]
+    end = max(set(frequent), key=frequent.count)
+    model.config.eos_token_id = model.generation_config.eos_token_id = end
+    scores = check_against_reference(model, items)
+    lengths = {len(score.generated_ids) for score in scores}
+    assert any(score.stopped for score in scores)
+    assert len(lengths) > 1
+
+
+def test_sliding_window_layers_score_the_same(tmp_path):
+    """Phi-3-mini-4k attends to a window; a cache that forgets cannot be cropped."""
+    base = make_base(tmp_path / "base", sliding_window=8)
+    items = load_items(write_corpus(tmp_path / "corpus", base) / "test.jsonl")
+    check_against_reference(torch_scorer.load_model(base), items)
+
+
+def test_small_batches_score_the_same(chain, monkeypatch):
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    model = torch_scorer.load_model(chain["base_model"])
+    whole = torch_scorer.score(model, items, 8)
+    monkeypatch.setattr(torch_scorer, "MAX_BATCH_TOKENS", 30)
+    parts = torch_scorer.score(model, items, 8)
+    assert len(list(torch_scorer.batches([len(item.prompt_ids) for item in items]))) > 2
+    assert [score.generated_ids for score in parts] == [score.generated_ids for score in whole]
+    assert [score.nll for score in parts] == pytest.approx([score.nll for score in whole], abs=1e-5)
+
+
+def test_genai_float_export_equals_torch(chain):
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, 16)
+    folder = chain["onnx_fp32_model"]
+    found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 16)
+    assert [score.nll for score in found] == pytest.approx([score.nll for score in expected], abs=1e-3)
+    assert [score.generated_ids for score in found] == [score.generated_ids for score in expected]
+    assert [score.stopped for score in found] == [score.stopped for score in expected]
+
+
+def test_genai_int4_is_close_to_torch(chain):
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, 2)
+    folder = chain["onnx_int4_model"]
+    found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 2)
+    mean = sum(score.nll for score in expected) / len(items)
+    assert sum(score.nll for score in found) / len(items) == pytest.approx(mean, rel=0.15)
+
+
+def test_rewinding_generates_what_a_fresh_generator_does(chain):
+    """Likelihood first, then generation from the same cache must not leak the reference into the answer."""
+    folder = chain["onnx_int4_model"]
+    model = genai_scorer.load_model(folder)
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    scores = genai_scorer.score(model, items, genai_scorer.end_token_ids(folder), 16)
+    for item, score in zip(items, scores, strict=True):
+        generator = genai_scorer.new_generator(model, len(item.prompt_ids) + 16)
+        generator.append_tokens(list(item.prompt_ids))
+        while not generator.is_done():
+            generator.generate_next_token()
+        output = [int(token) for token in generator.get_sequence(0)[len(item.prompt_ids) :]]
+        assert tuple(output[: len(score.generated_ids)]) == score.generated_ids
+        assert len(output) == len(score.generated_ids) + score.stopped
+
+
+def test_speed_takes_the_same_steps_for_both_runtimes(chain):
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    for speed in (
+        torch_scorer.speed(torch_scorer.load_model(chain["base_model"]), items[0].prompt_ids),
+        genai_scorer.speed(genai_scorer.load_model(chain["onnx_int4_model"]), items[0].prompt_ids),
+    ):
+        assert speed.tokens_per_s > 1
+        assert 0 < speed.time_to_first_token_s < 60

@@ -1,0 +1,125 @@
+"""The release step, the bundle it makes, and how a damaged bundle is caught."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from phi3_assets.bundle import verify_bundle
+from phi3_assets.errors import DamagedArtefact, UserError
+from phi3_assets.manifest import hash_files
+from phi3_assets.step import StepContext
+from phi3_assets.steps.evaluate import evaluate_variants
+from phi3_assets.steps.release import bundle_release
+
+pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
+
+
+@pytest.fixture(scope="module")
+def inputs(context_for, chain):
+    ctx = context_for()
+    evaluate_variants(ctx)
+    return {"base_model": chain["base_model"], "onnx_int4_model": chain["onnx_int4_model"], "eval_report": ctx.output}
+
+
+@pytest.fixture
+def release(inputs, tmp_path):
+    def make(name="bundle"):
+        output = tmp_path / name
+        output.mkdir()
+        ctx = StepContext(params={}, inputs=inputs, output=output, work=tmp_path, cache=tmp_path)
+        return output, bundle_release(ctx)
+
+    return make
+
+
+def test_bundle_holds_all_a_device_needs(release, chain):
+    bundle, metrics = release()
+    for name in ("LICENSE", "MODEL_CARD.md", "scores.json", "smoke.json", "smoke_test.py", "release.json"):
+        assert (bundle / name).stat().st_size > 0, name
+    for name in ("model.onnx", "genai_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (bundle / "model" / name).exists(), name
+    manifest = verify_bundle(bundle)
+    assert metrics["digest"] == manifest["digest"]
+    assert metrics["licence"] == "apache-2.0"
+    assert metrics["files"] == sum(path.is_file() for path in bundle.rglob("*"))
+    assert metrics["bytes"] == sum(entry["bytes"] for entry in manifest["files"].values())
+
+
+def test_same_inputs_same_bundle_and_no_path_of_this_machine(release, tmp_path):
+    first, _ = release("first")
+    second, _ = release("second")
+    assert hash_files(first) == hash_files(second)
+    for path in first.glob("*.*"):
+        assert str(tmp_path.parent) not in path.read_text(encoding="utf-8")
+
+
+def test_model_card_is_one_the_hub_accepts(release):
+    from huggingface_hub import ModelCard
+
+    bundle, _ = release()
+    card = ModelCard.load(bundle / "MODEL_CARD.md")
+    assert card.data.license == "apache-2.0"
+    assert {result.metric_type for result in card.data.eval_results} == {"exact_match", "f1", "perplexity"}
+    assert "| int4 (ONNX) |" in card.text
+
+
+@pytest.mark.parametrize("name", ["model/model.onnx.data", "LICENSE", "scores.json", "smoke_test.py"])
+def test_one_flipped_bit_is_caught(release, tmp_path, name):
+    bundle = shutil.copytree(release()[0], tmp_path / "copy")  # a copy: the bundle's model files may be links
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(DamagedArtefact, match=f"{name} was changed"):
+        verify_bundle(bundle)
+
+
+def test_missing_and_added_files_are_caught(release):
+    bundle, _ = release()
+    (bundle / "LICENSE").unlink()
+    (bundle / "more.txt").write_text("x")
+    with pytest.raises(DamagedArtefact, match=r"LICENSE is missing; more\.txt is not part of the release"):
+        verify_bundle(bundle)
+
+
+def test_a_folder_that_is_no_bundle(tmp_path):
+    with pytest.raises(UserError, match="is not a release bundle"):
+        verify_bundle(tmp_path)
+
+
+def test_smoke_test_runs_alone_and_notices_damage(release, tmp_path):
+    """In a process that cannot import this package, as on a device."""
+    bundle = shutil.copytree(release()[0], tmp_path / "device")
+    command = [sys.executable, "-I", "-c", SHIELD, str(bundle / "smoke_test.py")]
+    good = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "files: all as released" in good.stdout
+    assert "answers token for token as evaluated: 3 of 3" in good.stdout
+    with (bundle / "scores.json").open("a") as file:
+        file.write(" ")
+    bad = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert bad.returncode == 1
+    assert "scores.json was changed" in bad.stdout
+
+
+SHIELD = """
+import runpy, sys
+for name in ("phi3_assets", "torch", "transformers", "onnx", "dagster"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_scores_without_a_variant_are_not_released(inputs, tmp_path):
+    report = shutil.copytree(inputs["eval_report"], tmp_path / "report")
+    scores = json.loads((report / "scores.json").read_text())
+    del scores["variants"]["merged"]
+    (report / "scores.json").write_text(json.dumps(scores))
+    output = tmp_path / "bundle"
+    output.mkdir()
+    ctx = StepContext({}, {**inputs, "eval_report": report}, output, tmp_path, tmp_path)
+    with pytest.raises(UserError, match="no scores for merged"):
+        bundle_release(ctx)
