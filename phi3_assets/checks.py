@@ -81,11 +81,11 @@ def layout_keeps_the_logits(store: ArtifactStore, base_model: Record) -> dg.Asse
 def adapter_is_not_inert(store: ArtifactStore, lora_adapter: Record) -> dg.AssetCheckResult:
     """Training moved the adapter: its loss is finite and its B matrices, zero at first, are not zero."""
     metrics = _metrics(store, lora_adapter)
-    norm, loss = metrics["adapter_b_norm"], metrics["final_loss"]
+    norm, loss = metrics["b_norm_min"], metrics["final_loss"]
     return _result(
         math.isfinite(loss) and norm > 0,
-        f"Norm of the B matrices {norm:.3g}; loss from {metrics['first_loss']:.3g} to {loss:.3g}.",
-        adapter_b_norm=norm,
+        f"Smallest norm of {metrics['b_matrices']} B matrices {norm:.3g}; loss from {metrics['first_loss']:.3g} to {loss:.3g}.",
+        b_norm_min=norm,
         final_loss=loss,
     )
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from phi3_assets.errors import UserError, nearest
-from phi3_assets.home import default_home, initialise
-from phi3_assets.recipe import Recipe, load_recipe, shipped_recipes
+from phi3_assets.home import default_home, prepare_home
+from phi3_assets.recipe import Recipe, load_recipe, read_yaml, shipped_recipes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -25,7 +24,7 @@ Overrides = Annotated[
 def init(home: Home = None) -> None:
     """Lay out a new home with the sample dataset; an existing one is left alone."""
     home = home or default_home()
-    made = initialise(home)
+    made = prepare_home(home)
     print(f"Laid out {home}." if made else f"{home} exists and was left as it is.")
 
 
@@ -60,7 +59,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair!r}: write FIELD=VALUE, like --set lora_r=16.")
         if name not in Recipe.model_fields:
             raise UserError(f"--set {pair!r}: no recipe field {name!r}.{nearest(name, list(Recipe.model_fields))}")
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
         values[name] = "" if value is None else value
     return values
 

@@ -16,6 +16,7 @@ from pathlib import Path
 FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "setup", "work")
 _KIND_FOLDER = {"raw_dataset": "fine-tuning", "formatted_corpus": "fine-tuning", "base_model": "model-cache"}
 SAMPLE = Path(__file__).parent / "sample"
+DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 # Sixteen hex digits in a path are short enough to read; the manifest holds all 64 and is checked.
 SHORT = 16
 
@@ -36,7 +37,7 @@ def work_dir(home: Path, kind: str, identity: str) -> Path:
 
 
 def initialise(home: Path) -> bool:
-    """Lay out a new home with the sample dataset; leaves an existing home alone.
+    """Lay out a new home with the sample dataset; an existing home is left alone.
 
     Returns:
         True when a home was made.
@@ -48,3 +49,19 @@ def initialise(home: Path) -> bool:
     for file in sorted(SAMPLE.glob("*.csv")):
         shutil.copy(file, home / "datasets" / file.name)
     return True
+
+
+def prepare_home(home: Path) -> bool:
+    """Lay out `home`, point PHI3_HOME and DAGSTER_HOME at it for this process, and settle Dagster's instance there.
+
+    Returns:
+        True when a home was made.
+    """
+    made = initialise(home)
+    os.environ["PHI3_HOME"] = str(home)
+    os.environ.setdefault("DAGSTER_HOME", str(home / ".dagster"))
+    settings = Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"
+    if not settings.exists():
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DAGSTER_YAML, settings)
+    return made

@@ -127,7 +127,7 @@ def digest_of(files: dict[str, FileEntry]) -> str:
 
 
 def list_files(directory: Path, *, hidden: bool = True) -> list[str]:
-    """POSIX paths of all files below `directory`, sorted; without its manifest, and without dot files if not `hidden`."""
+    """POSIX paths of all files below `directory`, sorted, except the manifest and, if not `hidden`, dot files."""
     found = []
     for root, folders, names in os.walk(directory):
         if not hidden:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -79,10 +80,8 @@ class ProcessTree:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-        try:
+        with suppress(ProcessLookupError):  # the usual case: nobody of the group is left
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the usual case: nobody of the group is left
 
     def _members(self) -> list[psutil.Process]:
         try:
@@ -92,10 +91,8 @@ class ProcessTree:
             return []
 
     def _signal(self, members: list[psutil.Process], number: int) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            pass
         for process in members:
             try:
                 if os.getpgid(process.pid) != self.pid:

@@ -16,6 +16,25 @@ from pydantic import Field
 
 from phi3_assets.errors import UserError, nearest
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for text, because it has no dot; people do not."""
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Parse YAML as a person means it.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
 RECIPES_DIR = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "smol-cpu"
 
@@ -100,7 +119,8 @@ class Recipe(pydantic.BaseModel):
             wanted = (r"[0-9a-f]{40}", "the 40 hex digits of a commit (a branch name can move under you)")
         if wanted and not re.fullmatch(wanted[0], self.base_model_revision):
             raise ValueError(
-                f"base_model_revision: {self.base_model!r} must be pinned by {wanted[1]}; got {self.base_model_revision!r}"
+                f"base_model_revision: {self.base_model!r} must be pinned by {wanted[1]}; "
+                f"got {self.base_model_revision!r}"
             )
         return self
 
@@ -137,7 +157,7 @@ def load_recipe(name: str | None = None, overrides: dict[str, Any] | None = None
             f"Shipped recipes: {', '.join(known)}. For a file of your own give a path that ends in .yaml."
         ) from None
     try:
-        values = yaml.safe_load(text) or {}
+        values = read_yaml(text) or {}
     except yaml.YAMLError as error:
         raise UserError(f"Recipe {path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):

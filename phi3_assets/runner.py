@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import socket
 import sys
 import time
@@ -14,26 +13,13 @@ import dagster as dg
 import psutil
 
 from phi3_assets.evaluation.present import text_table
-from phi3_assets.home import initialise
+from phi3_assets.home import prepare_home
 from phi3_assets.manifest import ArtefactRef
 from phi3_assets.resources.artifacts import LocalArtifactStore
 
 PROCESS_TAG = "phi3/process"
 # Lines of Dagster's that tell a person at a terminal nothing.
 _DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
-DAGSTER_YAML = Path(__file__).parent.parent / "dagster.yaml"
-
-
-def prepare_home(home: Path) -> None:
-    """Lay out a home that is new, and give it a Dagster instance; both are left alone where they stand."""
-    os.environ["PHI3_HOME"] = str(home)
-    if initialise(home):
-        print(f"Laid out {home} with the sample dataset.")
-    os.environ.setdefault("DAGSTER_HOME", str(home / ".dagster"))
-    settings = Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"
-    if not settings.exists() and DAGSTER_YAML.exists():
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(DAGSTER_YAML, settings)
 
 
 def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
@@ -49,7 +35,8 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
     """
     from phi3_assets.definitions import build_defs
 
-    prepare_home(home)
+    if prepare_home(home):
+        print(f"Laid out {home} with the sample dataset.")
     run_id = str(uuid.uuid4())
     given = {name: value for name, value in {"recipe": recipe, **overrides}.items() if value != "" or name in overrides}
     with dg.DagsterInstance.get() as instance:
@@ -120,10 +107,7 @@ class Narrator:
             check = event.asset_check_evaluation_data
             self._line(f"{'passed' if check.passed else 'FAILED'}: {check.check_name}. {check.description or ''}")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            failure = event.step_failure_data
-            user_failure = failure.user_failure_data
-            reason = user_failure.description if user_failure else failure.error.message if failure.error else ""
-            self._line(f"FAILED at {event.step_key}: {(reason or '').strip()}")
+            self._line(f"FAILED at {event.step_key}: {reason_of(event.step_failure_data)}")
 
     def _line(self, text: str) -> None:
         if self._on_progress_line:
@@ -143,6 +127,16 @@ class Narrator:
             self._on_progress_line = True
         else:
             print(text, flush=True)
+
+
+def reason_of(failure: Any) -> str:
+    """A failed op's reason: what it said itself, else the first cause, which Dagster wraps in its own errors."""
+    if failure.user_failure_data:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error.cause:
+        error = error.cause
+    return str(error.message).strip()
 
 
 def this_process() -> str:

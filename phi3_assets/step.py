@@ -29,7 +29,8 @@ def sha256_of(value: Any) -> str:
 class ProgressSink(Protocol):
     """Where a running step tells how far it is; every keyword is a number that can be plotted."""
 
-    def __call__(self, **numbers: float) -> None: ...
+    def __call__(self, **numbers: float) -> None:
+        """Report these numbers."""
 
 
 @dataclass(frozen=True)

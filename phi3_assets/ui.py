@@ -60,7 +60,8 @@ def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
     return {
         "dagster/row_count": metrics["train_rows"],
         "what is learnt (bold)": dg.MetadataValue.md(pieces),
-        "row length in tokens": _table(metrics["length_histogram"]),
+        "length of training rows": _histogram(metrics["length_histogram"]),
+        "length percentiles, tokens": dg.MetadataValue.json(metrics["length_percentiles_tokens"]),
     }
 
 
@@ -104,12 +105,27 @@ def _table(rows: list[dict[str, Any]]) -> dg.MetadataValue:
     """A table; cells that are no number or text are shown as JSON."""
     if not rows:
         return dg.MetadataValue.text("none")
-    records = [
-        dg.TableRecord({k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in row.items()})
-        for row in rows
-    ]
+    records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
     return dg.MetadataValue.table(
         records, dg.TableSchema([dg.TableColumn(name, _column_type(rows[0][name])) for name in rows[0]])
+    )
+
+
+def _cell(value: Any) -> str | int | float:
+    if value is None:
+        return ""
+    return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def _histogram(histogram: dict[str, list[float]]) -> dg.MetadataValue:
+    """A table of bins with a bar that can be read without a picture."""
+    edges, counts = histogram["edges_tokens"], histogram["rows"]
+    most = max(counts, default=0) or 1
+    return _table(
+        [
+            {"tokens": f"{low:.0f} to {high:.0f}", "rows": rows, "": "█" * round(30 * rows / most)}
+            for low, high, rows in zip(edges, edges[1:], counts, strict=False)
+        ]
     )
 
 

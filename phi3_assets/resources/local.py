@@ -32,7 +32,7 @@ class LocalExecution(Execution):
     grace_s: float = Field(
         default=10,
         ge=0,
-        description="On termination, seconds between SIGINT and SIGTERM, and between SIGTERM and SIGKILL.",
+        description="On termination, seconds from SIGINT to SIGTERM, and from there to SIGKILL.",
     )
     observe_every_s: float = Field(default=5, gt=0, description="Least seconds between two progress points in the UI.")
 

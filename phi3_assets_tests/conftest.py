@@ -1,0 +1,70 @@
+"""Shared by all tests: a home with a few rows, a store on it, and no trace of the tester's own settings."""
+
+import csv
+import os
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from phi3_assets import steps
+from phi3_assets.home import initialise
+from phi3_assets.manifest import digest_of, fingerprint
+from phi3_assets.recipe import load_recipe
+from phi3_assets.resources.artifacts import LocalArtifactStore
+from phi3_assets.resources.execution import UserFiles
+from phi3_assets.step import StepCall, installed_versions
+
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_testers(monkeypatch):
+    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_rows(path: Path, rows: int = 40) -> None:
+    """Questions and answers in the seed's columns: short, alike enough that even a tiny model learns something."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Question", "Best Answer"])
+        for number in range(rows):
+            writer.writerow([f"What does code {number} mean?", f"Code {number} means ok."])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A laid-out PHI3_HOME with 40 rows in one file."""
+    home = tmp_path / "home"
+    initialise(home)
+    for file in (home / "datasets").iterdir():
+        file.unlink()
+    write_rows(home / "datasets" / "codes.csv")
+    return home
+
+
+@pytest.fixture
+def store(home: Path) -> LocalArtifactStore:
+    return LocalArtifactStore(home=str(home))
+
+
+def raw_dataset_call(store: LocalArtifactStore) -> tuple[StepCall, dict[str, UserFiles]]:
+    """The cheapest real step: read the home's files."""
+    step = steps.RAW_DATASET
+    folder = store.datasets_path("")
+    files = UserFiles(path=folder, digest=digest_of(fingerprint(folder, "Dataset folder")))
+    call = StepCall(
+        step=step.name,
+        code_version=step.code_version,
+        params=step.params(load_recipe("tiny-test")),
+        inputs={"datasets": files.digest},
+        libraries=installed_versions(step.libraries),
+    )
+    return call, {"datasets": files}
+
+
+@pytest.fixture
+def instance():
+    with dg.instance_for_test() as instance:
+        yield instance

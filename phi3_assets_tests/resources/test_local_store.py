@@ -1,0 +1,35 @@
+"""The store on a local disk."""
+
+from phi3_assets.home import artefact_dir
+from phi3_assets_tests.resources.store_contract import CALL, StoreContract, stage
+
+
+class TestLocalStore(StoreContract):
+    def break_file(self, store, ref):
+        (artefact_dir(store.home_path, ref.kind, ref.identity) / "sub" / "file.txt").write_text("c0ntent")
+
+
+def test_a_directory_without_manifest_is_moved_aside_not_deleted(store):
+    directory = artefact_dir(store.home_path, CALL.step, CALL.identity)
+    directory.mkdir(parents=True)
+    (directory / "notes.txt").write_text("mine")
+    made = store.publish(CALL, stage(store))
+    assert store.find(CALL.step, CALL.identity) == made
+    assert [path.read_text() for path in directory.parent.glob("*no-manifest*/notes.txt")] == ["mine"]
+
+
+def test_artefacts_stand_in_the_seeds_folders(store):
+    made = store.publish(CALL, stage(store))
+    assert store.where(made.ref) == str(store.home_path / "fine-tuning" / "raw_dataset" / CALL.identity[:16])
+
+
+def test_a_copied_home_is_a_home(store, tmp_path):
+    """Manifests hold no absolute path."""
+    import shutil
+
+    from phi3_assets.resources.artifacts import LocalArtifactStore
+
+    made = store.publish(CALL, stage(store))
+    shutil.copytree(store.home_path, tmp_path / "elsewhere")
+    moved = LocalArtifactStore(home=str(tmp_path / "elsewhere"))
+    assert moved.fetch(made.ref, content=True).is_relative_to(tmp_path / "elsewhere")
