@@ -76,6 +76,9 @@ def collate(batch: list[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
     labels = pad_sequence([row["labels"] for row in batch], batch_first=True, padding_value=IGNORED_LABEL)
     following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
     keep = following != IGNORED_LABEL
+    # What comes after the last position that predicts something is seen by none that does.
+    width = int(keep.any(dim=0).nonzero().max()) + 1
+    input_ids, labels, following, keep = (each[:, :width] for each in (input_ids, labels, following, keep))
     return {"input_ids": input_ids, "labels": labels, "logits_to_keep": keep, "shift_labels": following[keep]}
 
 

@@ -163,17 +163,17 @@ def test_killed_training_resumes_and_ends_bit_equal(inputs: dict[str, Path], tmp
 
 def test_target_modules_of_another_model_are_refused(inputs: dict[str, Path], run_step: RunStep) -> None:
     """PhiCookBook #185: q_proj and k_proj do not exist in Phi-3."""
-    with pytest.raises(UserError, match="no linear layer 'q_proj'.*qkv_proj"):
+    with pytest.raises(UserError, match=r"no linear layer 'q_proj'.*qkv_proj"):
         run_step(LORA_ADAPTER, inputs, target_modules=["o_proj", "q_proj"])
 
 
 def test_loss_that_is_not_finite_stops(inputs: dict[str, Path], run_step: RunStep) -> None:
-    with pytest.raises(UserError, match="loss is .* at step .*Lower learning_rate"):
+    with pytest.raises(UserError, match=r"loss is .* at step .*Lower learning_rate"):
         run_step(LORA_ADAPTER, inputs, learning_rate=1e20, max_grad_norm=1e20, num_train_epochs=20.0)
 
 
 def test_inert_adapter_is_refused(inputs: dict[str, Path], run_step: RunStep) -> None:
-    with pytest.raises(UserError, match="adapter is inert.*learning_rate"):
+    with pytest.raises(UserError, match=r"adapter is inert.*learning_rate"):
         run_step(LORA_ADAPTER, inputs, learning_rate=1e-30, warmup_steps=1, max_steps=1)
 
 
@@ -190,5 +190,5 @@ def test_row_that_teaches_nothing_is_refused(inputs: dict[str, Path], run_step: 
     labels[2] = [-100] * len(labels[2])
     table = rows.set_column(rows.column_names.index("labels"), "labels", pa.array(labels, pa.list_(pa.int32())))
     pq.write_table(table, tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="Row 2 .*no label to learn"):
+    with pytest.raises(UserError, match=r"Row 2 .*no label to learn"):
         run_step(LORA_ADAPTER, {**inputs, "formatted_corpus": tmp_path})

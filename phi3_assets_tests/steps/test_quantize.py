@@ -61,5 +61,5 @@ def test_same_input_gives_the_same_bytes(tiny_chain: Chain, run_step: RunStep) -
 def test_head_size_that_no_kernel_takes_is_refused(tiny_merged: Made, run_step: RunStep, tmp_path: Path) -> None:
     config = json.loads((tiny_merged.path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_attention_heads": 8}))
-    with pytest.raises(UserError, match="head size is 8.*multiple of 16"):
+    with pytest.raises(UserError, match=r"head size is 8.*multiple of 16"):
         run_step(ONNX_INT4_MODEL, {"merged_model": tmp_path})
