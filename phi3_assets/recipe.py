@@ -60,11 +60,39 @@ class Recipe(pydantic.BaseModel):
     dataset_path: str = Field(
         "", description="Folder of csv, json, jsonl and parquet files; empty: PHI3_HOME/datasets."
     )
-    question_column: str = Field("Question", description="Column that holds what the user asks.")
-    answer_column: str = Field("Best Answer", description="Column that holds what the model should answer.")
+    dataset_shape: Literal["auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = Field(
+        "auto", description="What a row looks like; auto: recognised per file by its columns."
+    )
+    question_column: str = Field("Question", description="Column that holds what the user asks (shape qa).")
+    answer_column: str = Field("Best Answer", description="Column that holds the wanted answer (shape qa).")
+    group_column: str = Field(
+        "",
+        description="Column whose equal values stay on one side of the split, such as a document or a customer; "
+        "empty: the question itself.",
+    )
     system_prompt: str = Field("", description="System message put before every question; empty: none.")
     test_share: float = Field(
         0.15, gt=0, lt=1, description="Share of rows held out as the test set, chosen by a hash of the question."
+    )
+    test_set: Literal["frozen", "grow"] = Field(
+        "frozen",
+        description="Whether new rows on the test side join the frozen test set (grow), which starts a new version of "
+        "it, or are held out until it may grow.",
+    )
+    conflicts: Literal["report", "quarantine"] = Field(
+        "report", description="What becomes of training rows that answer one question differently."
+    )
+    near_duplicates: Literal["report", "quarantine"] = Field(
+        "report", description="What becomes of a training row almost equal to an earlier one; of a test row's: it goes."
+    )
+    near_duplicate_threshold: float = Field(
+        0.85, ge=0.5, le=1, description="Least likeness (Jaccard index) of questions and of answers to be near duplicates."
+    )
+    personal_data: Literal["report", "redact", "quarantine", "block"] = Field(
+        "report", description="What becomes of rows with card numbers, IBANs, e-mail addresses, phone numbers and such."
+    )
+    secrets: Literal["report", "redact", "quarantine", "block"] = Field(
+        "quarantine", description="What becomes of rows with keys, tokens and passwords in known formats."
     )
     max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens; longer rows are quarantined.")
 

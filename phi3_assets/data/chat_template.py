@@ -22,7 +22,7 @@ from phi3_assets.errors import UserError
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-class TemplateMismatchError(Exception):
+class TemplateMismatch(Exception):
     """A conversation whose prompt, as it will be asked, is not how its full text begins."""
 
 
@@ -107,7 +107,7 @@ class ChatTemplate:
         """The conversation as text, and where its answers are.
 
         Raises:
-            TemplateMismatchError: The template has no prompt that is the beginning of this text.
+            TemplateMismatch: The template has no prompt that is the beginning of this text.
             UserError: The template refuses the conversation.
         """
         text = self.text(messages)
@@ -135,7 +135,7 @@ class ChatTemplate:
         between.append(text[position:])
         try:
             answers = self._answers_by_prompts(messages, text)
-        except TemplateMismatchError:
+        except TemplateMismatch:
             return None
         starts = iter(start for start, _ in answers)
         headers = {i: text.index(marks[i]) - next(starts) for i, role in enumerate(roles) if role == "assistant"}
@@ -148,7 +148,7 @@ class ChatTemplate:
                 prompt = self.text(messages[:i], prompt=True)
                 start = text.find(content, len(prompt))
                 if not text.startswith(prompt) or start < 0:
-                    raise TemplateMismatchError
+                    raise TemplateMismatch
                 answers.append((len(prompt), start + len(content)))
         return answers
 

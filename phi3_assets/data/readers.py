@@ -1,7 +1,7 @@
 """From a file to its rows, as they stand: no judgement of their content, but every row that cannot be read is named.
 
 A reader yields `Row`s in the order of the file and never holds more than a few thousand of them. What makes the rest
-of a file unreadable (a truncated parquet, broken gzip) ends it with `FileDamageError`; the rows before it are kept.
+of a file unreadable (a truncated parquet, broken gzip) ends it with `FileDamage`; the rows before it are kept.
 """
 
 import csv
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     reason: str | None = None
 
 
-class FileDamageError(Exception):
+class FileDamage(Exception):
     """The rest of a file cannot be read; `reason` is a code, `detail` says what was found, without the user's text."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -55,7 +55,7 @@ class FileFacts:
 def read_rows(file: SourceFile) -> tuple[FileFacts, Iterator[Row]]:
     """Open a file by its format; `Row.value` is a dict, or whatever else stands in a JSON file.
 
-    The iterator raises `FileDamageError` where the rest of the file cannot be read.
+    The iterator raises `FileDamage` where the rest of the file cannot be read.
     """
     facts = FileFacts(file.format, compression="gzip" if file.gzip else None)
     rows = {"csv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet}[file.format](file, facts)
@@ -67,11 +67,11 @@ def _translate(rows: Iterator[Row]) -> Iterator[Row]:
     try:
         yield from rows
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileDamageError(
+        raise FileDamage(
             "broken_gzip", f"the gzip stream is damaged or cut short ({type(error).__name__})"
         ) from None
     except OSError as error:
-        raise FileDamageError("unreadable", f"{error.strerror or type(error).__name__}") from None
+        raise FileDamage("unreadable", f"{error.strerror or type(error).__name__}") from None
 
 
 def _open(file: SourceFile) -> IO[bytes]:
@@ -127,7 +127,7 @@ def _csv(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
                 return
             except csv.Error:
                 if header is None:
-                    raise FileDamageError("bad_header", "the first line has a quote that does not close") from None
+                    raise FileDamage("bad_header", "the first line has a quote that does not close") from None
                 lines.hand_back_all_but_first()
                 number += 1
                 yield Row(number, None, "bad_quotes")
@@ -137,7 +137,7 @@ def _csv(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
             if header is None:
                 header = [name.strip() for name in fields]
                 if len(set(header)) < len(header):
-                    raise FileDamageError("bad_header", "two columns have the same name")
+                    raise FileDamage("bad_header", "two columns have the same name")
                 continue
             number += 1
             if len(fields) == len(header):
@@ -198,7 +198,7 @@ def _json(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
                 number += 1
                 yield Row(number, value)
         except ijson.JSONError:
-            raise FileDamageError("invalid_json", f"it is no valid JSON after row {number}") from None
+            raise FileDamage("invalid_json", f"it is no valid JSON after row {number}") from None
 
 
 class _Utf8:
@@ -229,8 +229,8 @@ def _array_prefix(text: IO[str]) -> str:
             elif array is not None and event == "start_map" and prefix == (f"{array}.item" if array else "item"):
                 return array
     except ijson.JSONError:
-        raise FileDamageError("invalid_json", "it is no valid JSON") from None
-    raise FileDamageError("no_rows", "it holds no array of objects")
+        raise FileDamage("invalid_json", "it is no valid JSON") from None
+    raise FileDamage("no_rows", "it holds no array of objects")
 
 
 # --- parquet -----------------------------------------------------------------------------------------------------
@@ -246,4 +246,4 @@ def _parquet(file: SourceFile, _: FileFacts) -> Iterator[Row]:
                     number += 1
                     yield Row(number, value)
     except (pa.ArrowException, OSError) as error:
-        raise FileDamageError("broken_parquet", f"it is no whole parquet file ({type(error).__name__})") from None
+        raise FileDamage("broken_parquet", f"it is no whole parquet file ({type(error).__name__})") from None

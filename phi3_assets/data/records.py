@@ -1,21 +1,24 @@
 """The canonical record, one per kept row: stable id, messages, where it came from, group and split.
 
-Stored as parquet and not as JSON lines, because a million rows are read again by the next step in a second instead of
-ten. Columns: id, messages (list of role and content), file, row, group, split.
+`records.parquet` is a directory of parquet blocks of up to `BLOCK_ROWS` rows. Parquet and not JSON lines, because a
+million rows are read again in a second instead of ten. Blocks, so that the blocks of an unchanged file are copied and
+recognised by the next step, and not written and tokenised again. `pyarrow.parquet.read_table` reads the directory.
+Columns: id, messages (list of role and content), file, row, group, split.
 """
 
-import hashlib
-import re
-import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi3_assets.data.shapes import Message
-from phi3_assets.step import canonical_json
+
+RECORDS = "records.parquet"
+BLOCK_ROWS = 65_536
+SPLITS = ("train", "test", "held_out")
+"""held_out: belongs to the test side, but came after the test set was frozen; neither trained on nor tested with."""
 
 SCHEMA = pa.schema(
     [
@@ -27,99 +30,38 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
-_ROW_GROUP = 16_384
-_NOT_WORD = re.compile(r"[\W_]+")
-# Tab, line feed and carriage return are text; the other control characters, U+FFFD (the mark of bytes that did not
-# decode) and lone surrogates are damage.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
-_UNDECODABLE = re.compile("[\ufffd\ud800-\udfff]")
 
 
-class Record(NamedTuple):
-    """One row of the dataset as every later step sees it."""
-
-    id: str
-    messages: list[Message]
-    file: str
-    row: int
-    group: str
-    split: str
+def block_path(folder: Path, number: int) -> Path:
+    """Blocks are in the order of their names."""
+    return folder / f"{number:06d}.parquet"
 
 
-def text_problem(messages: list[Message]) -> str | None:
-    """Reason code for text that nobody meant to write, else None."""
-    for _, content in messages:
-        if _CONTROL.search(content):
-            return "control_characters"
-        if not content.isascii() and _UNDECODABLE.search(content):
-            return "undecodable"
-    return None
+def blocks(folder: Path) -> list[Path]:
+    """The blocks of a records directory, in order."""
+    return sorted(folder.glob("*.parquet"))
 
 
-def record_id(messages: list[Message]) -> str:
-    """32 hex digits of the SHA-256 of the messages: the same content has the same id wherever it stands."""
-    return hashlib.sha256(canonical_json(messages).encode()).hexdigest()[:32]
+def open_block(path: Path) -> pq.ParquetWriter:
+    """A writer of records; equal records give equal bytes."""
+    return pq.ParquetWriter(path, SCHEMA, compression="lz4", use_dictionary=["file", "split"], write_statistics=False)
 
 
-def group_of(messages: list[Message]) -> str:
-    """Key of rows that must stay on one side of the split: 32 hex digits for the first question.
-
-    Case, punctuation and spacing do not count, so that 'What is EIO?' and 'what is  EIO' are one group.
-    """
-    question = next(content for role, content in messages if role == "user")
-    plain = _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", question).casefold()).strip()
-    return hashlib.sha256((plain or question).encode()).hexdigest()[:32]
-
-
-def split_of(group: str, test_share: float) -> str:
-    """'test' or 'train', a function of the group alone: rows never change side when data is added or reordered."""
-    return "test" if int(group[:8], 16) < test_share * 2**32 else "train"
+def conversations(batch: pa.RecordBatch) -> Iterator[list[Message]]:
+    """The messages of each row. Flat columns and offsets: `to_pylist` on the nested column takes ten times as long."""
+    turns = batch.column("messages")
+    values = turns.flatten()
+    pairs = list(zip(values.field("role").to_pylist(), values.field("content").to_pylist(), strict=True))
+    offsets = turns.offsets.to_pylist()
+    first = offsets[0] if offsets else 0
+    for start, end in zip(offsets, offsets[1:], strict=False):
+        yield pairs[start - first : end - first]
 
 
-class RecordWriter:
-    """Writes records to a parquet file in row groups; equal records give equal bytes."""
-
-    def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-        self._records: list[Record] = []
-
-    def add(self, record: Record) -> None:
-        """Append one record."""
-        self._records.append(record)
-        if len(self._records) == _ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._records:
-            self._writer.write_batch(_to_batch(self._records), row_group_size=_ROW_GROUP)
-            self._records = []
-
-    def __enter__(self) -> "RecordWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-
-
-def _to_batch(records: list[Record]) -> pa.RecordBatch:
-    """Nested columns from flat ones: `from_pylist` takes three times as long."""
-    roles: list[str] = []
-    contents: list[str] = []
-    offsets = [0]
-    for record in records:
-        for role, content in record.messages:
-            roles.append(role)
-            contents.append(content)
-        offsets.append(len(roles))
-    turns = pa.StructArray.from_arrays([pa.array(roles), pa.array(contents)], ["role", "content"])
-    columns: list[pa.Array] = [
-        pa.array([record.id for record in records]),
-        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), turns),
-        pa.array([record.file for record in records]),
-        pa.array([record.row for record in records], pa.int64()),
-        pa.array([record.group for record in records]),
-        pa.array([record.split for record in records]),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+def messages_column(
+    roles: list[str], contents: pa.Array, turns: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+) -> pa.Array:
+    """The nested column, from the roles and contents of all rows in turn and the number of messages of each row."""
+    offsets = np.concatenate([[0], np.cumsum(turns)]).astype(np.int32)
+    pairs = pa.StructArray.from_arrays([pa.array(roles, pa.string()), contents], ["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(offsets), pairs)

@@ -1,6 +1,7 @@
 """What a row looks like (question and answer, alpaca, sharegpt, ...) and how it becomes messages.
 
-The shape is detected per file from its first row, said with its reason, and can be fixed by the recipe.
+The shape is recognised per file by the columns of its first row, said with its reason, and can be fixed by the recipe
+(`dataset_shape`).
 """
 
 from collections.abc import Callable, Mapping
@@ -8,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 Message = tuple[str, str]
-"""Role (system, user or assistant) and content."""
+"""Role (system, user, assistant; or text, for a passage that nobody asked for) and content."""
 
+SHAPES = ("qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text")
 _ROLES = {
     "system": "system",
     "user": "user",
@@ -22,7 +24,7 @@ _ROLES = {
 }
 
 
-class BadRowError(Exception):
+class BadRow(Exception):
     """A row that has no messages; the argument is the reason code."""
 
 
@@ -33,7 +35,7 @@ class Shape:
     Attributes:
         name: One of `SHAPES`.
         reason: Why this shape, for the reader of the report.
-        convert: From a row's value to its messages; raises `BadRowError`.
+        convert: From a row's value to its messages, their contents stripped; raises `BadRow`.
     """
 
     name: str
@@ -41,52 +43,68 @@ class Shape:
     convert: Callable[[Any], list[Message]]
 
 
-def detect_shape(row: Any, question_column: str, answer_column: str) -> Shape | None:
-    """Recognise a file by its first row; None if it has no known shape."""
+def detect_shape(row: Any, question_column: str, answer_column: str, wanted: str = "auto") -> Shape | None:
+    """Recognise a file by its first row; None if it has no known shape.
+
+    Args:
+        row: The first row's value. Column names match exactly, or else without regard to case and outer spaces.
+        question_column: Column of the question in the shape qa.
+        answer_column: Column of the answer in the shape qa.
+        wanted: A shape that is taken for granted, or "auto".
+    """
     if not isinstance(row, Mapping):
         return None
     names = {str(name).strip().casefold(): str(name) for name in row}
-
-    def column(wanted: str) -> str | None:
-        return wanted if wanted in row else names.get(wanted.strip().casefold())
-
-    question, answer = column(question_column), column(answer_column)
-    if question and answer:
-        return Shape("qa", f"has the columns {question!r} and {answer!r}", _pair(question, answer))
-    if column("messages"):
-        return Shape("messages", "has the column 'messages'", _turns(column("messages"), "role", "content"))
-    if column("conversations"):
-        return Shape("sharegpt", "has the column 'conversations'", _turns(column("conversations"), "from", "value"))
-    if column("instruction") and column("output"):
-        return Shape(
-            "alpaca",
-            "has the columns 'instruction' and 'output'",
-            _alpaca(column("instruction"), column("input"), column("output")),
-        )
-    if column("prompt") and column("completion"):
-        return Shape(
-            "prompt-completion",
-            "has the columns 'prompt' and 'completion'",
-            _pair(str(column("prompt")), str(column("completion"))),
-        )
+    needed = {
+        "qa": (question_column, answer_column),
+        "messages": ("messages",),
+        "sharegpt": ("conversations",),
+        "alpaca": ("instruction", "output"),
+        "prompt-completion": ("prompt", "completion"),
+        "text": ("text",),
+    }
+    for shape in SHAPES if wanted == "auto" else (wanted,):
+        found = [name if name in row else names.get(name.strip().casefold(), "") for name in needed[shape]]
+        if wanted != "auto":
+            # Rows that lack a column are quarantined one by one.
+            columns = [name or fallback for name, fallback in zip(found, needed[shape], strict=True)]
+            return Shape(shape, "fixed by dataset_shape", _converter(shape, columns, names))
+        if all(found):
+            plural = "s" if len(found) > 1 else ""
+            reason = f"has the column{plural} {' and '.join(map(repr, found))}"
+            return Shape(shape, reason, _converter(shape, found, names))
     return None
 
 
+def _converter(shape: str, columns: list[str], names: Mapping[str, str]) -> Callable[[Any], list[Message]]:
+    if shape in ("qa", "prompt-completion"):
+        return _pair(*columns)
+    if shape == "alpaca":
+        return _alpaca(*columns, context=names.get("input"))
+    if shape == "messages":
+        return _turns(*columns, role_key="role", content_key="content")
+    if shape == "sharegpt":
+        return _turns(*columns, role_key="from", content_key="value")
+    return lambda row: [("text", _text(row, columns[0]))]
+
+
 def _text(row: Any, name: str, empty_ok: bool = False) -> str:
-    if not isinstance(row, Mapping):
-        raise BadRowError("not_an_object")
-    if name not in row:
-        raise BadRowError("missing_column")
-    value = row[name]
-    if isinstance(value, bool | int | float):
-        value = str(value)
+    """The stripped text of a field; numbers and booleans are text, null is empty."""
+    try:
+        value = row[name]
+    except KeyError:
+        raise BadRow("missing_column") from None
+    except TypeError:
+        raise BadRow("not_an_object") from None
     if value is None:
         value = ""
-    if not isinstance(value, str):
-        raise BadRowError("not_text")
+    elif not isinstance(value, str):
+        if not isinstance(value, bool | int | float):
+            raise BadRow("not_text")
+        value = str(value)
     value = value.strip()
     if not value and not empty_ok:
-        raise BadRowError("empty_text")
+        raise BadRow("empty_text")
     return value
 
 
@@ -94,39 +112,42 @@ def _pair(question: str, answer: str) -> Callable[[Any], list[Message]]:
     return lambda row: [("user", _text(row, question)), ("assistant", _text(row, answer))]
 
 
-def _alpaca(instruction: str | None, context: str | None, output: str | None) -> Callable[[Any], list[Message]]:
+def _alpaca(instruction: str, output: str, context: str | None) -> Callable[[Any], list[Message]]:
     def convert(row: Any) -> list[Message]:
-        question = _text(row, str(instruction))
+        question, answer = _text(row, instruction), _text(row, output)
         extra = _text(row, context, empty_ok=True) if context and context in row else ""
-        return [("user", f"{question}\n\n{extra}" if extra else question), ("assistant", _text(row, str(output)))]
+        return [("user", f"{question}\n\n{extra}" if extra else question), ("assistant", answer)]
 
     return convert
 
 
-def _turns(column: str | None, role_key: str, content_key: str) -> Callable[[Any], list[Message]]:
+def _turns(column: str, role_key: str, content_key: str) -> Callable[[Any], list[Message]]:
     def convert(row: Any) -> list[Message]:
         if not isinstance(row, Mapping):
-            raise BadRowError("not_an_object")
-        turns = row.get(str(column))
-        if not isinstance(turns, list) or not turns:
-            raise BadRowError("missing_column" if turns is None else "no_turns")
+            raise BadRow("not_an_object")
+        turns = row.get(column)
+        if not isinstance(turns, list):
+            raise BadRow("missing_column" if turns is None else "not_text")
         messages: list[Message] = []
         for turn in turns:
             if not isinstance(turn, Mapping):
-                raise BadRowError("not_an_object")
+                raise BadRow("not_an_object")
             role = _ROLES.get(str(turn.get(role_key)))
             if role is None:
-                raise BadRowError("unknown_role")
+                raise BadRow("unknown_role")
             messages.append((role, _text(turn, content_key)))
-        _check_order(messages)
+        if not _in_order([role for role, _ in messages]):
+            raise BadRow("wrong_turn_order")
         return messages
 
     return convert
 
 
-def _check_order(messages: list[Message]) -> None:
+def _in_order(roles: list[str]) -> bool:
     """At most one system message, first; then user and assistant in turn; the assistant last."""
-    roles = [role for role, _ in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if not turns or len(turns) % 2 or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
-        raise BadRowError("wrong_turn_order")
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    return (
+        len(turns) >= 2
+        and len(turns) % 2 == 0
+        and all(role == ("user", "assistant")[i % 2] for i, role in enumerate(turns))
+    )

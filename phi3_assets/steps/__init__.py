@@ -9,8 +9,20 @@ RAW_DATASET = Step(
     name="raw_dataset",
     code_version="1",
     inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
-    recipe_fields=("question_column", "answer_column", "test_share"),
-    libraries=("ijson", "orjson", "pyarrow"),
+    recipe_fields=(
+        "dataset_shape",
+        "question_column",
+        "answer_column",
+        "group_column",
+        "test_share",
+        "test_set",
+        "conflicts",
+        "near_duplicates",
+        "near_duplicate_threshold",
+        "personal_data",
+        "secrets",
+    ),
+    libraries=("detect-secrets", "ijson", "orjson", "phonenumbers", "pyarrow", "python-stdnum", "rensa"),
     function="phi3_assets.steps.ingest:ingest",
 )
 BASE_MODEL = Step(

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.data.chat_template import ChatTemplate, Rendered, TemplateMismatchError, load_chat_template
+from phi3_assets.data.chat_template import ChatTemplate, Rendered, TemplateMismatch, load_chat_template
+from phi3_assets.data.records import RECORDS, blocks, conversations
 from phi3_assets.data.shapes import Message
 from phi3_assets.data.tokens import IGNORED, ModelTokens, Tokenised, labels_of, load_model_tokens, tokenise
 from phi3_assets.errors import UserError
@@ -42,12 +43,12 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
     template = load_chat_template(ctx.inputs["base_model"])
     system: list[Message] = [("system", ctx.params["system_prompt"])] if ctx.params["system_prompt"] else []
     out = _Output(ctx.output, model, ctx.params["max_seq_len"])
-    records = pq.ParquetFile(ctx.inputs["raw_dataset"] / "records.parquet")
-    total = records.metadata.num_rows
+    files = blocks(ctx.inputs["raw_dataset"] / RECORDS)
     with out:
-        for batch in records.iter_batches(batch_size=_BATCH_ROWS, columns=["id", "messages", "split"]):
-            _format_batch(batch, system, template, model, out)
-            ctx.progress(fraction=out.rows_in / total, rows=out.rows_in)
+        for done, file in enumerate(files):
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS, columns=["id", "messages", "split"]):
+                _format_batch(batch, system, template, model, out)
+            ctx.progress(fraction=(done + 1) / len(files), rows=out.rows_in)
     return out.metrics()
 
 
@@ -60,7 +61,7 @@ def _format_batch(
             messages = system + messages
         try:
             rows.append((record_id, split, messages, template.render(messages)))
-        except TemplateMismatchError:
+        except TemplateMismatch:
             out.refuse(record_id, "prompt_is_no_beginning", 0)
     for (record_id, split, messages, _), row in zip(rows, tokenise(model, [row[3] for row in rows]), strict=True):
         out.add(record_id, split, messages, row)
@@ -68,16 +69,7 @@ def _format_batch(
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[tuple[str, list[Message], str]]:
-    """Flat columns and offsets: `to_pylist` on the nested column takes ten times as long."""
-    turns = batch.column("messages")
-    roles = turns.values.field("role").to_pylist()
-    contents = turns.values.field("content").to_pylist()
-    offsets = turns.offsets.to_pylist()
-    for i, (record_id, split) in enumerate(
-        zip(batch.column("id").to_pylist(), batch.column("split").to_pylist(), strict=True)
-    ):
-        span = slice(offsets[i], offsets[i + 1])
-        yield record_id, list(zip(roles[span], contents[span], strict=True)), split
+    yield from zip(batch.column("id").to_pylist(), conversations(batch), batch.column("split").to_pylist(), strict=True)
 
 
 class _Output:

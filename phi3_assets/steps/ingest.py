@@ -1,186 +1,193 @@
 """Step raw_dataset: from a folder of files to canonical records, with every row accounted for.
 
-Leaves `records.parquet` (parquet and not JSON lines: see `data.records`) and `quarantine.jsonl` with the file, row
-number and reason code of every row that was not kept. Neither holds a time or an absolute path: equal input gives
-equal bytes.
+Leaves, equal bytes for equal input (no time, no absolute path):
+- `records.parquet`: the kept records (see `data.records`)
+- `test_set.parquet`: the frozen test set, or the one proposed if none is frozen yet (see `data.testset`)
+- `quarantine.jsonl`: file, row number and reason code of every row that was not kept
+- `conflicts.jsonl`: for each question with several answers, the file and row of each
+- `near_duplicates.jsonl`: file and row of each near duplicate, and of what it resembles
+
+None of the JSON files holds text of the user's.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.data.readers import FileDamageError, Row, read_rows
-from phi3_assets.data.records import Record, RecordWriter, group_of, record_id, split_of, text_problem
-from phi3_assets.data.shapes import BadRowError, Shape, detect_shape
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phi3_assets.data.cache import DirectoryCache
+from phi3_assets.data.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
+from phi3_assets.data.parts import PartSettings, make_part
+from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SCHEMA, SPLITS, block_path, open_block
+from phi3_assets.data.report import dataset_metrics, refuse_if_useless
 from phi3_assets.data.sources import SourceFile, list_files
-from phi3_assets.errors import UserError, nearest
-from phi3_assets.step import StepContext
+from phi3_assets.data.testset import TEST_SET, TestSets, load_test_sets, write_test_set
+from phi3_assets.errors import UserError
+from phi3_assets.step import StepContext, installed_versions, sha256_of
+from phi3_assets.steps import RAW_DATASET
 
-_PREVIEW_ROWS = 5
-_PREVIEW_CHARS = 120
 
+@dataclass(frozen=True)
+class PartOf:
+    """A file, its part and what the part says of it."""
 
-@dataclass
-class _Tally:
-    """What happened to the rows so far."""
-
-    kept: Counter[str] = field(default_factory=Counter)  # by split
-    quarantined: Counter[str] = field(default_factory=Counter)  # by reason
-    read: int = 0
-    files: list[dict[str, Any]] = field(default_factory=list)
-    preview: list[dict[str, Any]] = field(default_factory=list)
-    columns_seen: list[str] = field(default_factory=list)
+    file: SourceFile
+    folder: Path
+    facts: dict[str, Any]
+    reused: bool
 
 
 def ingest(ctx: StepContext) -> dict[str, Any]:
-    """Read every file of the folder `datasets`; see the module for what is left in the output.
+    """Read the folder `datasets` and judge its rows; see the module for what is left in the output.
+
+    `test_sets`, an input that may be missing, is the folder of frozen test sets.
 
     Raises:
-        UserError: No folder, no data file, no row that can be used, or no row on one side of the split.
+        UserError: No folder, no data file, no usable row, no row on one side of the split, or personal data or secrets
+            where the recipe says "block".
     """
-    folder = ctx.inputs["datasets"]
-    files, others = list_files(folder)
-    tally = _Tally()
-    with RecordWriter(ctx.output / "records.parquet") as writer, _Quarantine(ctx.output / "quarantine.jsonl") as bad:
-        for done, file in enumerate(files):
-            _ingest_file(file, ctx, writer, bad, tally)
-            ctx.progress(fraction=(done + 1) / len(files), rows_read=tally.read)
-    kept = tally.kept.total()
-    if tally.read != kept + tally.quarantined.total():
-        raise AssertionError(f"{tally.read} rows read, {kept} kept, {tally.quarantined.total()} quarantined")
-    _refuse_if_useless(tally, ctx, folder)
-    for name in others:
-        ctx.log(f"{name}: not read, its ending is none of a data file's")
-    return {
-        "rows_read": tally.read,
-        "rows_kept": kept,
-        "rows_quarantined": tally.quarantined.total(),
-        "quarantined_by_reason": dict(sorted(tally.quarantined.items())),
-        "train_rows": tally.kept["train"],
-        "test_rows": tally.kept["test"],
-        "files": tally.files,
+    files, others = list_files(ctx.inputs["datasets"])
+    frozen = load_test_sets(ctx.inputs.get("test_sets"))
+    parts = _read(files, ctx)
+    _refuse_blocked(parts, ctx)
+    arrays = Parts([part.folder for part in parts], [part.facts["rows_kept"] for part in parts])
+    settings = MergeSettings(**{name: ctx.params[name] for name in MergeSettings.__dataclass_fields__})
+    verdict = judge(arrays, frozen, settings)
+    test_set = _write_records(parts, arrays, verdict, frozen, settings.test_set == "grow", ctx.output)
+    _write_lists(parts, arrays, verdict, ctx.output)
+    metrics = dataset_metrics([(part.facts | {"file": part.file.name}) for part in parts], verdict, frozen, test_set)
+    metrics |= {
+        "files_read": sum(not part.reused for part in parts),
+        "files_reused": sum(part.reused for part in parts),
         "files_not_read": others,
-        "preview": tally.preview,
     }
+    refuse_if_useless(metrics, ctx.params, ctx.inputs["datasets"])
+    return metrics
 
 
-class _Quarantine:
-    """Writes one JSON line for each row that is not kept."""
+def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
+    """The parts of all files, from the cache where a file was read before."""
+    cache = DirectoryCache(ctx.cache / "raw_dataset")
+    settings = PartSettings(**{name: ctx.params[name] for name in PartSettings.__dataclass_fields__})
+    made_by = [RAW_DATASET.code_version, installed_versions(RAW_DATASET.libraries), asdict(settings)]
+    parts: list[PartOf] = []
+    for done, file in enumerate(files):
+        with file.path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        key = sha256_of([file.name, file.format, file.gzip, digest, made_by])
+        folder = cache.get(key)
+        reused = folder is not None
+        if folder is None:
+            folder = cache.put(key, partial(make_part, file, settings))
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        if facts["damage"]:
+            ctx.log(f"{file.name}: {facts['damage'][1]}; the {facts['rows_kept']} rows before that are kept")
+        parts.append(PartOf(file, folder, facts, reused))
+        ctx.progress(fraction=(done + 1) / len(files), rows_read=sum(part.facts["rows_read"] for part in parts))
+    cache.prune()
+    return parts
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="\n")
 
-    def add(self, file: str, row: int | None, reason: str) -> None:
-        self._file.write(json.dumps({"file": file, "row": row, "reason": reason}, ensure_ascii=False) + "\n")
+def _refuse_blocked(parts: list[PartOf], ctx: StepContext) -> None:
+    for policy, key, what in (
+        ("personal_data", "rows_with_personal_data", "personal data"),
+        ("secrets", "rows_with_secrets", "secrets"),
+    ):
+        where = [f"{part.file.name} ({part.facts[key]} rows)" for part in parts if part.facts[key]]
+        if ctx.params[policy] == "block" and where:
+            kinds = sum((Counter(part.facts[policy]) for part in parts), Counter())
+            found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            raise UserError(
+                f"The data holds {what}, and the recipe says {policy}: block. Found: {found}; in "
+                f"{', '.join(where[:8])}. "
+                f"Remove it from the files, or set {policy} to redact, quarantine or report."
+            )
 
-    def __enter__(self) -> "_Quarantine":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _ingest_file(file: SourceFile, ctx: StepContext, writer: RecordWriter, bad: _Quarantine, tally: _Tally) -> None:
-    facts, rows = read_rows(file)
-    shape: Shape | None = None
-    read = kept = 0
-    problem: FileDamageError | None = None
-    seen: set[str] = set()
-
-    def quarantine(row: Row, reason: str) -> None:
-        tally.quarantined[reason] += 1
-        bad.add(file.name, row.number, reason)
-
-    for row in _until_damage(rows):
-        if isinstance(row, FileDamageError):
-            problem = row
-            bad.add(file.name, None, row.reason)
-            ctx.log(f"{file.name}: {row.detail}; {kept} rows before that are kept")
-            break
-        read += 1
-        if row.reason:
-            quarantine(row, row.reason)
-            continue
-        if shape is None:
-            shape = detect_shape(row.value, ctx.params["question_column"], ctx.params["answer_column"])
-            if shape is None:
-                if isinstance(row.value, dict):
-                    seen.update(str(name) for name in row.value)
-                quarantine(row, "unknown_shape")
+def _write_records(
+    parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen: TestSets, grow: bool, output: Path
+) -> pa.Table:
+    """Write the kept records and the test set; blocks in which nothing was decided otherwise are copied as they are."""
+    (output / RECORDS).mkdir()
+    proposed: list[pa.Table] = []
+    new_tests = frozen.present is None or grow
+    number = 0
+    for part, start, end in zip(parts, arrays.starts.tolist(), arrays.ends.tolist(), strict=True):
+        sides = np.fromfile(part.folder / "side.bin", np.uint8)
+        for first in range(start, end, BLOCK_ROWS):
+            span = slice(first, min(first + BLOCK_ROWS, end))
+            block = block_path(part.folder, (first - start) // BLOCK_ROWS)
+            kept, split = verdict.reason[span] == KEPT, verdict.split[span]
+            if not kept.any():
                 continue
-        try:
-            messages = shape.convert(row.value)
-        except BadRowError as error:
-            quarantine(row, str(error))
-            continue
-        reason = text_problem(messages)
-        if reason:
-            quarantine(row, reason)
-            continue
-        group = group_of(messages)
-        split = split_of(group, ctx.params["test_share"])
-        writer.add(Record(record_id(messages), messages, file.name, row.number, group, split))
-        tally.kept[split] += 1
-        kept += 1
-        if len(tally.preview) < _PREVIEW_ROWS:
-            tally.preview.append(_preview(file.name, row.number, messages, split))
-    tally.read += read
-    tally.columns_seen += sorted(seen)
-    tally.files.append(
-        {
-            "file": file.name,
-            "format": facts.format,
-            "compression": facts.compression,
-            "encoding": facts.encoding,
-            "delimiter": facts.delimiter,
-            "rows": read,
-            "kept": kept,
-            "shape": shape.name if shape else None,
-            "shape_reason": shape.reason if shape else None,
-            "problem": f"{problem.reason}: {problem.detail}" if problem else None,
-        }
+            target = block_path(output / RECORDS, number)
+            number += 1
+            unchanged = kept.all() and (split == sides[first - start : first - start + len(split)]).all()
+            tests = kept & (split == TEST) & new_tests
+            if unchanged:
+                target.write_bytes(block.read_bytes())
+            if not unchanged or tests.any():
+                table = pq.read_table(block)
+                names = pa.array(np.array(SPLITS)[split].tolist())
+                table = table.set_column(table.schema.get_field_index("split"), "split", names)
+                if not unchanged:
+                    with open_block(target) as writer:
+                        writer.write_table(table.filter(pa.array(kept)))
+                proposed.append(table.filter(pa.array(tests)))
+    test_set = _test_set(frozen, pa.concat_tables([*proposed, SCHEMA.empty_table()]))
+    write_test_set(output / TEST_SET, test_set)
+    return test_set
+
+
+def _test_set(frozen: TestSets, in_data: pa.Table) -> pa.Table:
+    """The frozen test set, whether or not its rows are still in the data, and what it grows by."""
+    if frozen.present is None:
+        return in_data
+    known = set(frozen.present["id"].to_pylist())
+    new = in_data.filter(pa.array([identity not in known for identity in in_data["id"].to_pylist()], pa.bool_()))
+    return pa.concat_tables([frozen.present, new])
+
+
+def _write_lists(parts: list[PartOf], arrays: Parts, verdict: Verdict, output: Path) -> None:
+    numbers = arrays.load("row")
+
+    def place(record: int) -> dict[str, Any]:
+        if record < 0:
+            return {"test_set_row": -1 - record}
+        return {"file": parts[arrays.part_of(record)].file.name, "row": int(numbers[record])}
+
+    _write_jsonl(output / "quarantine.jsonl", _quarantined(parts, arrays, verdict, numbers))
+    _write_jsonl(output / "conflicts.jsonl", ({"rows": [place(record) for record in run]} for run in verdict.conflicts))
+    _write_jsonl(
+        output / "near_duplicates.jsonl",
+        ({**place(record), "resembles": place(other)} for record, other in sorted(verdict.near.items())),
     )
 
 
-def _until_damage(rows: Iterator[Row]) -> Iterator[Row | FileDamageError]:
-    try:
-        yield from rows
-    except FileDamageError as damage:
-        yield damage
-
-
-def _preview(file: str, row: int, messages: list[tuple[str, str]], split: str) -> dict[str, Any]:
-    question = " / ".join(content for role, content in messages[:-1] if role == "user")
-    return {
-        "file": file,
-        "row": row,
-        "question": question[:_PREVIEW_CHARS],
-        "answer": messages[-1][1][:_PREVIEW_CHARS],
-        "split": split,
-    }
-
-
-def _refuse_if_useless(tally: _Tally, ctx: StepContext, folder: Path) -> None:
-    wanted = [ctx.params["question_column"], ctx.params["answer_column"]]
-    if not tally.kept.total():
-        if tally.columns_seen:
-            hint = "".join(nearest(name, tally.columns_seen) for name in wanted)
-            columns = ", ".join(map(repr, tally.columns_seen[:8]))
-            raise UserError(
-                f"No usable row in {folder}: its files have the columns {columns}, "
-                f"wanted are {wanted[0]!r} and {wanted[1]!r}.{hint} Rename the columns, or set question_column and "
-                "answer_column in the recipe."
+def _quarantined(parts: list[PartOf], arrays: Parts, verdict: Verdict, numbers: Any) -> Iterator[dict[str, Any]]:
+    """What the parts refused and what the merge refused, in the order of the files and their rows."""
+    for part, start, end in zip(parts, arrays.starts.tolist(), arrays.ends.tolist(), strict=True):
+        with (part.folder / "quarantine.jsonl").open(encoding="utf-8") as lines:
+            refused = [json.loads(line) for line in lines]
+        for record in (start + np.flatnonzero(verdict.reason[start:end])).tolist():
+            refused.append({"row": int(numbers[record]), "reason": REASONS[verdict.reason[record]]})
+        if part.facts["damage"]:
+            refused.append(
+                {"row": part.facts["rows_read"] + 1, "reason": part.facts["damage"][0], "rest_of_file": True}
             )
-        problems = [f"{entry['file']}: {entry['problem']}" for entry in tally.files if entry["problem"]]
-        reasons = [f"{count} rows {reason}" for reason, count in tally.quarantined.most_common()]
-        found = "; ".join((problems + reasons)[:8]) or "the files are empty"
-        raise UserError(f"No usable row in {folder}: {found}. Mend the files or put others there.")
-    for split in ("train", "test"):
-        if not tally.kept[split]:
-            raise UserError(
-                f"None of the {tally.kept.total()} usable rows in {folder} is a {split} row (test_share "
-                f"{ctx.params['test_share']}, chosen by a hash of the question). Add rows, or change test_share."
-            )
+        for entry in sorted(refused, key=lambda entry: entry["row"]):
+            yield {"file": part.file.name, **entry}
+
+
+def _write_jsonl(path: Path, entries: Iterator[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        for entry in entries:
+            out.write(json.dumps(entry, ensure_ascii=False) + "\n")

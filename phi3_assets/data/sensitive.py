@@ -1,0 +1,134 @@
+"""Personal data and secrets in texts: what is found, where, and its replacement.
+
+Found are what has a form that can be proved or recognised: card numbers (Luhn), IBANs (check digits), US social
+security numbers, e-mail addresses, phone numbers in international form, IP addresses, and the keys and tokens that
+detect-secrets knows. Names and postal addresses are not found: that needs a language model of its own. (presidio was
+tried: 400 MB with spaCy, and it asks a public server for a list of domains.)
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import phonenumbers
+import pyarrow as pa
+import pyarrow.compute as pc
+import stdnum.iban
+import stdnum.luhn
+import stdnum.us.ssn
+from numpy.typing import NDArray
+
+
+class Finding(NamedTuple):
+    """A place in a text: kind (such as CREDIT_CARD), and start and end in characters."""
+
+    kind: str
+    start: int
+    end: int
+
+
+# A cheap look at every text, in RE2: only what it marks is looked at closely. It must mark all that can be found.
+_MAYBE_PERSONAL = (
+    r"@|\d(?:[ .\-/()]{0,2}\d){8}|\d{1,3}\.\d{1,3}\.\d{1,3}\.\d|\d{3}-\d{2}-\d{4}|[A-Z]{2}\d\d[ ]?[A-Z0-9]{4}"
+)
+_MAYBE_SECRET = r"[A-Za-z0-9+/=_\-.:]{16,}|BEGIN|://|xox|AKC[A-Za-z0-9]{10}|AP[0-9A-F][A-Za-z0-9]{8}"  # noqa: S105 (a pattern)
+
+_EMAIL = re.compile(r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}")
+_CARD = re.compile(r"(?<![\d.])\d(?:[ \-]?\d){12,18}(?![\d])")
+_IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?\b")
+_SSN = re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)")
+_IP = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+_TOKEN_REST = re.compile(r"[A-Za-z0-9_\-.+/=]*")
+
+
+def suspects(texts: pa.Array) -> NDArray[np.bool_]:
+    """Which texts to look at closely."""
+    found = pc.match_substring_regex(texts, f"{_MAYBE_PERSONAL}|{_MAYBE_SECRET}")
+    return found.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def find_personal(text: str) -> list[Finding]:
+    """Personal data in a text, without overlaps, in order."""
+    return _without_overlaps(_personal(text))
+
+
+def find_secrets(text: str) -> list[Finding]:
+    """Keys and tokens in a text, without overlaps, in order."""
+    return _without_overlaps(_secrets(text))
+
+
+def redact(text: str, findings: list[Finding]) -> str:
+    """The text with each finding replaced by its kind, as in '<CREDIT_CARD>'."""
+    for finding in reversed(_without_overlaps(findings)):
+        text = f"{text[: finding.start]}<{finding.kind}>{text[finding.end :]}"
+    return text
+
+
+def _personal(text: str) -> Iterator[Finding]:
+    for match in _EMAIL.finditer(text):
+        yield Finding("EMAIL_ADDRESS", *match.span())
+    for match in _CARD.finditer(text):
+        if stdnum.luhn.is_valid(re.sub(r"\D", "", match[0])):
+            yield Finding("CREDIT_CARD", *match.span())
+    for match in _IBAN.finditer(text):
+        if stdnum.iban.is_valid(match[0]):
+            yield Finding("IBAN", *match.span())
+    for match in _SSN.finditer(text):
+        if stdnum.us.ssn.is_valid(match[0]):
+            yield Finding("US_SSN", *match.span())
+    for match in _IP.finditer(text):
+        try:
+            address = ipaddress.ip_address(match[0])
+        except ValueError:
+            continue
+        if address.is_global:  # 10.0.0.1 or 127.0.0.1 is nobody's
+            yield Finding("IP_ADDRESS", *match.span())
+    if "+" in text:
+        for phone in phonenumbers.PhoneNumberMatcher(text, None):
+            yield Finding("PHONE_NUMBER", phone.start, phone.end)
+
+
+@cache
+def _detectors() -> list[Any]:
+    """detect-secrets' detectors of known key formats: not the entropy and keyword ones, which mark ordinary words."""
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.plugins.base import RegexBasedDetector
+    from detect_secrets.plugins.ip_public import IPPublicDetector
+
+    kinds = get_mapping_from_secret_type_to_class().values()
+    return [kind() for kind in kinds if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector]
+
+
+def _secrets(text: str) -> Iterator[Finding]:
+    for detector in _detectors():
+        values = [value for value in detector.analyze_string(text) if value]
+        if not values:
+            continue
+        kind = re.sub(r"\W+", "_", detector.secret_type.upper())
+        for pattern in detector.denylist:
+            # What a detector returns may be a part ('ghp' of a GitHub token): the whole match is the secret.
+            for match in pattern.finditer(text):
+                if any(value in match[0] for value in values):
+                    yield Finding(kind, match.start(), _end(text, match, kind))
+
+
+def _end(text: str, match: re.Match[str], kind: str) -> int:
+    """A private key is found by its first line, and goes on to its last; a web token by its first two parts."""
+    if kind == "JSON_WEB_TOKEN":
+        return _TOKEN_REST.match(text, match.end()).end()  # type: ignore[union-attr]  # it matches the empty text too
+    if kind != "PRIVATE_KEY":
+        return match.end()
+    last = re.compile(r"-----END[A-Z ]*-----").search(text, match.end())
+    return last.end() if last else len(text)
+
+
+def _without_overlaps(findings: Iterable[Finding]) -> list[Finding]:
+    """Of overlapping findings the first and longest."""
+    kept: list[Finding] = []
+    for finding in sorted(findings, key=lambda each: (each.start, -each.end)):
+        if not kept or finding.start >= kept[-1].end:
+            kept.append(finding)
+    return kept
