@@ -71,6 +71,21 @@ class Recipe(pydantic.BaseModel):
         "empty: the question itself.",
     )
     system_prompt: str = Field("", description="System message put before every question; empty: none.")
+    text_template: str = Field(
+        "",
+        description="Text of a training row, with {question_column} and {answer_column} by their names, as in "
+        "'<|user|>\\n{Question}<|end|>\\n<|assistant|>\\n{Best Answer}<|end|>'; empty: the base model's chat template.",
+    )
+    supervise: Literal["answers", "all"] = Field(
+        "answers", description="Which tokens are learnt: the answers with their end tokens, or all."
+    )
+    strategy: Literal["line-by-line", "join"] = Field(
+        "line-by-line",
+        description="One training row per record, or all of them joined and cut into rows of max_seq_len tokens.",
+    )
+    over_long: Literal["quarantine", "truncate", "fail"] = Field(
+        "quarantine", description="What becomes of training rows longer than max_seq_len (not with strategy join)."
+    )
     test_share: float = Field(
         0.15, gt=0, lt=1, description="Share of rows held out as the test set, chosen by a hash of the question."
     )
@@ -94,7 +109,7 @@ class Recipe(pydantic.BaseModel):
     secrets: Literal["report", "redact", "quarantine", "block"] = Field(
         "quarantine", description="What becomes of rows with keys, tokens and passwords in known formats."
     )
-    max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens; longer rows are quarantined.")
+    max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens.")
 
     # Fine-tuning: one Olive LoRA pass
     lora_r: int = Field(64, ge=1, description="Rank of the adapter.")
@@ -135,6 +150,19 @@ class Recipe(pydantic.BaseModel):
 
     # Evaluation
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens.")
+    gate_metric: Literal["nll", "exact_match", "f1"] = Field(
+        "nll", description="What must be measurably better than base's and the champion's; nll tells finest."
+    )
+    gate_alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="How often a model that is no better may pass for better, per decision."
+    )
+    gate_min_items: int = Field(20, ge=2, description="Fewest test items a decision may rest on.")
+    gate_min_gain_kept: float = Field(
+        0.95, ge=0, description="Least share of fine-tuning's gain in likelihood over base that int4 must keep."
+    )
+    gate_min_stop_rate: float = Field(
+        0.95, ge=0, le=1, description="Least share of int4's answers that must end by themselves."
+    )
 
     @pydantic.model_validator(mode="after")
     def _pinned(self) -> "Recipe":

@@ -1,6 +1,6 @@
 """MODEL_CARD.md: what is released, how good it is, how to use it and where it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ def model_card(
     licence_file: str | None,
     runtime: str,
     system_prompt: bool,
+    findings: Sequence[str],
     origin: Mapping[str, str],
 ) -> str:
     """The card as Markdown with a YAML head in the Hugging Face format.
@@ -29,6 +30,7 @@ def model_card(
         licence_file: Name of the licence text in the bundle, if there is one.
         runtime: Version of onnxruntime-genai that the model was evaluated with.
         system_prompt: Whether questions were asked after a system prompt.
+        findings: What the gate found, a sentence each.
         origin: Content digests of what the bundle was made of, by name.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -66,6 +68,7 @@ def model_card(
         gain_kept=scores["int4_gain_kept"],
         runtime=runtime,
         system_prompt=system_prompt,
+        findings=findings,
         origin=origin,
     )
     return str(card).rstrip() + "\n"

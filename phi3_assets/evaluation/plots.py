@@ -32,29 +32,31 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def scores_png(variants: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Likelihood and exact match of the variants, side by side."""
+Numbers = Mapping[str, Mapping[str, float]]
+Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def scores_png(variants: Numbers, intervals: Intervals) -> bytes:
+    """Likelihood and exact match of the variants with their 95 % intervals, side by side."""
     with _figure(7.6, 2.5, columns=2) as (figure, axes):
-        _bars(axes[0], variants, "nll", "NLL, nats per token (less is better)", "{:.2f}")
-        _bars(axes[1], variants, "exact_match", "Exact match (more is better)", "{:.0%}")
-        axes[1].set_xlim(0, 1.12)
+        _bars(axes[0], variants, intervals, "nll", "NLL, nats per token (less is better)", "{:.2f}")
+        _bars(axes[1], variants, intervals, "exact_match", "Exact match (more is better)", "{:.0%}", names=False)
         return _save(figure, "png")
 
 
-def scores_svg(variants: Mapping[str, Mapping[str, float]]) -> str:
+def scores_svg(variants: Numbers, intervals: Intervals) -> str:
     """The same two panels for the report, with token F1 beside."""
     with _figure(9.6, 2.4, columns=3) as (figure, axes):
-        _bars(axes[0], variants, "nll", "NLL, nats per token ↓", "{:.2f}")
-        for panel, metric, title in ((axes[1], "exact_match", "Exact match ↑"), (axes[2], "f1", "Token F1 ↑")):
-            _bars(panel, variants, metric, title, "{:.0%}", names=False)
-            panel.set_xlim(0, 1.15)
+        _bars(axes[0], variants, intervals, "nll", "NLL, nats per token ↓", "{:.2f}")
+        _bars(axes[1], variants, intervals, "exact_match", "Exact match ↑", "{:.0%}", names=False)
+        _bars(axes[2], variants, intervals, "f1", "Token F1 ↑", "{:.0%}", names=False)
         return _save(figure, "svg").decode()
 
 
 def loss_svg(history: Sequence[Mapping[str, Any]]) -> str:
     """Training loss by optimiser step."""
     points = [(row["step"], row["loss"]) for row in history if row.get("loss") is not None]
-    with _figure(4.7, 2.7) as (figure, axes):
+    with _figure(3.9, 2.7) as (figure, axes):
         axes.plot(*zip(*points, strict=True), color=COLOURS["merged"], marker="o", markersize=3, linewidth=1.4)
         axes.set_title("Training loss")
         axes.set_xlabel("optimiser step")
@@ -64,9 +66,9 @@ def loss_svg(history: Sequence[Mapping[str, Any]]) -> str:
         return _save(figure, "svg").decode()
 
 
-def size_svg(variants: Mapping[str, Mapping[str, float]]) -> str:
+def size_svg(variants: Numbers) -> str:
     """Quality against what a variant weighs on disk."""
-    with _figure(4.7, 2.7) as (figure, axes):
+    with _figure(3.9, 2.7) as (figure, axes):
         for name, numbers in variants.items():
             x, y = numbers["bytes"] / 1e6, numbers["nll"]
             axes.scatter(x, y, color=COLOURS[name], marker=MARKERS[name], s=60, zorder=3)
@@ -85,7 +87,7 @@ def size_svg(variants: Mapping[str, Mapping[str, float]]) -> str:
 
 def length_svg(records: Sequence[Mapping[str, Any]]) -> str:
     """Token F1 of each item against the length of its reference answer, base and int4."""
-    with _figure(4.7, 2.7) as (figure, axes):
+    with _figure(3.9, 2.7) as (figure, axes):
         for name in ("base", "int4"):
             axes.scatter(
                 [record["reference_tokens"] for record in records],
@@ -103,13 +105,23 @@ def length_svg(records: Sequence[Mapping[str, Any]]) -> str:
         axes.set_ylabel("token F1 ↑")
         axes.set_ylim(-0.04, 1.04)
         axes.grid(visible=True)
-        axes.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1.0, 1.17), ncols=2)
+        axes.legend(
+            frameon=False,
+            fontsize=8,
+            loc="lower right",
+            bbox_to_anchor=(1.03, 0.97),
+            ncols=2,
+            handletextpad=0,
+            columnspacing=0.6,
+            borderpad=0,
+        )
         return _save(figure, "svg").decode()
 
 
 def _bars(
     axes: "Axes",
-    variants: Mapping[str, Mapping[str, float]],
+    variants: Numbers,
+    intervals: Intervals,
     metric: str,
     title: str,
     form: str,
@@ -117,12 +129,29 @@ def _bars(
     names: bool = True,
 ) -> None:
     values = [numbers[metric] for numbers in variants.values()]
+    ends = [intervals[name][metric] for name in variants]
     places = range(len(values))
-    bars = axes.barh(places, values, height=0.62, color=[COLOURS[name] for name in variants])
-    axes.bar_label(bars, [form.format(value) for value in values], padding=4, fontsize=8)
+    axes.barh(places, values, height=0.62, color=[COLOURS[name] for name in variants])
+    axes.errorbar(
+        values,
+        places,
+        xerr=[
+            [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)],
+            [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)],
+        ],
+        fmt="none",
+        ecolor="#222222",
+        elinewidth=1,
+        capsize=3,
+    )
+    room = 1.0 if form.endswith("%}") else max(high for _, high in ends) or 1.0
+    for place, value, (_, high) in zip(places, values, ends, strict=True):
+        axes.text(max(value, high) + 0.02 * room, place, form.format(value), va="center", fontsize=8)
+    axes.set_xlim(0, 1.16 * room)
+    if form.endswith("%}"):
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_yticks(places, [LABELS[name] for name in variants] if names else [""] * len(values))
     axes.invert_yaxis()
-    axes.margins(x=0.18)
     axes.set_title(title)
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)

@@ -6,6 +6,7 @@ from typing import Any
 from phi3_assets.evaluation import plots
 from phi3_assets.evaluation.present import COLUMNS, LABELS, table_cells
 
+METRIC_TITLES = {column.metric: column.title for column in COLUMNS}
 EXAMPLES = 6  # answers shown from each end
 
 
@@ -39,7 +40,7 @@ def render(
     head, body = table_cells(table)
     shown = [column for column in COLUMNS if column.title in head]
     best, worst = examples(records)
-    figures = [Markup(plots.scores_svg(table))]  # noqa: S704 - matplotlib's own output, not a user's text
+    figures = [Markup(plots.scores_svg(table, scores["intervals"]))]  # noqa: S704 - matplotlib's own output, not a user's text
     small = [Markup(plots.loss_svg(history))] if history else []  # noqa: S704
     small += [Markup(plots.size_svg(table)), Markup(plots.length_svg(records))]  # noqa: S704
     return environment.get_template("report.html.j2").render(
@@ -49,6 +50,7 @@ def render(
         body=body,
         best_cells=best_cells(table, shown),
         columns=shown,
+        comparisons=comparison_rows(scores["comparisons"]),
         figures=figures,
         small=small,
         best=best,
@@ -69,6 +71,30 @@ def verdict(table: Mapping[str, Mapping[str, float]], scores: Mapping[str, Any])
     if kept is None:
         return f"{text} Fine-tuning brought no gain in likelihood."
     return f"{text} Quantising kept {kept:.0%} of what fine-tuning gained."
+
+
+def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Paired comparisons as text, with a verdict that needs no colour."""
+    rows = []
+    for one in comparisons:
+        # Two one-sided tests are looked at; at 0.025 each the row as a whole errs at most once in twenty times.
+        better, worse = one["p_better"] <= 0.025, one["p_worse"] <= 0.025
+        rows.append(
+            {
+                "metric": METRIC_TITLES[one["metric"]],
+                "pair": f"{LABELS[one['candidate']]} against {LABELS[one['reference']]}",
+                "difference": f"{one['difference']:+.3f}",
+                "interval": f"{one['low']:+.3f} to {one['high']:+.3f}",
+                "p": _p_text(2 * min(one["p_better"], one["p_worse"])),
+                "verdict": "better" if better else "worse" if worse else "no measurable difference",
+                "needed": "" if one["items_needed"] is None else str(one["items_needed"]),
+            }
+        )
+    return rows
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{min(1.0, p):.3f}"
 
 
 def best_cells(table: Mapping[str, Mapping[str, float]], columns: Sequence[Any]) -> set[tuple[int, int]]:

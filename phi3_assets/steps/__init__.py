@@ -37,8 +37,17 @@ FORMATTED_CORPUS = Step(
     name="formatted_corpus",
     code_version="1",
     inputs=("raw_dataset", "base_model"),
-    recipe_fields=("system_prompt", "max_seq_len"),
-    libraries=("jinja2", "pyarrow", "tokenizers"),
+    recipe_fields=(
+        "question_column",
+        "answer_column",
+        "system_prompt",
+        "text_template",
+        "supervise",
+        "strategy",
+        "over_long",
+        "max_seq_len",
+    ),
+    libraries=("jinja2", "orjson", "pyarrow", "tokenizers"),
     function="phi3_assets.steps.corpus:format_corpus",
 )
 LORA_ADAPTER = Step(
@@ -88,7 +97,7 @@ ONNX_INT4_MODEL = Step(
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="1",
+    code_version="2",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     recipe_fields=("max_new_tokens",),
     libraries=("jinja2", "matplotlib", "onnxruntime", "onnxruntime-genai", "peft", "torch", "torchmetrics", "transformers"),
@@ -96,9 +105,9 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="1",
+    code_version="2",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
-    recipe_fields=(),
+    recipe_fields=("gate_metric", "gate_alpha", "gate_min_items", "gate_min_gain_kept", "gate_min_stop_rate"),
     libraries=("huggingface_hub", "onnxruntime", "onnxruntime-genai"),
     function="phi3_assets.steps.release:bundle_release",
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.errors import UserError
-from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, torch_scorer
+from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, statistics, torch_scorer
 from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
 from phi3_assets.evaluation.speed import Speed
 from phi3_assets.home import SHORT
@@ -64,6 +64,8 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         "test_set": test_set_digest(items),
         "max_new_tokens": max_new_tokens,
         "int4_gain_kept": metrics.int4_gain_kept(quality),
+        "intervals": statistics.intervals(records, VARIANTS),
+        "comparisons": [comparison.to_dict() for comparison in statistics.compare_variants(records)],
         "variants": {name: {**quality[name], "bytes": sizes[name]} for name in VARIANTS},
     }
     table = {
@@ -80,7 +82,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     write_json(ctx.output / "speed.json", {"variants": speeds})
     with (ctx.output / "items.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    (ctx.output / "scores.png").write_bytes(plots.scores_png(scores["variants"]))
+    (ctx.output / "scores.png").write_bytes(plots.scores_png(scores["variants"], scores["intervals"]))
     page = report.render(
         scores=scores,
         table=table,

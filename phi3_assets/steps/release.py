@@ -11,7 +11,7 @@ from typing import Any
 from phi3_assets import bundle
 from phi3_assets.bundle.card import model_card
 from phi3_assets.errors import UserError
-from phi3_assets.evaluation import VARIANTS
+from phi3_assets.evaluation import VARIANTS, gate
 from phi3_assets.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
 from phi3_assets.recipe import is_hub_id
 from phi3_assets.step import StepContext, installed_versions
@@ -31,14 +31,16 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     scores = json.loads((ctx.inputs["eval_report"] / "scores.json").read_text(encoding="utf-8"))
     missing = [name for name in VARIANTS if name not in scores["variants"]]
     if missing:
-        raise UserError(f"eval_report has no scores for {', '.join(missing)}: unfit. Materialise eval_report anew.")
+        raise UserError(f"eval_report has no scores for {', '.join(missing)}; materialise it anew.")
     place_model(ctx.inputs["onnx_int4_model"], ctx.output / "model")
     manifests = {name: read_manifest(path) for name, path in ctx.inputs.items() if (path / MANIFEST).exists()}
     base_manifest = manifests.get("base_model")
     licence, licence_file = place_licence(ctx.inputs["base_model"], ctx.output, base_manifest)
     shutil.copyfile(ctx.inputs["eval_report"] / "scores.json", ctx.output / "scores.json")
     shutil.copyfile(Path(bundle.__file__).with_name("smoke_test.py"), ctx.output / "smoke_test.py")
-    smoke = smoke_questions(ctx.inputs["eval_report"], scores["max_new_tokens"])
+    records = read_records(ctx.inputs["eval_report"])
+    decision = gate.decide(scores, records, gate.Thresholds.from_params(ctx.params))
+    smoke = smoke_questions(records, scores["max_new_tokens"])
     write_json(ctx.output / "smoke.json", smoke)
     origin = {name: manifest.digest for name, manifest in manifests.items()}
     versions = installed_versions(RELEASE_BUNDLE.libraries)
@@ -50,6 +52,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
         licence_file=licence_file,
         runtime=versions["onnxruntime-genai"],
         system_prompt=any(one["role"] == "system" for one in smoke["questions"][0]["messages"]),
+        findings=[finding.sentence for finding in decision.findings],
         origin=origin,
     )
     (ctx.output / "MODEL_CARD.md").write_text(card, encoding="utf-8")
@@ -64,6 +67,8 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
             "licence": licence,
             "runtime": {name: versions[name] for name in ("onnxruntime", "onnxruntime-genai")},
             "test_set": scores["test_set"],
+            "fit": decision.fit,
+            "findings": [asdict(finding) for finding in decision.findings],
             "made_of": origin,
             "files": {path: asdict(entry) for path, entry in sorted(files.items())},
         },
@@ -71,7 +76,17 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     bundle.verify_bundle(ctx.output)
     size = sum(entry.bytes for entry in files.values())
     ctx.log(f"bundle of {len(files) + 1} files, {size / 1e6:.1f} MB, licence {licence}")
-    return {"bytes": size, "files": len(files) + 1, "digest": digest, "licence": licence, "base_model": base_model}
+    if not decision.fit:
+        ctx.log(decision.sentence)
+    return {
+        "fit": decision.fit,
+        "decision": decision.sentence,
+        "bytes": size,
+        "files": len(files) + 1,
+        "digest": digest,
+        "licence": licence,
+        "base_model": base_model,
+    }
 
 
 def place_model(source: Path, target: Path) -> None:
@@ -106,15 +121,14 @@ def place_licence(base_model: Path, target: Path, manifest: Manifest | None) -> 
     return next((name for words, name in LICENCES.items() if words in head), "other"), texts[0].name
 
 
-def smoke_questions(eval_report: Path, max_new_tokens: int) -> dict[str, Any]:
-    """Questions for the smoke test: those int4 answered best, for they can be asked of a device again.
-
-    Args:
-        eval_report: The artefact.
-        max_new_tokens: Longest answer in the evaluation.
-    """
+def read_records(eval_report: Path) -> list[dict[str, Any]]:
+    """Lines of items.jsonl."""
     with (eval_report / "items.jsonl").open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines]
+
+
+def smoke_questions(records: list[dict[str, Any]], max_new_tokens: int) -> dict[str, Any]:
+    """Questions for the smoke test: those int4 answered best, for they can be asked of a device again."""
 
     def rank(record: dict[str, Any]) -> tuple[bool, bool, float, float, str]:
         own = record["variants"]["int4"]

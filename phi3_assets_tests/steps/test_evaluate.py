@@ -9,6 +9,7 @@ import pytest
 
 from phi3_assets.errors import UserError
 from phi3_assets.evaluation import VARIANTS
+from phi3_assets.evaluation.statistics import COMPARED, PAIRS
 from phi3_assets.steps import EVAL_REPORT
 from phi3_assets.steps.evaluate import evaluate_variants
 from phi3_assets_tests.evaluation.tiny import ROWS, write_corpus
@@ -54,6 +55,17 @@ def test_summary_follows_from_items(evaluated):
     base, merged, int4 = (metrics["variants"][name]["nll"] for name in ("base", "merged", "int4"))
     if base > merged:
         assert metrics["int4_gain_kept"] == pytest.approx((base - int4) / (base - merged), abs=1e-3)
+
+
+def test_intervals_hold_the_numbers_and_comparisons_are_complete(evaluated):
+    scores = json.loads((evaluated[0].output / "scores.json").read_text())
+    for name in VARIANTS:
+        for metric, (low, high) in scores["intervals"][name].items():
+            assert low <= scores["variants"][name][metric] <= high
+    assert len(scores["comparisons"]) == len(PAIRS) * len(COMPARED)
+    against = next(one for one in scores["comparisons"] if one["candidate"] == "int4" and one["metric"] == "nll")
+    variants = scores["variants"]
+    assert against["difference"] == pytest.approx(variants["int4"]["nll"] - variants["base"]["nll"], abs=1e-5)
 
 
 def test_adapter_and_merged_agree_and_differ_from_base(evaluated):

@@ -10,10 +10,13 @@ import pytest
 from phi3_assets.bundle import verify_bundle
 from phi3_assets.errors import DamagedArtefact, UserError
 from phi3_assets.manifest import hash_files
+from phi3_assets.recipe import load_recipe
 from phi3_assets.step import StepContext
+from phi3_assets.steps import RELEASE_BUNDLE
 from phi3_assets.steps.evaluate import evaluate_variants
 from phi3_assets.steps.release import bundle_release
 
+PARAMS = RELEASE_BUNDLE.params(load_recipe("tiny-test"))
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
 
 
@@ -29,7 +32,7 @@ def release(inputs, tmp_path):
     def make(name="bundle"):
         output = tmp_path / name
         output.mkdir()
-        ctx = StepContext(params={}, inputs=inputs, output=output, work=tmp_path, cache=tmp_path)
+        ctx = StepContext(params=PARAMS, inputs=inputs, output=output, work=tmp_path, cache=tmp_path)
         return output, bundle_release(ctx)
 
     return make
@@ -120,6 +123,17 @@ def test_scores_without_a_variant_are_not_released(inputs, tmp_path):
     (report / "scores.json").write_text(json.dumps(scores))
     output = tmp_path / "bundle"
     output.mkdir()
-    ctx = StepContext({}, {**inputs, "eval_report": report}, output, tmp_path, tmp_path)
+    ctx = StepContext(PARAMS, {**inputs, "eval_report": report}, output, tmp_path, tmp_path)
     with pytest.raises(UserError, match="no scores for merged"):
         bundle_release(ctx)
+
+
+def test_the_gate_s_findings_travel_with_the_bundle(release):
+    bundle, metrics = release()
+    manifest = verify_bundle(bundle)
+    rules = {finding["rule"]: finding["passed"] for finding in manifest["findings"]}
+    assert not rules["items"]  # seven, and the recipe asks for twenty
+    assert rules["complete"]
+    assert manifest["fit"] is metrics["fit"] is False
+    assert "7 items, a decision needs at least 20" in metrics["decision"]
+    assert "7 items, a decision needs at least 20" in (bundle / "MODEL_CARD.md").read_text()
