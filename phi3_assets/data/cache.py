@@ -22,21 +22,24 @@ class DirectoryCache:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
+        os.utime(root)  # a cache may be an entry of another
 
-    def get(self, key: str) -> Path | None:
-        """The entry, or None. An entry whose files do not have their recorded sizes (a lost disk) is removed."""
+    def get(self, key: str, used: bool = True) -> Path | None:
+        """The entry, or None. An entry whose files do not have their recorded sizes (a full disk) is removed.
+
+        With `used`, the entry is kept for another month.
+        """
         folder = self._root / key
         try:
             seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
             whole = all((folder / name).stat().st_size == size for name, size in seal.items())
-        except FileNotFoundError:
-            whole = False
-        except ValueError:
+        except (FileNotFoundError, ValueError):
             whole = False
         if not whole:
             shutil.rmtree(folder, ignore_errors=True)
             return None
-        os.utime(folder / _SEAL)
+        if used:
+            os.utime(folder / _SEAL)
         return folder
 
     def put(self, key: str, make: Callable[[Path], None]) -> Path:
@@ -57,7 +60,7 @@ class DirectoryCache:
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
-    def keys(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str]:
         """Keys of the entries, sorted."""
         return iter(sorted(path.name for path in self._root.iterdir() if not path.name.startswith(".")))
 

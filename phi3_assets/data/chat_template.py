@@ -1,11 +1,6 @@
-"""A model's chat template, rendered as transformers renders it, without importing transformers.
-
-`ChatTemplate.render` says where each answer starts and ends in the text, which is what a label mask is made of.
-"""
+"""A model's chat template, rendered as transformers renders it, without importing transformers."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,40 +11,11 @@ import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from phi3_assets.data.blind import copies_contents
 from phi3_assets.data.shapes import Message
 from phi3_assets.errors import UserError
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
-class TemplateMismatch(Exception):
-    """A conversation whose prompt, as it will be asked, is not how its full text begins."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as text.
-
-    Attributes:
-        text: The whole conversation.
-        answers: Start and end of each assistant turn in `text`, in characters, the answer's end token not included.
-            An answer starts where the prompt ends that will be given to the model to have it answer.
-    """
-
-    text: str
-    answers: list[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class _Skeleton:
-    """What a template puts around the contents of conversations with the same roles.
-
-    The text is between[0] + content[0] + between[1] + ... + between[-1]. `headers[i]` is how many characters before
-    content i an answer starts: those that the prompt does not hold yet (0 for most templates).
-    """
-
-    between: tuple[str, ...]
-    headers: dict[int, int]
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -74,20 +40,24 @@ class ChatTemplate:
         # transformers also defines strftime_now. Left out: with it the same data would give another corpus each day.
         # Templates that use it test `strftime_now is defined` and have a fixed date otherwise.
         self._environment = environment
-        self._source = source
         self._special_tokens = special_tokens
-        self._skeletons: dict[tuple[str, ...], _Skeleton | None] = {}
+        self.source = source
 
     @cached_property
     def _template(self) -> jinja2.Template:
         try:
-            return self._environment.from_string(self._source)
+            return self._environment.from_string(self.source)
         except jinja2.TemplateError as error:
             raise UserError(
                 f"The base model's chat template is not valid: {error}. Choose another base model."
             ) from None
 
-    def text(self, messages: Sequence[Message], prompt: bool = False) -> str:
+    @cached_property
+    def copies_contents(self) -> bool:
+        """True if it is proved that the template never looks at what messages say."""
+        return copies_contents(self._environment.parse(self.source))
+
+    def text(self, messages: list[Message], prompt: bool = False) -> str:
         """The conversation as text; with `prompt`, up to where the model is to answer.
 
         Raises:
@@ -100,72 +70,8 @@ class ChatTemplate:
             roles = ", ".join(role for role, _ in messages)
             raise UserError(
                 f"The base model's chat template refuses a conversation of {roles}: {error}. "
-                "Leave out system messages (system_prompt) or choose another base model."
+                "Leave out system messages (system_prompt), set text_template, or choose another base model."
             ) from None
-
-    def render(self, messages: Sequence[Message]) -> Rendered:
-        """The conversation as text, and where its answers are.
-
-        Raises:
-            TemplateMismatch: The template has no prompt that is the beginning of this text.
-            UserError: The template refuses the conversation.
-        """
-        text = self.text(messages)
-        roles = tuple(role for role, _ in messages)
-        if roles not in self._skeletons:
-            self._skeletons[roles] = self._skeleton(roles)
-        skeleton = self._skeletons[roles]
-        answers = _lay_out(skeleton, messages, text) if skeleton else None
-        # Linear in the turns. The general way renders each prompt anew, for templates that look at the contents.
-        return Rendered(text, self._answers_by_prompts(messages, text) if answers is None else answers)
-
-    def _skeleton(self, roles: tuple[str, ...]) -> _Skeleton | None:
-        """None if the template does not just write each content once, in order."""
-        marks = [f"\ue000{i}\ue001" for i in range(len(roles))]
-        messages = list(zip(roles, marks, strict=True))
-        text = self.text(messages)
-        between: list[str] = []
-        position = 0
-        for mark in marks:
-            start = text.find(mark, position)
-            if start < 0:
-                return None
-            between.append(text[position:start])
-            position = start + len(mark)
-        between.append(text[position:])
-        try:
-            answers = self._answers_by_prompts(messages, text)
-        except TemplateMismatch:
-            return None
-        starts = iter(start for start, _ in answers)
-        headers = {i: text.index(marks[i]) - next(starts) for i, role in enumerate(roles) if role == "assistant"}
-        return _Skeleton(tuple(between), headers)
-
-    def _answers_by_prompts(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        answers: list[tuple[int, int]] = []
-        for i, (role, content) in enumerate(messages):
-            if role == "assistant":
-                prompt = self.text(messages[:i], prompt=True)
-                start = text.find(content, len(prompt))
-                if not text.startswith(prompt) or start < 0:
-                    raise TemplateMismatch
-                answers.append((len(prompt), start + len(content)))
-        return answers
-
-
-def _lay_out(skeleton: _Skeleton, messages: Sequence[Message], text: str) -> list[tuple[int, int]] | None:
-    """Answers by arithmetic; None if `text` is not the skeleton filled with the contents."""
-    parts: list[str] = []
-    answers: list[tuple[int, int]] = []
-    position = 0
-    for i, (role, content) in enumerate(messages):
-        parts += (skeleton.between[i], content)
-        start = position + len(skeleton.between[i])
-        position = start + len(content)
-        if role == "assistant":
-            answers.append((start - skeleton.headers[i], position))
-    parts.append(skeleton.between[-1])
-    return answers if "".join(parts) == text else None
 
 
 def load_chat_template(model: Path) -> ChatTemplate:
@@ -182,7 +88,7 @@ def load_chat_template(model: Path) -> ChatTemplate:
     if not source:
         raise UserError(
             "The base model has no chat template (neither chat_template.jinja nor chat_template in "
-            "tokenizer_config.json). Choose an instruct model."
+            "tokenizer_config.json). Choose an instruct model, or set text_template in the recipe."
         )
     return ChatTemplate(source, special_tokens(config))
 

@@ -7,7 +7,7 @@ per record that `merge` needs to judge rows of all files against each other with
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -133,8 +133,8 @@ def make_part(file: SourceFile, settings: PartSettings, folder: Path) -> None:
             _finish(batch, file.name, settings, facts, refuse, store)
         facts.rows_kept = store.rows
     described = {
-        **asdict(facts),
-        **asdict(file_facts),
+        **vars(facts),
+        **vars(file_facts),
         "shape": shape.name if shape else None,
         "shape_reason": shape.reason if shape else None,
         "damage": [damage.reason, damage.detail] if damage else None,

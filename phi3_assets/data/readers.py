@@ -67,9 +67,7 @@ def _translate(rows: Iterator[Row]) -> Iterator[Row]:
     try:
         yield from rows
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileDamage(
-            "broken_gzip", f"the gzip stream is damaged or cut short ({type(error).__name__})"
-        ) from None
+        raise FileDamage("broken_gzip", f"the gzip stream is damaged or cut short ({type(error).__name__})") from None
     except OSError as error:
         raise FileDamage("unreadable", f"{error.strerror or type(error).__name__}") from None
 

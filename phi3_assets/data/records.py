@@ -7,6 +7,7 @@ Columns: id, messages (list of role and content), file, row, group, split.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def conversations(batch: pa.RecordBatch) -> Iterator[list[Message]]:
     pairs = list(zip(values.field("role").to_pylist(), values.field("content").to_pylist(), strict=True))
     offsets = turns.offsets.to_pylist()
     first = offsets[0] if offsets else 0
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in pairwise(offsets):
         yield pairs[start - first : end - first]
 
 
