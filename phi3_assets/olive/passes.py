@@ -7,6 +7,7 @@ an error, and a pass that leaves no model fails with what Olive logged about it.
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -43,6 +44,7 @@ def olive_log() -> Iterator[_Records]:
     `import olive` puts a handler on stdout and cuts propagation, so nobody else would see them.
     """
     environment.prepare()
+    _hush()
     import olive  # noqa: F401  (configures its logger when imported)
 
     logger = logging.getLogger("olive")
@@ -54,6 +56,19 @@ def olive_log() -> Iterator[_Records]:
         yield records
     finally:
         logger.removeHandler(records)
+
+
+def _hush() -> None:
+    """Keep two libraries under Olive from flooding the log."""
+    root = logging.getLogger()
+    if not root.handlers and logging.lastResort:
+        # onnxruntime's quantiser calls logging.basicConfig(level=INFO) when imported, which makes every library of
+        # the process talk, unless the root logger has a handler. This one is what Python uses without any.
+        root.addHandler(logging.lastResort)
+    # Two lines per node of the graph.
+    logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
+    # Says on every import of PEFT that an optional kernel is not installed.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def run_pass(
@@ -99,8 +114,9 @@ def run_pass(
         if not olive_pass.validate_config(built.config, accelerator):
             raise UserError(f"Olive's pass {name} rejects its configuration: {log.reason()}")
         handler = HfModelHandler(model_path=str(model), adapter_path=str(adapter) if adapter else None)
-        # ModelBuilder prints a line per layer, with paths; what matters is in its result.
-        with redirect_stdout(StringIO()):
+        # ModelBuilder prints a line per layer, with paths, and Olive 0.13 uses names that transformers has deprecated.
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             result = built.run(handler, str(output))
         _refuse_ignored(name, log)
         if result is None or not result.model_path or not Path(result.model_path).exists():

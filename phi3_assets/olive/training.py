@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from phi3_assets.olive.corpus import IGNORED_LABEL, CorpusRows
+from phi3_assets.olive.batches import collate
+from phi3_assets.olive.corpus import CorpusRows
 
 PASSES = {"lora": "LoRA"}
 
@@ -35,9 +36,8 @@ def training_pass(method: str, watcher: Any) -> Any:
             container = config.train_data_config.to_data_container()
             return container.pre_process(container.load_dataset()), None
 
-        @staticmethod
-        def collate_batch(batch: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
-            return collate(batch, tokenizer.pad_token_id)
+        def collate_batch(self, batch: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
+            return collate(batch, tokenizer.pad_token_id, self.hidden_size, self.dtype)
 
         def enable_lora(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             adapted = super().enable_lora(model, *args, **kwargs)
@@ -45,6 +45,7 @@ def training_pass(method: str, watcher: Any) -> Any:
             # False, accumulated batches are averaged as if each had as many supervised tokens as the others.
             model.accepts_loss_kwargs = True
             model.config.use_cache = False
+            self.hidden_size, self.dtype = model.config.hidden_size, model.dtype
             return adapted
 
         def train_and_save_new_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -53,33 +54,6 @@ def training_pass(method: str, watcher: Any) -> Any:
 
     CorpusPass.__name__ = f"Corpus{base.__name__}"
     return CorpusPass
-
-
-def collate(batch: list[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
-    """Pad rows to the longest and ask the model for the logits that the loss needs, and no others.
-
-    Rows are padded on the right and attention is causal, so no token sees padding and no mask is needed. With 49 k
-    words the output layer is a fifth of the model's arithmetic; most positions belong to the prompt.
-
-    Args:
-        batch: Rows of `CorpusRows`.
-        pad_token_id: Fills the input; filled positions have no label.
-
-    Returns:
-        input_ids and labels, int64 (rows, tokens); logits_to_keep, bool (rows, tokens), True where the next token is
-        learnt; shift_labels, int64 (number of True,): that next token.
-    """
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    input_ids = pad_sequence([row["input_ids"] for row in batch], batch_first=True, padding_value=pad_token_id)
-    labels = pad_sequence([row["labels"] for row in batch], batch_first=True, padding_value=IGNORED_LABEL)
-    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
-    keep = following != IGNORED_LABEL
-    # What comes after the last position that predicts something is seen by none that does.
-    width = int(keep.any(dim=0).nonzero().max()) + 1
-    input_ids, labels, following, keep = (each[:, :width] for each in (input_ids, labels, following, keep))
-    return {"input_ids": input_ids, "labels": labels, "logits_to_keep": keep, "shift_labels": following[keep]}
 
 
 @contextmanager
