@@ -17,6 +17,7 @@ from phi3_assets.home import prepare_home
 from phi3_assets.manifest import ArtefactRef
 from phi3_assets.resources.artifacts import LocalArtifactStore
 
+INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
 PROCESS_TAG = "phi3/process"
 # Lines of Dagster's that tell a person at a terminal nothing.
 _DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
@@ -41,7 +42,9 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
     given = {name: value for name, value in {"recipe": recipe, **overrides}.items() if value != "" or name in overrides}
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
-        instance.add_event_listener(run_id, Narrator().tell)
+        narrator = Narrator()
+        instance.add_event_listener(run_id, narrator.tell)
+        result = None
         try:
             result = (
                 build_defs()
@@ -58,13 +61,19 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
                     tags={PROCESS_TAG: this_process()},
                 )
             )
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            print("\nStopped. Nothing half-made was kept; `phi3 run` goes on from here.", file=sys.stderr)
-            return 130
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two ops
+            narrator.interrupted = True
         finally:
             # Dagster leaves this to its daemon, which may not be running.
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-    if not result.success:
+        if narrator.interrupted:
+            run = instance.get_run_by_id(run_id)
+            assert run is not None
+            instance.report_run_canceled(run)
+    if narrator.interrupted:
+        print("\nStopped. Nothing half-made was kept; `phi3 run` goes on from here.")
+        return 130
+    if result is None or not result.success:
         print("\nNot everything was made; the reason is above. What was made is kept and will be reused.")
         return 1
     show_scores(LocalArtifactStore(home=str(home)))
@@ -92,6 +101,7 @@ class Narrator:
         """The clock starts now."""
         self._start = time.monotonic()
         self._on_progress_line = False
+        self.interrupted = False
 
     def tell(self, entry: dg.EventLogEntry) -> None:
         """Take one event of the run."""
@@ -107,7 +117,10 @@ class Narrator:
             check = event.asset_check_evaluation_data
             self._line(f"{'passed' if check.passed else 'FAILED'}: {check.check_name}. {check.description or ''}")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            self._line(f"FAILED at {event.step_key}: {reason_of(event.step_failure_data)}")
+            reason = reason_of(event.step_failure_data)
+            # Dagster tells of an interrupt as of any other failure of the op that it hit.
+            self.interrupted = self.interrupted or INTERRUPT in reason
+            self._line(f"{'STOPPED' if INTERRUPT in reason else 'FAILED'} at {event.step_key}: {reason}")
 
     def _line(self, text: str) -> None:
         if self._on_progress_line:

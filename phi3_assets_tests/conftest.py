@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +15,7 @@ from phi3_assets.recipe import load_recipe
 from phi3_assets.resources.artifacts import LocalArtifactStore
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.step import StepCall, installed_versions
+from phi3_assets_tests.tiny_graph import TINY, phi3
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 
@@ -62,6 +64,38 @@ def raw_dataset_call(store: LocalArtifactStore) -> tuple[StepCall, dict[str, Use
         libraries=installed_versions(step.libraries),
     )
     return call, {"datasets": files}
+
+
+CANARY_SECRET = "hf_canary7Yc1qZ0secret"
+CANARY_QUESTION = "Whose is the velvet kayak?"
+
+
+@pytest.fixture(scope="session")
+def made_home(tmp_path_factory) -> Path:
+    """A home in which the whole graph was made on the tiny model, with `phi3 run`. Read it; copy it to change it."""
+    home = tmp_path_factory.mktemp("made") / "home"
+    initialise(home)
+    for file in (home / "datasets").iterdir():
+        file.unlink()
+    write_rows(home / "datasets" / "codes.csv")
+    with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
+        file.write(f"{CANARY_QUESTION},Mine.\n")
+    done = phi3("run", *TINY, home=home, env=clean_env(HF_TOKEN=CANARY_SECRET))
+    (home / "run.log").write_text(done.stdout)
+    assert done.returncode == 0, done.stdout
+    return home
+
+
+@pytest.fixture
+def copied_home(made_home, tmp_path) -> Path:
+    """A copy of `made_home` to change."""
+    return Path(shutil.copytree(made_home, tmp_path / "home"))
+
+
+def clean_env(**more: str) -> dict[str, str]:
+    """This process's environment without the tester's own settings."""
+    own = ("PHI3_", "DAGSTER_HOME")
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(own)}, **more}
 
 
 @pytest.fixture

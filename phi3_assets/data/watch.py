@@ -14,10 +14,13 @@ from phi3_assets.manifest import FileEntry, digest_of, hash_file, list_files
 
 @dataclass(frozen=True)
 class Seen:
-    """One file as last seen: size in bytes, mtime in ns, SHA-256."""
+    """One file as last seen: size in bytes, ctime in ns, SHA-256.
+
+    ctime and not mtime: a copy that keeps dates (cp -p, rsync) can put other bytes behind the same mtime.
+    """
 
     bytes: int
-    mtime_ns: int
+    ctime_ns: int
     sha256: str
 
 
@@ -42,14 +45,14 @@ class Cursor:
             value = json.loads(text or "")
             seen, pending = ({path: Seen(*row) for path, row in value[name].items()} for name in ("seen", "pending"))
             return cls(value["digest"], seen, pending)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return cls()
 
     def dump(self) -> str:
         """The text to keep."""
 
         def rows(files: dict[str, Seen]) -> dict[str, list[int | str]]:
-            return {path: [item.bytes, item.mtime_ns, item.sha256] for path, item in files.items()}
+            return {path: [item.bytes, item.ctime_ns, item.sha256] for path, item in files.items()}
 
         return json.dumps({"digest": self.digest, "seen": rows(self.seen), "pending": rows(self.pending)})
 
@@ -93,11 +96,11 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
         before = cursor.pending.get(path) or cursor.seen.get(path)
         try:
             stat = file.stat()
-            untouched = before is not None and (before.bytes, before.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+            untouched = before is not None and (before.bytes, before.ctime_ns) == (stat.st_size, stat.st_ctime_ns)
             digest = before.sha256 if before and untouched else hash_file(file).sha256
         except FileNotFoundError:  # removed between the listing and now; the next tick sees the folder without it
             continue
-        seen[path] = Seen(stat.st_size, stat.st_mtime_ns, digest)
+        seen[path] = Seen(stat.st_size, stat.st_ctime_ns, digest)
         if not untouched and now_s - stat.st_mtime_ns / 1e9 < settle_s:
             restless = path
     changed = {path: item for path, item in seen.items() if cursor.seen.get(path) != item}

@@ -23,6 +23,7 @@ from phi3_assets.resources.execution import Execution, UserFiles
 from phi3_assets.step import StepCall
 from phi3_assets.worker import QUIET, StepFile, StepInput
 
+WORKER = ["-m", "phi3_assets.worker"]
 LOG_TAIL_LINES = 30
 
 
@@ -51,7 +52,7 @@ class LocalExecution(Execution):
             call=call,
             inputs={name: _as_step_input(item, store) for name, item in inputs.items()},
             output=str(staged),
-            work=str(work / "checkpoints"),
+            work=str(work / "resume"),
             cache=str(store.cache_path),
             execution="local",
         )
@@ -76,7 +77,7 @@ class LocalExecution(Execution):
             message_reader=LiveMessageReader(messages),
         ) as session:
             tree = ProcessTree(
-                [sys.executable, "-m", "phi3_assets.worker", str(step_file)],
+                [sys.executable, *WORKER, str(step_file)],
                 # Python's -c and -m put the working directory first on sys.path; a user's torch.py must not win.
                 env={
                     **os.environ,

@@ -1,4 +1,4 @@
-"""What every artefact store must do. Subclass it and give a `store` fixture, and `break_file` for its kind of storage."""
+"""What every artefact store must do. Subclass it and give a `store` fixture, and `break_file` for its storage."""
 
 import threading
 

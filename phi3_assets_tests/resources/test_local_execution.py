@@ -1,0 +1,74 @@
+"""Steps as processes of this machine."""
+
+import subprocess
+
+import psutil
+import pytest
+
+from phi3_assets.home import artefact_dir
+from phi3_assets.resources.local import LocalExecution
+from phi3_assets_tests.conftest import raw_dataset_call
+from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
+
+
+@pytest.fixture
+def execution():
+    return LocalExecution(grace_s=1)
+
+
+class TestLocalExecution(ExecutionContract):
+    def test_log_stands_beside_the_artefact(self, execution, store):
+        call = base_model_call()
+        self.run(execution, store, call, {})
+        directory = artefact_dir(store.home_path, call.step, call.identity)
+        assert directory.with_name(f"{directory.name}.log").exists()
+        assert not store.work_path(call).exists()
+
+    def test_killed_worker_says_that_memory_may_be_short(self, execution, store, monkeypatch):
+        """The kernel's out-of-memory killer gives no reason; the event log must."""
+        killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        monkeypatch.setattr("phi3_assets.resources.local.WORKER", ["-c", killer])
+        call, inputs = raw_dataset_call(store)
+        _, result = self.run(execution, store, call, inputs)
+        assert "which is what the kernel does when memory runs out" in self.failure(result).description
+        assert "Lower per_device_train_batch_size" in self.failure(result).description
+
+    def test_a_users_module_does_not_shadow_ours(self, execution, store, tmp_path, monkeypatch):
+        (tmp_path / "json.py").write_text("raise RuntimeError('shadowed')")
+        monkeypatch.chdir(tmp_path)
+        call, inputs = raw_dataset_call(store)
+        _, result = self.run(execution, store, call, inputs)
+        assert result.success
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB; needs the right to mount, which root and most CI containers have."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+class TestFullDisk:
+    """A full disk ends in a sentence, and in no half artefact."""
+
+    def test_says_where_and_the_way_out(self, execution, small_disk):
+        from phi3_assets.resources.artifacts import LocalArtifactStore
+
+        store = LocalArtifactStore(home=str(small_disk / "home"))
+        (small_disk / "filler").write_bytes(b"\0" * 700_000)
+        call = base_model_call()  # its weights alone are 0.4 MB
+        contract = ExecutionContract()
+        made, result = contract.run(execution, store, call, {})
+        assert made is None
+        description = contract.failure(result).description
+        assert "The disk is full" in description
+        assert str(small_disk) in description
+        assert "point PHI3_HOME at a larger disk" in description
+        assert not artefact_dir(store.home_path, call.step, call.identity).exists()
+        contract.nothing_staged(store, call)
+        assert psutil.disk_usage(str(small_disk)).free > 250_000  # what it had written is gone again

@@ -1,0 +1,193 @@
+"""The whole graph on the tiny model, as a user runs it: made once, reused, changed, failed and gone on with."""
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from phi3_assets import steps
+from phi3_assets.manifest import read_manifest
+from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env
+from phi3_assets_tests.tiny_graph import PHI3, TINY, phi3
+
+
+@pytest.fixture
+def events(made_home):
+    """The Dagster instance of `made_home`."""
+    with dg.DagsterInstance.from_config(str(made_home / ".dagster")) as instance:
+        yield instance
+
+
+def materialisation(instance, name) -> dg.AssetMaterialization:
+    return instance.get_latest_materialization_event(dg.AssetKey(name)).asset_materialization
+
+
+def pointers(home: Path) -> dict[str, dict[str, str]]:
+    """Latest artefact of each asset."""
+    return {
+        name: json.loads((home / "gen-model" / ".pointers" / "latest" / f"{name}.json").read_text())
+        for name in steps.STEPS
+    }
+
+
+def test_ends_with_the_scores_and_where_to_read_on(made_home):
+    lines = (made_home / "run.log").read_text().splitlines()
+    table = "\n".join(lines[-10:])
+    assert re.search(r"base .*\n.*adapter.*\nmerged.*\nint4", table)
+    report = next(line for line in lines if line.startswith("Report:")).split()[-1]
+    assert Path(report).read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("name", steps.STEPS)
+def test_every_asset_shows_what_it_is(events, made_home, name):
+    shown = materialisation(events, name)
+    ref = pointers(made_home)[name]
+    assert shown.metadata["identity"].value == ref["identity"][:16]
+    assert Path(shown.metadata["path"].value).is_dir()
+    assert shown.tags["dagster/data_version"] == ref["digest"]
+    assert shown.tags["dagster/code_version"] == steps.STEPS[name].code_version
+
+
+def test_data_versions_follow_the_lineage(events, made_home):
+    """From an adapter's event alone one can tell which corpus trained it."""
+    tags = materialisation(events, "lora_adapter").tags
+    assert tags["dagster/input_data_version/formatted_corpus"] == pointers(made_home)["formatted_corpus"]["digest"]
+    assert tags["dagster/input_data_version/base_model"] == pointers(made_home)["base_model"]["digest"]
+
+
+def test_pictures_and_tables_are_in_the_ui(events):
+    assert materialisation(events, "lora_adapter").metadata["loss"].value.startswith("![training loss](data:image/png")
+    scores = materialisation(events, "eval_report").metadata["scores"].value
+    assert [row.split("|")[1].strip() for row in scores.splitlines()[2:6]][0] == "base"
+    assert len(materialisation(events, "raw_dataset").metadata["preview"].value.records) == 5
+
+
+def test_training_was_observed_while_it_ran(events):
+    records = events.fetch_observations(dg.AssetKey("lora_adapter"), limit=100).records
+    numbers = records[-1].asset_observation.metadata
+    assert {"fraction", "loss", "tokens_per_s"} <= numbers.keys()
+
+
+def test_second_run_reuses_everything_and_never_imports_torch(copied_home):
+    before = pointers(copied_home)
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *PHI3[1:], "run", *TINY, "--home", str(copied_home)],
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("It stands already; nothing is run.") == len(steps.STEPS)
+    assert "runs in process" not in done.stdout
+    imported = {line.split("|")[-1].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "dagster" in imported
+    assert not imported & {"torch", "transformers", "olive", "azure", "onnxruntime"}
+    assert pointers(copied_home) == before
+    assert seconds < 15
+
+
+def test_changed_row_remakes_all_that_depends_on_it(copied_home):
+    before = pointers(copied_home)
+    data = copied_home / "datasets" / "codes.csv"
+    original = data.read_bytes()
+    data.write_bytes(original.replace(b"Code 7 means ok.", b"Code 7 means wait."))
+    done = phi3("run", *TINY, home=copied_home, env=clean_env())
+    assert done.returncode == 0, done.stdout
+    after = pointers(copied_home)
+    assert after["base_model"] == before["base_model"]
+    for name in steps.STEPS.keys() - {"base_model"}:
+        assert after[name]["identity"] != before[name]["identity"], name
+    assert "Made anew because of input formatted_corpus." in done.stdout
+    # and back: the first data version's artefacts still stand
+    data.write_bytes(original)
+    done = phi3("run", *TINY, home=copied_home, env=clean_env())
+    assert "runs in process" not in done.stdout
+    assert pointers(copied_home) == before
+
+
+def test_changed_parameter_says_which(copied_home):
+    before = pointers(copied_home)
+    done = phi3("run", *TINY, "--set", "int4_block_size=16", home=copied_home, env=clean_env())
+    assert done.returncode == 0, done.stdout
+    assert "Made anew because of recipe int4_block_size (32 to 16)." in done.stdout
+    changed = {name for name, ref in pointers(copied_home).items() if ref != before[name]}
+    assert changed == {"onnx_int4_model", "eval_report", "release_bundle"}
+
+
+def test_failure_keeps_what_was_made_and_goes_on_from_there(copied_home):
+    """A learning rate that blows up is refused; with a better one nothing before the training is made again."""
+    done = phi3("run", *TINY, "--set", "learning_rate=1.0e+30", home=copied_home, env=clean_env())
+    assert done.returncode == 1
+    assert "FAILED at lora_adapter.run_lora_pass: lora_adapter: " in done.stdout
+    assert "learning_rate" in done.stdout
+    assert list((copied_home / "work").glob("*/*/staged-*")) == []
+    done = phi3("run", *TINY, home=copied_home, env=clean_env())
+    assert done.returncode == 0
+    assert "runs in process" not in done.stdout
+
+
+def retrain_job() -> dg.JobDefinition:
+    from phi3_assets.definitions import build_defs
+
+    return build_defs().resolve_job_def("retrain")
+
+
+def test_reexecution_from_failure_resumes_at_the_failed_op(copied_home, monkeypatch):
+    monkeypatch.setenv("PHI3_HOME", str(copied_home))
+    config = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "learning_rate": 1e30}}}}
+    job = dg.reconstructable(retrain_job)
+    with dg.DagsterInstance.from_config(str(copied_home / ".dagster")) as instance:
+        first = dg.execute_job(job, instance, run_config=config)
+        assert not first.success
+        options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        second = dg.execute_job(job, instance, run_config=config, reexecution_options=options)
+        run = {event.step_key for event in second.all_events if event.is_step_start}
+    assert "lora_adapter.run_lora_pass" in run
+    assert not run & {"lora_adapter.plan_lora_adapter", "raw_dataset", "formatted_corpus", "base_model.plan_base_model"}
+
+
+def test_one_asset_alone_uses_what_its_upstream_made_last(copied_home, monkeypatch):
+    from phi3_assets.definitions import build_defs
+
+    monkeypatch.setenv("PHI3_HOME", str(copied_home))
+    with dg.DagsterInstance.from_config(str(copied_home / ".dagster")) as instance:
+        job = build_defs().resolve_job_def("retrain")
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey("merged_model")],
+            run_config={"resources": {"recipe": {"config": {"recipe": "tiny-test"}}}},
+        )
+        assert result.success
+    shown = result.asset_materializations_for_node("merged_model.verify_artefact")
+    assert not shown or shown[0].metadata["reused"].value is True
+
+
+def test_secret_and_user_text_are_not_where_they_do_not_belong(made_home):
+    """A token may be nowhere; a user's rows only in artefacts and in what the UI is asked to show of them."""
+    for path in made_home.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert CANARY_SECRET.encode() not in data, path
+            if path.suffix == ".log":
+                assert CANARY_QUESTION.encode() not in data, path
+    for database in (made_home / ".dagster").rglob("*.db"):
+        with sqlite3.connect(database) as connection:
+            assert not any(CANARY_SECRET in line for line in connection.iterdump()), database
+
+
+def test_manifests_hold_no_absolute_path(made_home):
+    for path in made_home.rglob("manifest.json"):
+        assert str(made_home) not in path.read_text(), path
+        manifest = read_manifest(path.parent)
+        for name in manifest.files:
+            if not name.endswith((".safetensors", ".data", ".onnx", ".parquet", ".png")):
+                assert str(made_home.parent) not in (path.parent / name).read_text(errors="replace"), f"{path} {name}"

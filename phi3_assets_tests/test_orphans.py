@@ -1,0 +1,193 @@
+"""Whatever ends a run, nothing of it goes on: no process holds the device, no half artefact stands.
+
+Real runs of the tiny graph with a training that never ends by itself, ended by real signals: Ctrl-C and SIGKILL in a
+terminal, Terminate in the UI, SIGKILL of the run worker and of a single step process. Dagster's own Pipes client
+leaves the child running in three of these.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, gone, phi3, wait_for_training
+
+CONFIG = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "num_train_epochs": 100000.0}}}}
+
+
+def no_half_artefact(home: Path) -> bool:
+    """Nothing that could be taken for the endless training's result."""
+    adapters = [path for path in (home / "gen-model" / "lora_adapter").iterdir() if path.is_dir()]
+    return len(adapters) == 1  # the one that `made_home` made
+
+
+def start_endless(home: Path) -> subprocess.Popen[bytes]:
+    command = [*PHI3, "run", *TINY, *ENDLESS, "--home", str(home)]
+    return subprocess.Popen(command, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_a_terminal(copied_home, number):
+    run = start_endless(copied_home)
+    processes = wait_for_training(copied_home)
+    run.send_signal(number)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output.decode()
+    assert b"Stopped. Nothing half-made was kept" in output
+    assert gone(processes)
+    assert no_half_artefact(copied_home)
+
+
+def test_killed_in_a_terminal(copied_home):
+    run = start_endless(copied_home)
+    processes = wait_for_training(copied_home)
+    run.kill()
+    run.communicate()
+    assert gone(processes)
+    assert no_half_artefact(copied_home)
+    # The dead run held the device; the next one must not wait for it.
+    done = phi3("run", *TINY, home=copied_home, env=clean_env(), timeout_s=60)
+    assert done.returncode == 0, done.stdout
+
+
+class DevServer:
+    """A real `dagster dev` on a home, spoken to as the UI does."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        root = Path(__file__).parent.parent
+        self.log = home / "dev.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml", "--port", str(self._port)],
+            cwd=root,
+            env=clean_env(PHI3_HOME=str(home), DAGSTER_HOME=str(home / ".dagster")),
+            stdout=self.log.open("w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def ask(self, query: str, **variables: object) -> dict:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}/graphql",
+            data=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def wait_until_up(self, timeout_s: float = 90) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                nodes = self.ask("{workspaceOrError{...on Workspace{locationEntries{loadStatus}}}}")
+                if nodes["workspaceOrError"]["locationEntries"][0]["loadStatus"] == "LOADED":
+                    return
+            except (OSError, KeyError, IndexError):
+                pass
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
+
+    def launch(self) -> str:
+        """Start the job `retrain` with the endless training; returns the run id."""
+        selector = {
+            "jobName": "retrain",
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "phi3_assets",
+        }
+        answer = self.ask(
+            "mutation($p: ExecutionParams!){launchRun(executionParams: $p)"
+            "{__typename ...on LaunchRunSuccess{run{runId}} ...on PythonError{message}}}",
+            p={"selector": selector, "runConfigData": json.dumps(CONFIG)},
+        )
+        return answer["launchRun"]["run"]["runId"]
+
+    def terminate(self, run_id: str) -> None:
+        """What the button Terminate does."""
+        self.ask(
+            "mutation($r: String!){terminateRun(runId: $r, terminatePolicy: SAFE_TERMINATE){__typename}}", r=run_id
+        )
+
+    def status(self, run_id: str) -> str:
+        return self.ask("query($r: ID!){runOrError(runId: $r){...on Run{status}}}", r=run_id)["runOrError"]["status"]
+
+    def wait_for_status(self, run_id: str, wanted: str, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (status := self.status(run_id)) != wanted:
+            assert time.monotonic() < deadline, f"{status}, not {wanted}"
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for child in children:
+            if child.is_running():
+                child.kill()
+
+
+@pytest.fixture
+def server(copied_home):
+    server = DevServer(copied_home)
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_terminated_in_the_ui(server, copied_home):
+    run_id = server.launch()
+    processes = wait_for_training(copied_home)
+    server.terminate(run_id)
+    server.wait_for_status(run_id, "CANCELED")
+    assert gone(processes)
+    assert no_half_artefact(copied_home)
+
+
+def test_run_worker_is_killed(server, copied_home):
+    run_id = server.launch()
+    processes = wait_for_training(copied_home)
+    run_worker = processes[0].parent()
+    assert run_worker is not None
+    run_worker.kill()
+    assert gone(processes)
+    server.wait_for_status(run_id, "FAILURE")
+    assert no_half_artefact(copied_home)
+
+
+def test_step_process_is_killed(copied_home, tmp_path):
+    """With Dagster's multiprocess executor each op has a process of its own between the run worker and ours."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dagster", "job", "execute", "-j", "one_process_an_op", "-c", str(config)]
+        + ["-m", "phi3_assets_tests.one_process_an_op"],
+        cwd=Path(__file__).parent.parent,
+        env=clean_env(PHI3_HOME=str(copied_home), DAGSTER_HOME=str(copied_home / ".dagster")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    processes = wait_for_training(copied_home, timeout_s=180)
+    step_process = processes[0].parent()
+    assert step_process is not None
+    assert step_process.pid != run.pid
+    step_process.kill()
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode != 0, output.decode()
+    assert gone(processes)
+    assert no_half_artefact(copied_home)
