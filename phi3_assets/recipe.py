@@ -111,7 +111,16 @@ class Recipe(pydantic.BaseModel):
     )
     max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens.")
 
-    # Fine-tuning: one Olive LoRA pass
+    # Fine-tuning: one Olive pass, LoRA, DoRA or QLoRA
+    method: Literal["lora", "dora", "qlora"] = Field(
+        "lora",
+        description="lora; dora, which also learns each weight's magnitude; qlora, which trains on a 4-bit base model.",
+    )
+    quant_type: Literal["nf4", "fp4"] = Field("nf4", description="4-bit type of the base model in training (qlora).")
+    double_quant: bool = Field(True, description="Quantise the scales of the 4-bit base model too (qlora).")
+    compute_dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="Arithmetic on the 4-bit weights (qlora)."
+    )
     lora_r: int = Field(64, ge=1, description="Rank of the adapter.")
     lora_alpha: float = Field(64, gt=0, description="Scaling of the adapter; its effect is lora_alpha / lora_r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the adapter's first matrix.")

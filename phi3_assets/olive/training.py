@@ -10,14 +10,15 @@ from typing import Any
 from phi3_assets.olive.batches import collate
 from phi3_assets.olive.corpus import CorpusRows
 
-PASSES = {"lora": "LoRA"}
+PASSES = {"lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA"}
 
 
-def training_pass(method: str, watcher: Any) -> Any:
+def training_pass(method: str, target_modules: list[str], watcher: Any) -> Any:
     """Derive a pass from Olive's for one run.
 
     Args:
         method: A key of `PASSES`.
+        target_modules: Linear layers that get an adapter.
         watcher: A transformers TrainerCallback that follows the training.
 
     Returns:
@@ -39,8 +40,10 @@ def training_pass(method: str, watcher: Any) -> Any:
         def collate_batch(self, batch: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
             return collate(batch, tokenizer.pad_token_id, self.hidden_size, self.dtype)
 
-        def enable_lora(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            adapted = super().enable_lora(model, *args, **kwargs)
+        def enable_lora(self, model: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+            # QLoRA has just overwritten them with every 4-bit layer.
+            config.target_modules = target_modules
+            adapted = super().enable_lora(model, config, *args, **kwargs)
             # Olive sets it to False for https://github.com/huggingface/transformers/issues/35838, fixed since. With
             # False, accumulated batches are averaged as if each had as many supervised tokens as the others.
             model.accepts_loss_kwargs = True
@@ -49,7 +52,7 @@ def training_pass(method: str, watcher: Any) -> Any:
             return adapted
 
         def train_and_save_new_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            with _progress_callback(watcher):
+            with progress_callback(watcher):
                 return super().train_and_save_new_model(model, *args, **kwargs)
 
     CorpusPass.__name__ = f"Corpus{base.__name__}"
@@ -57,7 +60,7 @@ def training_pass(method: str, watcher: Any) -> Any:
 
 
 @contextmanager
-def _progress_callback(watcher: Any) -> Iterator[None]:
+def progress_callback(watcher: Any) -> Iterator[None]:
     """Put `watcher` where transformers keeps the class of its progress bar, for as long as a trainer is built and run.
 
     Olive's pass builds the Trainer itself and takes no callbacks (0.13.0). This module variable is how transformers

@@ -55,6 +55,10 @@ LORA_ADAPTER = Step(
     code_version="1",
     inputs=("base_model", "formatted_corpus"),
     recipe_fields=(
+        "method",
+        "quant_type",
+        "double_quant",
+        "compute_dtype",
         "lora_r",
         "lora_alpha",
         "lora_dropout",
@@ -76,7 +80,7 @@ LORA_ADAPTER = Step(
         "data_seed",
         "logging_steps",
     ),
-    libraries=("accelerate", "datasets", "olive-ai", "peft", "torch", "transformers"),
+    libraries=("accelerate", "bitsandbytes", "datasets", "olive-ai", "peft", "torch", "transformers"),
     function="phi3_assets.steps.finetune:train_lora",
 )
 MERGED_MODEL = Step(

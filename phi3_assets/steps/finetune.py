@@ -1,4 +1,4 @@
-"""The step `lora_adapter`: fine-tune the base model on the corpus with Olive's LoRA pass."""
+"""The step `lora_adapter`: fine-tune the base model on the corpus with one of Olive's passes LoRA, DoRA and QLoRA."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +64,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         transformers.set_seed(params["seed"])
         try:
             run_pass(
-                training_pass("lora", watch(training)),
+                training_pass(params["method"], list(params["target_modules"]), watch(training)),
                 pass_config(params, corpus.data_config(train_file, order), checkpoints, on_gpu=on_gpu),
                 base,
                 scratch,
@@ -90,6 +90,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         "peak_memory_bytes": adapters.peak_memory_bytes(),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "dtype": params["torch_dtype"],
+        "method": params["method"],
         "resumed_from_step": training.first_step,
         **norms,
     }
@@ -109,7 +110,7 @@ def corpus_order(params: Mapping[str, Any]) -> corpus.CorpusOrder:
 def pass_config(
     params: Mapping[str, Any], data_config: dict[str, Any], checkpoints: Path, *, on_gpu: bool
 ) -> dict[str, Any]:
-    """Configuration of Olive's LoRA pass.
+    """Configuration of Olive's pass LoRA, DoRA or QLoRA.
 
     Args:
         params: Recipe fields of the step.
@@ -117,7 +118,7 @@ def pass_config(
         checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there.
         on_gpu: Whether the model is put on a GPU.
     """
-    return {
+    config: dict[str, Any] = {
         "r": params["lora_r"],
         "alpha": params["lora_alpha"],
         "lora_dropout": params["lora_dropout"],
@@ -153,3 +154,10 @@ def pass_config(
             "disable_tqdm": False,
         },
     }
+    if params["method"] == "qlora":
+        config |= {name: params[name] for name in ("quant_type", "double_quant", "compute_dtype")}
+        # The adapter goes into the base model in full precision afterwards, not into the 4-bit one.
+        config["save_quant_config"] = False
+        # Olive's default is paged on the GPU; it exists there alone.
+        config["training_args"]["optim"] = "paged_adamw_32bit" if on_gpu else "adamw_torch"
+    return config

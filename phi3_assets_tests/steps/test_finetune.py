@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from phi3_assets.errors import UserError
-from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
 
 WEIGHTS = "adapter_model.safetensors"
@@ -114,13 +114,37 @@ def test_accumulated_batches_weigh_tokens_not_batches(inputs: dict[str, Path], r
         torch.testing.assert_close(right[name], tensor, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["dora", "qlora"])
+def test_other_methods_go_through_to_int4(method, inputs, run_step, tiny_reference) -> None:
+    adapter = run_step(LORA_ADAPTER, inputs, method=method, compute_dtype="float32", num_train_epochs=4.0)
+    assert adapter.metrics["final_loss"] < adapter.metrics["first_loss"]
+    config = json.loads((adapter.path / "adapter_config.json").read_text())
+    assert config["use_dora"] == (method == "dora")
+    assert config["target_modules"] == ["o_proj", "qkv_proj"]  # Olive's QLoRA would take every linear layer
+    merged = run_step(MERGED_MODEL, {"base_model": inputs["base_model"], "lora_adapter": adapter.path})
+    assert merged.metrics["dtype"] == "float32"
+    assert "quantization_config" not in (merged.path / "config.json").read_text()
+    assert run_step(ONNX_INT4_MODEL, {"merged_model": merged.path}).metrics["generated_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("quant_type", "fp4"), ("double_quant", False), ("compute_dtype", "bfloat16")]
+)
+def test_every_field_of_qlora_changes_the_adapter(field, value, inputs, run_step) -> None:
+    made = [
+        run_step(LORA_ADAPTER, inputs, **{"method": "qlora", "compute_dtype": "float32", "max_steps": 1, **change})
+        for change in ({}, {field: value})
+    ]
+    assert (made[0].path / WEIGHTS).read_bytes() != (made[1].path / WEIGHTS).read_bytes()
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
 from phi3_assets.olive import watcher
 from phi3_assets.recipe import load_recipe
 from phi3_assets.step import StepContext
-from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 
 root, base, corpus, at = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 watcher.CHECKPOINT_S = 0.0
