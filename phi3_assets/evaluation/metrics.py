@@ -1,5 +1,6 @@
 """Numbers from answers: per item, and per variant over the whole test set."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,12 +11,16 @@ from phi3_assets.evaluation.items import Item, RawScore
 NLL_DIGITS = 6  # float32 sums differ beyond that between machines; a report should not pretend otherwise
 
 
-def judge_answer(answer: str, reference: str) -> dict[str, float]:
-    """Exact match and token F1, 0 to 1, after SQuAD's normalisation (case, punctuation, articles, white space).
+def judge_answer(answer: str, reference: str) -> dict[str, float | None]:
+    """An answer against its reference; all numbers from 0 to 1.
 
-    Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", 2016, section 6.1.
+    Returns:
+        exact_match and f1 after SQuAD's normalisation of case, punctuation, articles and white space (Rajpurkar et al.
+        2016, section 6.1); rouge_l, F-measure of the longest common subsequence of words (Lin 2004); chrf, F-score of
+        character n-grams (Popovic 2015), kind to inflected languages; json_valid, 1 if the answer parses as JSON,
+        None where the reference is not JSON.
     """
-    from torchmetrics.functional.text import squad
+    from torchmetrics.functional.text import chrf_score, rouge_score, squad
 
     result = squad(
         {"prediction_text": answer, "id": "0"},
@@ -24,7 +29,27 @@ def judge_answer(answer: str, reference: str) -> dict[str, float]:
     return {
         "exact_match": round(result["exact_match"].item() / 100, 6),
         "f1": round(result["f1"].item() / 100, 6),
+        "rouge_l": round(rouge_score(answer, reference, rouge_keys="rougeL")["rougeL_fmeasure"].item(), 6),
+        "chrf": round(chrf_score([answer], [[reference]], n_word_order=0).item(), 6),
+        "json_valid": float(_is_json(answer)) if _is_json(reference) else None,
     }
+
+
+def repetition(tokens: Sequence[int], n: int = 4) -> float:
+    """Share of n-grams that occurred before in the same answer: 0 for none, towards 1 for a loop.
+
+    seq-rep-n of Welleck et al., "Neural Text Generation with Unlikelihood Training", 2019.
+    """
+    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+    return round(1 - len(set(grams)) / len(grams), 6) if grams else 0.0
+
+
+def _is_json(text: str) -> bool:
+    """True for a JSON object or array; a bare number or word is no sign that JSON is wanted."""
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False
 
 
 def new_record(item: Item) -> dict[str, Any]:
@@ -54,6 +79,7 @@ def judge(variant: str, record: dict[str, Any], score: RawScore, answer: str) ->
     return {
         "nll": round(score.nll, NLL_DIGITS),
         **judge_answer(answer, record["reference"]),
+        "repetition": repetition(score.generated_ids),
         "stopped": score.stopped,
         "tokens": len(score.generated_ids),
         "answer_ids": list(score.generated_ids),
@@ -65,15 +91,21 @@ def summarise(records: Sequence[dict[str, Any]], variant: str) -> dict[str, floa
     """A variant's quality over the test set.
 
     `nll` is per token, so long answers weigh more; perplexity is its exponential; all others are means over items.
+    `json_valid` is there only if some references are JSON, and is the mean over those.
     """
     own = [record["variants"][variant] for record in records]
     weights = [record["reference_tokens"] for record in records]
     nll = math.fsum(one["nll"] * weight for one, weight in zip(own, weights, strict=True)) / sum(weights)
+    json_valid = [one["json_valid"] for one in own if one["json_valid"] is not None]
     return {
         "nll": round(nll, NLL_DIGITS),
         "perplexity": round(math.exp(nll), 4),
         "exact_match": _mean(one["exact_match"] for one in own),
         "f1": _mean(one["f1"] for one in own),
+        "rouge_l": _mean(one["rouge_l"] for one in own),
+        "chrf": _mean(one["chrf"] for one in own),
+        **({"json_valid": _mean(json_valid)} if json_valid else {}),
+        "repetition": _mean(one["repetition"] for one in own),
         "stop_rate": _mean(one["stopped"] for one in own),
         "answer_tokens": _mean(one["tokens"] for one in own),
     }

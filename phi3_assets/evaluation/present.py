@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+Variants = Mapping[str, Mapping[str, float | None]]
+
 LABELS = {
     "base": "base",
     "adapter": "base + adapter",
@@ -41,46 +43,65 @@ def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
 
 
-COLUMNS = (
+QUALITY = (
     Column("nll", "NLL", "Surprise at the right answer, nats per token", -1, "{:.3f}".format),
-    Column("perplexity", "Perplexity", "exp(NLL): choices the model hesitates between", -1, "{:.2f}".format),
+    Column("perplexity", "Perplexity", "exp(NLL): choices it hesitates between", -1, "{:.2f}".format),
     Column("exact_match", "Exact match", "Answers equal to the reference", 1, _percent),
     Column("f1", "Token F1", "Overlap of words with the reference", 1, _percent),
+    Column("rouge_l", "ROUGE-L", "Words in common, in the same order", 1, _percent),
+    Column("chrf", "chrF", "Character sequences in common", 1, _percent),
+    Column("json_valid", "Valid JSON", "Answers that parse, where the reference is JSON", 1, _percent),
     Column("stop_rate", "Stops", "Answers that end by themselves", 1, _percent),
+    Column("repetition", "Repeats", "4-token sequences that an answer had before", -1, _percent),
     Column("answer_tokens", "Length", "Mean tokens of an answer", 0, "{:.1f}".format),
+)
+COST = (
     Column("tokens_per_s", "Tokens/s", "Decoding speed for one user", 1, "{:.1f}".format),
     Column("time_to_first_token_s", "First token", "Wait for the first token", -1, _seconds),
+    Column("peak_memory_bytes", "Memory", "Peak of a process that does nothing else", -1, _size),
     Column("bytes", "Size", "Bytes on disk, all that is needed to run it", -1, _size),
+)
+COLUMNS = (*QUALITY, *COST)
+# What fits on a line of a terminal.
+BRIEF = tuple(
+    column
+    for column in COLUMNS
+    if column.metric
+    in ("nll", "exact_match", "f1", "stop_rate", "tokens_per_s", "time_to_first_token_s", "peak_memory_bytes", "bytes")
 )
 
 
-def table_cells(variants: Mapping[str, Mapping[str, float | None]]) -> tuple[list[str], list[list[str]]]:
+def shown_columns(variants: Variants, columns: Sequence[Column] = BRIEF) -> list[Column]:
+    """Those of `columns` that at least one variant has a number for."""
+    return [column for column in columns if any(one.get(column.metric) is not None for one in variants.values())]
+
+
+def table_cells(variants: Variants, columns: Sequence[Column] = BRIEF) -> tuple[list[str], list[list[str]]]:
     """Headings and rows as text; a metric that no variant has is left out, a missing number is a dash.
 
     Args:
         variants: Numbers of each variant, by name and metric.
+        columns: What to show.
     """
-    columns = [
-        column for column in COLUMNS if any(numbers.get(column.metric) is not None for numbers in variants.values())
-    ]
+    shown = shown_columns(variants, columns)
     rows = []
     for name, numbers in variants.items():
         row = [LABELS.get(name, name)]
-        for column in columns:
+        for column in shown:
             value = numbers.get(column.metric)
             row.append("-" if value is None else column.text(value))
         rows.append(row)
-    return ["Variant", *(column.title for column in columns)], rows
+    return ["Variant", *(column.title for column in shown)], rows
 
 
-def markdown_table(variants: Mapping[str, Mapping[str, float | None]]) -> str:
+def markdown_table(variants: Variants) -> str:
     """The variants as a Markdown table, numbers to the right."""
-    head, rows = table_cells(variants)
+    head, rows = table_cells(variants, COLUMNS)
     rule = [":--", *("--:" for _ in head[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def text_table(variants: Mapping[str, Mapping[str, float | None]]) -> str:
+def text_table(variants: Variants) -> str:
     """The variants as aligned columns of plain text."""
     head, rows = table_cells(variants)
     lines: Sequence[Sequence[str]] = [head, *rows]

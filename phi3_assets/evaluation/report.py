@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phi3_assets.evaluation import plots
-from phi3_assets.evaluation.present import COLUMNS, LABELS, table_cells
+from phi3_assets.evaluation.present import COLUMNS, COST, LABELS, QUALITY, Column, Variants, shown_columns, table_cells
 
 METRIC_TITLES = {column.metric: column.title for column in COLUMNS}
 EXAMPLES = 6  # answers shown from each end
@@ -13,7 +13,7 @@ EXAMPLES = 6  # answers shown from each end
 def render(
     *,
     scores: Mapping[str, Any],
-    table: Mapping[str, Mapping[str, float]],
+    table: Mapping[str, Mapping[str, Any]],
     records: Sequence[Mapping[str, Any]],
     history: Sequence[Mapping[str, Any]],
     identity: Mapping[str, Any],
@@ -37,8 +37,6 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    head, body = table_cells(table)
-    shown = [column for column in COLUMNS if column.title in head]
     best, worst = examples(records)
     figures = [Markup(plots.scores_svg(table, scores["intervals"]))]  # noqa: S704 - matplotlib's own output, not a user's text
     small = [Markup(plots.loss_svg(history))] if history else []  # noqa: S704
@@ -46,10 +44,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         scores=scores,
         verdict=verdict(table, scores),
-        head=head,
-        body=body,
-        best_cells=best_cells(table, shown),
-        columns=shown,
+        tables=[number_table(table, QUALITY), number_table(table, COST)],
         comparisons=comparison_rows(scores["comparisons"]),
         figures=figures,
         small=small,
@@ -60,7 +55,7 @@ def render(
     )
 
 
-def verdict(table: Mapping[str, Mapping[str, float]], scores: Mapping[str, Any]) -> str:
+def verdict(table: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any]) -> str:
     """The outcome in one or two sentences."""
     base, int4 = table["base"], table["int4"]
     text = (
@@ -97,7 +92,14 @@ def _p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{min(1.0, p):.3f}"
 
 
-def best_cells(table: Mapping[str, Mapping[str, float]], columns: Sequence[Any]) -> set[tuple[int, int]]:
+def number_table(table: Variants, columns: Sequence[Column]) -> dict[str, Any]:
+    """A table of the page: columns, cells as text and which of them are best."""
+    shown = shown_columns(table, columns)
+    head, body = table_cells(table, columns)
+    return {"columns": shown, "head": head, "body": body, "best": best_cells(table, shown)}
+
+
+def best_cells(table: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> set[tuple[int, int]]:
     """(row, column) of the best number of each column that has a better and a worse; ties all count."""
     found = set()
     for place, column in enumerate(columns, 1):

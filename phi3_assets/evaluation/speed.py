@@ -1,12 +1,25 @@
-"""How fast a variant answers one user, measured alike for every runtime. Never mixed with the quality numbers."""
+"""How fast a variant answers one user and how much memory that takes. Never mixed with the quality numbers.
 
+int4 is measured in a process of its own that imports nothing but its runtime: the figure of a device without torch. The
+torch variants are measured where they are scored, before any scoring, since each fresh process would spend seconds on
+importing torch alone.
+"""
+
+import contextlib
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 STEPS = 24
 WARM_UP_STEPS = 4
+TIMEOUT_S = 1800.0
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -16,14 +29,35 @@ class Speed:
     Attributes:
         time_to_first_token_s: From the prompt's tokens to the first token of the answer.
         tokens_per_s: Decoding after that; 1 / median of the step times, so a busy neighbour moves it little.
+        peak_memory_bytes: Most memory that a process needs for it, Python and runtime included; None where the
+            operating system does not tell.
     """
 
     time_to_first_token_s: float
     tokens_per_s: float
+    peak_memory_bytes: int | None
 
-    def to_dict(self) -> dict[str, float]:
-        """JSON form."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
+    def to_dict(self) -> dict[str, float | None]:
+        """JSON form; `Speed(**d)` is its inverse."""
+        return asdict(self)
+
+
+def measure_apart(model: Path, prompt_ids: Sequence[int]) -> Speed:
+    """Measure a GenAI folder in a process of its own.
+
+    Raises:
+        RuntimeError: The process failed; with the end of what it wrote.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "phi3_assets.evaluation.probe"],
+        input=json.dumps({"model": str(model), "prompt_ids": list(prompt_ids)}),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    if done.returncode:
+        raise RuntimeError(f"Measuring the speed of int4 failed ({done.returncode}): {done.stderr[-2000:]}")
+    return Speed(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def time_decoding(prefill: Callable[[], None], step: Callable[[], None]) -> Speed:
@@ -44,4 +78,19 @@ def time_decoding(prefill: Callable[[], None], step: Callable[[], None]) -> Spee
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return Speed(first, 1 / statistics.median(times))
+    return Speed(round(first, 4), round(1 / statistics.median(times), 2), peak_memory_bytes())
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_bytes` start from now; a no-op where the kernel cannot."""
+    with contextlib.suppress(OSError):  # not Linux, or a container that hides it: the peak is then not told at all
+        CLEAR_REFS.write_text("5", encoding="ascii")  # 5 resets VmHWM: proc(5)
+
+
+def peak_memory_bytes() -> int | None:
+    """Largest resident set of this process since `forget_peak_memory`, in bytes."""
+    if not os.access(CLEAR_REFS, os.W_OK):
+        return None
+    # Not getrusage: it counts the parent's size at the time of the fork as the child's own.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

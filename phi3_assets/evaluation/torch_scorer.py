@@ -61,13 +61,18 @@ def end_token_ids(model: Any) -> set[int]:
 
 
 def score(
-    model: Any, items: Sequence[Item], max_new_tokens: int, tick: Callable[[int], None] = lambda _: None
+    model: Any,
+    items: Sequence[Item],
+    ends: set[int],
+    max_new_tokens: int,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> list[RawScore]:
     """Likelihood of each reference answer and the greedy answer of the model itself.
 
     Args:
         model: From `load_model`.
         items: The test set.
+        ends: From `end_token_ids`.
         max_new_tokens: Longest generated answer, end token included.
         tick: Called with the number of items done so far, after each batch.
 
@@ -79,7 +84,7 @@ def score(
     scores: dict[int, RawScore] = {}
     with torch.inference_mode():
         for batch in batches([len(item.prompt_ids) for item in items]):
-            found = _score_batch(model, [items[index] for index in batch], max_new_tokens)
+            found = _score_batch(model, [items[index] for index in batch], ends, max_new_tokens)
             scores.update(zip(batch, found, strict=True))
             tick(len(scores))
     return [scores[index] for index in range(len(items))]
@@ -97,7 +102,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _score_batch(model: Any, items: Sequence[Item], max_new_tokens: int) -> list[RawScore]:
+def _score_batch(model: Any, items: Sequence[Item], ends: set[int], max_new_tokens: int) -> list[RawScore]:
     from transformers import DynamicCache
 
     prompts, prompt_mask = _pad([item.prompt_ids for item in items], model.device, left=True)
@@ -105,7 +110,7 @@ def _score_batch(model: Any, items: Sequence[Item], max_new_tokens: int) -> list
     cache = DynamicCache()
     last = _hidden(model, prompts, prompt_mask, cache)[:, -1]
     losses = _answer_losses(model, items, last, prompt_mask, cache)
-    generated, stopped = _generate(model, last, prompt_mask, cache, max_new_tokens)
+    generated, stopped = _generate(model, last, prompt_mask, cache, ends, max_new_tokens)
     return [RawScore(nll, tuple(tokens), ended) for nll, tokens, ended in zip(losses, generated, stopped, strict=True)]
 
 
@@ -134,12 +139,11 @@ def _answer_losses(
 
 
 def _generate(
-    model: Any, last: "torch.Tensor", mask: "torch.Tensor", cache: Any, max_new_tokens: int
+    model: Any, last: "torch.Tensor", mask: "torch.Tensor", cache: Any, ends: set[int], max_new_tokens: int
 ) -> tuple[list[list[int]], list[bool]]:
     """Greedy answers of a prefilled batch; finished rows are dropped from cache and mask."""
     import torch
 
-    ends = end_token_ids(model)
     generated: list[list[int]] = [[] for _ in range(last.shape[0])]
     stopped = [False] * last.shape[0]
     rows = list(range(last.shape[0]))  # row of the batch -> index of the item

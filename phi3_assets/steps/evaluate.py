@@ -19,11 +19,18 @@ from typing import Any
 from phi3_assets.errors import UserError
 from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, statistics, torch_scorer
 from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
-from phi3_assets.evaluation.speed import Speed
+from phi3_assets.evaluation.speed import Speed, forget_peak_memory, measure_apart
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import MANIFEST, list_files, read_manifest
 from phi3_assets.step import StepContext, installed_versions
 from phi3_assets.steps import EVAL_REPORT
+
+MODEL_INPUT = {
+    "base": "base_model",
+    "adapter": "base_model",
+    "merged": "merged_model",
+    "int4": "onnx_int4_model",
+}
 
 
 def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     decode = decoder(ctx.inputs["base_model"])
     records = [metrics.new_record(item) for item in items]
     quality: dict[str, dict[str, float]] = {}
-    speeds: dict[str, dict[str, float]] = {}
+    speeds: dict[str, dict[str, float | None]] = {}
     for place, variant in enumerate(VARIANTS):
 
         def tick(done: int, place: int = place) -> None:
@@ -71,8 +78,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     table = {
         name: {
             **scores["variants"][name],
-            "tokens_per_s": speeds[name]["tokens_per_s"],
-            "time_to_first_token_s": speeds[name]["time_to_first_token_s"],
+            **{key: value for key, value in speeds[name].items() if key != "seconds"},
         }
         for name in VARIANTS
     }
@@ -123,30 +129,33 @@ def score_variant(
     max_new_tokens: int,
     tick: Callable[[int], None],
 ) -> VariantResult:
-    """Load one variant, score it, measure its speed, and free it.
+    """Load one variant, measure its speed, score it and free it.
 
     Raises:
         UserError: The variant's configuration names no end token.
     """
-    probe = sorted((item.prompt_ids for item in items), key=len)[len(items) // 2]
+    folder = inputs[MODEL_INPUT[variant]]
+    median = sorted((item.prompt_ids for item in items), key=len)[len(items) // 2]
     no_end = UserError(f"Variant {variant}: its configuration names no end token, so no answer could ever stop.")
     if variant == "int4":
-        folder = inputs["onnx_int4_model"]
         ends = genai_scorer.end_token_ids(folder)
         if not ends:
             raise no_end
+        speed = measure_apart(folder, median)
         model = genai_scorer.load_model(folder)
         result = VariantResult(
             genai_scorer.score(model, items, ends, max_new_tokens, tick),
-            genai_scorer.speed(model, probe),
+            speed,
             genai_scorer.prompts_as_trained(model, items),
         )
     else:
-        folder = inputs["merged_model" if variant == "merged" else "base_model"]
+        forget_peak_memory()
         model = torch_scorer.load_model(folder, inputs["lora_adapter"] if variant == "adapter" else None)
-        if not torch_scorer.end_token_ids(model):
+        ends = torch_scorer.end_token_ids(model)
+        if not ends:
             raise no_end
-        result = VariantResult(torch_scorer.score(model, items, max_new_tokens, tick), torch_scorer.speed(model, probe))
+        speed = torch_scorer.speed(model, median)
+        result = VariantResult(torch_scorer.score(model, items, ends, max_new_tokens, tick), speed)
     del model
     gc.collect()
     return result

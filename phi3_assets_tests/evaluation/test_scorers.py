@@ -4,6 +4,7 @@ import pytest
 
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import load_items
+from phi3_assets.evaluation.speed import forget_peak_memory, measure_apart, peak_memory_bytes
 from phi3_assets_tests.evaluation.tiny import make_base, write_corpus
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
@@ -33,7 +34,7 @@ def reference_scores(model, items, max_new_tokens):
 
 
 def check_against_reference(model, items, max_new_tokens=24):
-    scores = torch_scorer.score(model, items, max_new_tokens)
+    scores = torch_scorer.score(model, items, torch_scorer.end_token_ids(model), max_new_tokens)
     for score, (nll, tokens, stopped) in zip(scores, reference_scores(model, items, max_new_tokens), strict=True):
         assert score.nll == pytest.approx(nll, abs=2e-5)
         assert score.generated_ids == tokens
@@ -56,7 +57,7 @@ def test_rows_that_stop_leave_the_batch_and_others_go_on(chain):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
     model = torch_scorer.load_model(chain["merged_model"])
     # Any token that many answers reach somewhere on their way serves as the end token.
-    frequent = [token for score in torch_scorer.score(model, items, 24) for token in set(score.generated_ids)]
+    frequent = [token for score in torch_scorer.score(model, items, {1}, 24) for token in set(score.generated_ids)]
     end = max(set(frequent), key=frequent.count)
     model.config.eos_token_id = model.generation_config.eos_token_id = end
     scores = check_against_reference(model, items)
@@ -75,9 +76,9 @@ def test_sliding_window_layers_score_the_same(tmp_path):
 def test_small_batches_score_the_same(chain, monkeypatch):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
     model = torch_scorer.load_model(chain["base_model"])
-    whole = torch_scorer.score(model, items, 8)
+    whole = torch_scorer.score(model, items, {1}, 8)
     monkeypatch.setattr(torch_scorer, "MAX_BATCH_TOKENS", 30)
-    parts = torch_scorer.score(model, items, 8)
+    parts = torch_scorer.score(model, items, {1}, 8)
     assert len(list(torch_scorer.batches([len(item.prompt_ids) for item in items]))) > 2
     assert [score.generated_ids for score in parts] == [score.generated_ids for score in whole]
     assert [score.nll for score in parts] == pytest.approx([score.nll for score in whole], abs=1e-5)
@@ -85,7 +86,7 @@ def test_small_batches_score_the_same(chain, monkeypatch):
 
 def test_genai_float_export_equals_torch(chain):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, 16)
+    expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, {1}, 16)
     folder = chain["onnx_fp32_model"]
     found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 16)
     assert [score.nll for score in found] == pytest.approx([score.nll for score in expected], abs=1e-3)
@@ -95,7 +96,7 @@ def test_genai_float_export_equals_torch(chain):
 
 def test_genai_int4_is_close_to_torch(chain):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, 2)
+    expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, {1}, 2)
     folder = chain["onnx_int4_model"]
     found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 2)
     mean = sum(score.nll for score in expected) / len(items)
@@ -118,11 +119,28 @@ def test_rewinding_generates_what_a_fresh_generator_does(chain):
         assert len(output) == len(score.generated_ids) + score.stopped
 
 
-def test_speed_takes_the_same_steps_for_both_runtimes(chain):
-    items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    for speed in (
-        torch_scorer.speed(torch_scorer.load_model(chain["base_model"]), items[0].prompt_ids),
-        genai_scorer.speed(genai_scorer.load_model(chain["onnx_int4_model"]), items[0].prompt_ids),
-    ):
+def test_speed_and_memory_of_both_runtimes(chain):
+    """int4 is measured without torch and takes a fraction of the memory."""
+    prompt = load_items(chain["formatted_corpus"] / "test.jsonl")[0].prompt_ids
+    forget_peak_memory()
+    merged = torch_scorer.speed(torch_scorer.load_model(chain["merged_model"]), prompt)
+    int4 = measure_apart(chain["onnx_int4_model"], prompt)
+    for speed in (merged, int4):
         assert speed.tokens_per_s > 1
         assert 0 < speed.time_to_first_token_s < 60
+    assert 30e6 < int4.peak_memory_bytes < merged.peak_memory_bytes / 2
+
+
+def test_peak_memory_can_be_forgotten():
+    forget_peak_memory()
+    before = peak_memory_bytes()
+    block = bytearray(300_000_000)
+    assert peak_memory_bytes() - before > 250e6
+    del block
+    forget_peak_memory()
+    assert abs(peak_memory_bytes() - before) < 100e6
+
+
+def test_a_failed_measurement_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)speed of int4 failed .*genai_config"):
+        measure_apart(tmp_path, [1, 2])
