@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from phi3_assets import steps, ui
+from phi3_assets.data import freeze as freezing
 from phi3_assets.errors import UserError
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, Manifest, digest_of, fingerprint
@@ -62,14 +63,13 @@ def make_plan(
         recipe = recipe_resource.load()
         inputs: dict[str, ArtefactRef | UserFiles] = {name: ArtefactRef(**ref) for name, ref in upstream.items()}
         inputs.update(user_files(step, recipe, store))
-        call = StepCall(
-            step=step.name,
-            code_version=step.code_version,
-            params=step.params(recipe),
-            inputs={name: item.digest for name, item in inputs.items()},
-            libraries=installed_versions(step.libraries),
-        )
+        call = make_call(step, recipe, inputs)
         reused = store.find(step.name, call.identity) is not None
+        if step is steps.RAW_DATASET and not reused:
+            proposed = proposer_of_newest_test_set(recipe, inputs, store)
+            if proposed is not None:
+                call, inputs = proposed
+                reused = True
         latest = store.load_pointer(f"latest/{step.name}")
         previous = store.find(latest["kind"], latest["identity"]) if latest and not reused else None
         why = "It stands already; nothing is run." if reused else what_changed(previous, call)
@@ -83,6 +83,50 @@ def make_plan(
     }
 
 
+def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles]) -> StepCall:
+    """Everything the identity of this step is made of."""
+    return StepCall(
+        step=step.name,
+        code_version=step.code_version,
+        params=step.params(recipe),
+        inputs={name: item.digest for name, item in inputs.items()},
+        libraries=installed_versions(step.libraries),
+    )
+
+
+def proposer_of_newest_test_set(
+    recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
+) -> tuple[StepCall, dict[str, ArtefactRef | UserFiles]] | None:
+    """The `raw_dataset` of these very files that proposed the newest frozen test set, if it stands.
+
+    It is what would come out of running the step again with that test set as input.
+    """
+    folder = store.test_sets_path(recipe.dataset_path)
+    frozen = freezing.versions(folder)
+    if not frozen:
+        return None
+    newest = max(frozen)
+    before = {name: entry for name, entry in frozen.items() if name != newest}
+    earlier = {name: item for name, item in inputs.items() if name != "test_sets"}
+    if before:
+        earlier["test_sets"] = UserFiles(path=folder, digest=digest_of(before))
+    call = make_call(steps.RAW_DATASET, recipe, earlier)
+    if freezing.proposer(newest) != call.identity[:SHORT] or store.find(call.step, call.identity) is None:
+        return None
+    return call, earlier
+
+
+def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> None:
+    """Freeze the test set that a `raw_dataset` proposed; from now on its rows are never trained on."""
+    with readable_errors():
+        ref = ArtefactRef(**done["ref"])
+        folder = store.test_sets_path(recipe.load().dataset_path)
+        made_with = done["call"]["inputs"].get("test_sets")
+        name = freezing.freeze(folder, store.fetch(ref), ref.identity, made_with)
+        if name is not None:
+            context.log.info(f"Froze test set {name} in {folder}: its rows will never be trained on.")
+
+
 def user_files(step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
     """Folders of the user's that this step reads, pinned by their content.
 
@@ -90,7 +134,11 @@ def user_files(step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, Us
         UserError: A folder is missing or empty.
     """
     if step is steps.RAW_DATASET:
-        return {"datasets": _pinned(store.datasets_path(recipe.dataset_path), "Dataset folder")}
+        files = {"datasets": _pinned(store.datasets_path(recipe.dataset_path), "Dataset folder")}
+        test_sets = store.test_sets_path(recipe.dataset_path)
+        if frozen := freezing.versions(test_sets):
+            files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))
+        return files
     if step is steps.BASE_MODEL and ":" not in recipe.base_model and not is_hub_id(recipe.base_model):
         path = Path(recipe.base_model).expanduser().absolute()
         return {"base_model_directory": _pinned(path, "Base model directory")}

@@ -13,7 +13,7 @@ import pytest
 
 from phi3_assets import steps
 from phi3_assets.manifest import read_manifest
-from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env
+from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, write_rows
 from phi3_assets_tests.tiny_graph import PHI3, TINY, phi3
 
 
@@ -191,3 +191,16 @@ def test_manifests_hold_no_absolute_path(made_home):
         for name in manifest.files:
             if not name.endswith((".safetensors", ".data", ".onnx", ".parquet", ".png")):
                 assert str(made_home.parent) not in (path.parent / name).read_text(errors="replace"), f"{path} {name}"
+
+
+def test_rows_of_the_frozen_test_set_stay_out_of_training(copied_home):
+    """New rows come, the test set stays as it was frozen; and a home that did not change is not made anew for it."""
+    (frozen,) = (copied_home / "fine-tuning" / "test_sets" / "datasets").glob("*.parquet")
+    content = frozen.read_bytes()
+    write_rows(copied_home / "datasets" / "more.csv", rows=60)
+    done = phi3("run", *TINY, home=copied_home, env=clean_env())
+    assert done.returncode == 0, done.stdout
+    assert [path.read_bytes() for path in frozen.parent.glob("*.parquet")] == [content]
+    ref = pointers(copied_home)["raw_dataset"]
+    call = read_manifest(copied_home / "fine-tuning" / "raw_dataset" / ref["identity"][:16]).call
+    assert "test_sets" in call.inputs

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from phi3_assets import steps
-from phi3_assets.ops import Record, materialise
+from phi3_assets.ops import Record, freeze_test_set, make_plan, materialise, run_plan, verify_and_show
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
@@ -17,9 +17,13 @@ def raw_dataset(
 ) -> dg.MaterializeResult[Record]:
     """Every row of the files in PHI3_HOME/datasets, as one kind of record: kept, or quarantined with the reason.
 
-    Rows are split into training and test by a hash of the question, so that a row never changes side as data grows.
+    Rows are split into training and test by a hash of the question, so that a row never changes side as data grows. The
+    test set is frozen at first use: whatever the files hold later, its rows are never trained on.
     """
-    return materialise(context, steps.RAW_DATASET, recipe, execution, store)
+    plan = make_plan(context, steps.RAW_DATASET, recipe, store, {})
+    done = run_plan(context, plan, execution, store)
+    freeze_test_set(context, done, recipe, store)
+    return verify_and_show(context, done, store)
 
 
 @dg.asset(

@@ -29,7 +29,7 @@ from phi3_assets.manifest import (
     verify,
     write_atomically,
 )
-from phi3_assets.step import StepCall
+from phi3_assets.step import StepCall, sha256_of
 
 
 class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
@@ -54,6 +54,14 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     def datasets_path(self, dataset_path: str) -> Path:
         """The folder of the user's files that a recipe names."""
         return Path(dataset_path).expanduser().absolute() if dataset_path else self.home_path / "datasets"
+
+    def test_sets_path(self, dataset_path: str) -> Path:
+        """The folder of frozen test sets that belongs to a dataset folder."""
+        name = "datasets"
+        if dataset_path:
+            path = self.datasets_path(dataset_path)
+            name = f"{path.name}-{sha256_of(str(path))[:8]}"
+        return self.home_path / "fine-tuning" / "test_sets" / name
 
     def staging_path(self, call: StepCall) -> Path:
         """A new path, on the disk a publish is cheapest from, for a step to write to."""
