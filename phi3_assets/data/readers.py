@@ -7,8 +7,10 @@ of a file unreadable (a truncated parquet, broken gzip) ends it with `FileDamage
 import csv
 import gzip
 import io
+import json
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple, cast
 
@@ -22,6 +24,8 @@ from phi3_assets.data.sources import SourceFile
 
 _CHUNK_BYTES = 1 << 20
 _FIELD_LIMIT_CHARS = 1 << 20
+_BATCH_ROWS = 4096
+_LONG_NUMBER = re.compile(r"\d{19}")
 _DELIMITERS = ",;\t|"
 
 
@@ -58,7 +62,7 @@ def read_rows(file: SourceFile) -> tuple[FileFacts, Iterator[Row]]:
     The iterator raises `FileDamage` where the rest of the file cannot be read.
     """
     facts = FileFacts(file.format, compression="gzip" if file.gzip else None)
-    rows = {"csv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet}[file.format](file, facts)
+    rows = {"csv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet, "arrow": _arrow}[file.format](file, facts)
     return facts, _translate(rows)
 
 
@@ -172,8 +176,9 @@ def _jsonl(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
                 continue
             number += 1
             try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError:
+                # orjson makes whole numbers beyond 64 bits floats.
+                value = json.loads(line) if _LONG_NUMBER.search(line) else orjson.loads(line)
+            except (ValueError, RecursionError):
                 yield Row(number, None, "invalid_json")
                 continue
             yield Row(number, value)
@@ -192,7 +197,7 @@ def _json(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
     number = 0
     with _open_text(file, facts) as text:
         try:
-            for value in ijson.items(_Utf8(text), f"{prefix}.item" if prefix else "item", use_float=True):
+            for value in ijson.items(_Utf8(text), f"{prefix}.item" if prefix else "item"):
                 number += 1
                 yield Row(number, value)
         except ijson.JSONError:
@@ -221,7 +226,7 @@ def _array_prefix(text: IO[str]) -> str:
     """Where the first array of objects stands, as ijson's prefix."""
     try:
         array: str | None = None
-        for prefix, event, _ in ijson.parse(_Utf8(text), use_float=True):
+        for prefix, event, _ in ijson.parse(_Utf8(text)):
             if event == "start_array":
                 array = prefix
             elif array is not None and event == "start_map" and prefix == (f"{array}.item" if array else "item"):
@@ -231,17 +236,45 @@ def _array_prefix(text: IO[str]) -> str:
     raise FileDamage("no_rows", "it holds no array of objects")
 
 
-# --- parquet -----------------------------------------------------------------------------------------------------
+# --- parquet and arrow -------------------------------------------------------------------------------------------
 
 
 def _parquet(file: SourceFile, _: FileFacts) -> Iterator[Row]:
-    number = 0
-    source: Any = pa.BufferReader(_open(file).read()) if file.gzip else str(file.path)
     try:
-        with pq.ParquetFile(source) as parquet:
-            for batch in parquet.iter_batches(batch_size=4096):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(number, value)
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(_seekable(file)) as parquet:
+            yield from _numbered(parquet.iter_batches(batch_size=_BATCH_ROWS))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise FileDamage("broken_parquet", f"it is no whole parquet file ({type(error).__name__})") from None
+
+
+def _arrow(file: SourceFile, _: FileFacts) -> Iterator[Row]:
+    """Arrow's stream format, as Hugging Face's save_to_disk writes it, or its file format."""
+    try:
+        source = _seekable(file)
+        with pa.memory_map(source) if isinstance(source, str) else source as opened:
+            if opened.read(6) == b"ARROW1":
+                rows = pa.ipc.open_file(opened)
+                batches = (rows.get_batch(i) for i in range(rows.num_record_batches))
+            else:
+                opened.seek(0)
+                batches = iter(pa.ipc.open_stream(opened))
+            yield from _numbered(batch.slice(at, _BATCH_ROWS) for batch in batches for at in _steps(batch.num_rows))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileDamage("broken_arrow", f"it is no whole arrow file ({type(error).__name__})") from None
+
+
+def _seekable(file: SourceFile) -> Any:
+    """A path, or the unpacked content in memory: these formats are read from their end or in jumps."""
+    return pa.BufferReader(_open(file).read()) if file.gzip else str(file.path)
+
+
+def _steps(rows: int) -> range:
+    return range(0, rows, _BATCH_ROWS)
+
+
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        for value in batch.to_pylist():
+            number += 1
+            yield Row(number, value)

@@ -6,6 +6,7 @@ The shape is recognised per file by the columns of its first row, said with its 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 Message = tuple[str, str]
@@ -99,9 +100,9 @@ def _text(row: Any, name: str, empty_ok: bool = False) -> str:
     if value is None:
         value = ""
     elif not isinstance(value, str):
-        if not isinstance(value, bool | int | float):
+        if not isinstance(value, bool | int | float | Decimal):
             raise BadRow("not_text")
-        value = str(value)
+        value = str(float(value)) if isinstance(value, Decimal) else str(value)
     value = value.strip()
     if not value and not empty_ok:
         raise BadRow("empty_text")

@@ -12,8 +12,11 @@ FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
-_READABLE = "csv, tsv, json, jsonl and parquet, each also as .gz"
+_READABLE = "csv, tsv, json, jsonl, parquet and arrow, each also as .gz"
+# What Hugging Face's save_to_disk writes beside the rows.
+_BOOKKEEPING = {"dataset_dict.json", "dataset_info.json", "state.json"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class SourceFile:
     Attributes:
         name: Path below the folder with '/' between parts; what reports call the file.
         path: Where it is now; never leaves the step.
-        format: csv, json, jsonl or parquet.
+        format: csv, json, jsonl, parquet or arrow.
         gzip: True if the content is compressed with gzip.
     """
 
@@ -49,7 +52,7 @@ def list_files(folder: Path) -> tuple[list[SourceFile], list[str]]:
     others: list[str] = []
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
         parts = path.relative_to(folder).parts
-        if not path.is_file() or any(part[0] in "._" for part in parts):
+        if not path.is_file() or any(part[0] in "._" for part in parts) or _is_bookkeeping(path):
             continue
         name = "/".join(parts)
         suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -63,3 +66,7 @@ def list_files(folder: Path) -> tuple[list[SourceFile], list[str]]:
         seen = f" It holds only: {', '.join(others[:5])}." if others else " It is empty."
         raise UserError(f"Dataset folder {folder} has no data file.{seen} Readable are {_READABLE}.")
     return files, others
+
+
+def _is_bookkeeping(path: Path) -> bool:
+    return path.name in _BOOKKEEPING and (path.name == "dataset_dict.json" or any(path.parent.glob("*.arrow")))
