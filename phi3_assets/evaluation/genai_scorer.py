@@ -5,7 +5,7 @@ which is another text. Prefill and cache are shared between likelihood and gener
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,21 @@ def mean_nll(logits: Any, targets: Sequence[int]) -> float:
     return float((log_sums - picked).mean())
 
 
-def prompts_as_trained(model: Any, items: Sequence[Item]) -> float:
+def has_chat_template(directory: Path) -> bool:
+    """Whether a model folder knows how to turn messages into a prompt."""
+    config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return (directory / "chat_template.jinja").exists() or bool(config.get("chat_template"))
+
+
+def prompts_as_trained(model: Any, directory: Path, items: Sequence[Item]) -> float:
     """Share of items whose prompt comes out of the folder's own tokenizer and chat template as it was trained on.
 
     Anything below 1.0 means that a device asks the model differently, and gets other answers than those scored here.
     """
     import onnxruntime_genai
 
+    if not has_chat_template(directory):
+        return 0.0
     tokenizer = onnxruntime_genai.Tokenizer(model)
     same = 0
     for item in items:
@@ -123,15 +131,33 @@ def prompts_as_trained(model: Any, items: Sequence[Item]) -> float:
     return round(same / len(items), 6)
 
 
+def greedy(model: Any, prompt_ids: Sequence[int], max_new_tokens: int, **options: Any) -> Iterator[int]:
+    """The greedy answer to one prompt, token by token, up to and with its end token.
+
+    Args:
+        model: From `load_model`.
+        prompt_ids: The prompt.
+        max_new_tokens: Longest answer.
+        **options: Further search options.
+    """
+    generator = new_generator(model, len(prompt_ids) + max_new_tokens, **options)
+    generator.append_tokens(list(prompt_ids))
+    while not generator.is_done():
+        generator.generate_next_token()
+        yield int(generator.get_next_tokens()[0])
+
+
 def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
     """Time to first token and decoding speed for one user."""
-    state: dict[str, Any] = {}
-    length = len(prompt_ids) + STEPS + 1
+
+    def start() -> Iterator[int]:
+        # min_length keeps it going over an end token: as many steps as with the other variants
+        return greedy(model, prompt_ids, STEPS + 1, min_length=len(prompt_ids) + STEPS + 1)
+
+    answers = [start()]
 
     def prefill() -> None:
-        # min_length keeps it going over an end token: as many steps as with the other variants
-        state["generator"] = new_generator(model, length, min_length=length)
-        state["generator"].append_tokens(list(prompt_ids))
-        state["generator"].generate_next_token()
+        answers[0] = start()
+        next(answers[0])
 
-    return time_decoding(prefill, lambda: state["generator"].generate_next_token())
+    return time_decoding(prefill, lambda: next(answers[0]))

@@ -60,7 +60,7 @@ def measure_apart(model: Path, prompt_ids: Sequence[int]) -> Speed:
     return Speed(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def time_decoding(prefill: Callable[[], None], step: Callable[[], None]) -> Speed:
+def time_decoding(prefill: Callable[[], None], step: Callable[[], object]) -> Speed:
     """Run prefill, then steps, once to warm up and once against the clock.
 
     Args:

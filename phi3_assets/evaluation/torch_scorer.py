@@ -195,22 +195,26 @@ def _pad(rows: Sequence[Sequence[int]], device: Any, *, left: bool) -> tuple["to
     return ids.to(device), mask.to(device)
 
 
-def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
-    """Time to first token and decoding speed for one user."""
+def greedy(model: Any, prompt_ids: Sequence[int]) -> Iterator[int]:
+    """The greedy answer to one prompt, token by token and without end; the caller knows where to stop."""
     import torch
     from transformers import DynamicCache
 
-    state: dict[str, Any] = {}
+    cache = DynamicCache()
+    ids = torch.tensor([list(prompt_ids)], device=model.device)
+    while True:
+        with torch.inference_mode():
+            mask = ids.new_ones(1, cache.get_seq_length() + ids.shape[1])
+            ids = model.lm_head(_hidden(model, ids, mask, cache)[:, -1:]).argmax(dim=-1)
+        yield int(ids)
 
-    @torch.inference_mode()
-    def advance(ids: Sequence[int]) -> None:
-        new, _ = _pad([ids], model.device, left=True)
-        mask = torch.ones(1, state["cache"].get_seq_length() + len(ids), dtype=torch.long, device=model.device)
-        last = _hidden(model, new, mask, state["cache"])[:, -1]
-        state["token"] = int(model.lm_head(last).argmax())
+
+def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
+    """Time to first token and decoding speed for one user."""
+    answers = [greedy(model, prompt_ids)]
 
     def prefill() -> None:
-        state["cache"] = DynamicCache()
-        advance(prompt_ids)
+        answers[0] = greedy(model, prompt_ids)
+        next(answers[0])
 
-    return time_decoding(prefill, lambda: advance([state["token"]]))
+    return time_decoding(prefill, lambda: next(answers[0]))

@@ -146,7 +146,7 @@ def score_variant(
         result = VariantResult(
             genai_scorer.score(model, items, ends, max_new_tokens, tick),
             speed,
-            genai_scorer.prompts_as_trained(model, items),
+            genai_scorer.prompts_as_trained(model, folder, items),
         )
     else:
         forget_peak_memory()

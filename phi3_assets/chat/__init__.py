@@ -1,0 +1,98 @@
+"""Asking a model: the three ways to infer (base + adapter, merged, ONNX int4) behind one small interface.
+
+`engines` opens a variant, `terminal` talks to it, `examples` are plain scripts that do the same without this package.
+Answers are greedy, as in the evaluation, so what the report shows is what one gets here.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from phi3_assets.errors import UserError
+
+Message = dict[str, str]
+
+
+class Engine(Protocol):
+    """An opened model.
+
+    Attributes:
+        variant: adapter, merged or int4.
+        context_tokens: Longest prompt and answer together.
+        ends: Tokens that end an answer.
+    """
+
+    variant: str
+    context_tokens: int
+    ends: set[int]
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt's tokens, through the model's own chat template."""
+
+    def generate(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        """Tokens of the greedy answer, at most max_new_tokens."""
+
+    def text_stream(self) -> Callable[[int], str]:
+        """A fresh decoder: takes one token, returns the text that is certain by now."""
+
+
+@dataclass
+class Reply:
+    """What an answer was and took; filled while it streams.
+
+    Attributes:
+        text: The answer so far.
+        tokens: Its tokens, without the end token.
+        stopped: Ended by itself.
+        first_token_s: Seconds until the first token.
+        decode_s: Seconds for all others.
+    """
+
+    text: str = ""
+    tokens: int = 0
+    stopped: bool = False
+    first_token_s: float = 0.0
+    decode_s: float = field(default=0.0, repr=False)
+    _steps: int = field(default=0, repr=False)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoding speed after the first token; 0 if there was only one."""
+        return self._steps / self.decode_s if self.decode_s else 0.0
+
+
+def stream(engine: Engine, messages: Sequence[Message], max_new_tokens: int, reply: Reply) -> Iterator[str]:
+    """Answer, piece by piece.
+
+    Args:
+        engine: The model.
+        messages: The conversation; the last message is the user's.
+        max_new_tokens: Longest answer; less if the context ends before.
+        reply: Filled on the way.
+
+    Raises:
+        UserError: The conversation fills the model's context, so there is no room for an answer.
+    """
+    prompt = engine.encode(messages)
+    room = engine.context_tokens - len(prompt)
+    if room < 1:
+        raise UserError(
+            f"The conversation has {len(prompt)} tokens and the model's context {engine.context_tokens}: no room for "
+            "an answer. Ask shorter."
+        )
+    decode = engine.text_stream()
+    started = time.perf_counter()
+    for number, token in enumerate(engine.generate(prompt, min(max_new_tokens, room))):
+        now = time.perf_counter()
+        if number == 0:
+            reply.first_token_s, first_at = now - started, now
+        reply.decode_s, reply._steps = now - first_at, number
+        if token in engine.ends:
+            reply.stopped = True
+            break
+        reply.tokens += 1
+        piece = decode(token)
+        reply.text += piece
+        if piece:
+            yield piece

@@ -1,0 +1,99 @@
+"""Opening a variant: torch for base + adapter and merged, ONNX Runtime GenAI for int4."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.chat import Engine, Message
+from phi3_assets.errors import UserError, nearest
+from phi3_assets.evaluation import genai_scorer, torch_scorer
+
+INPUTS = {
+    "adapter": ("base_model", "lora_adapter"),
+    "merged": ("merged_model",),
+    "int4": ("onnx_int4_model",),
+}
+
+
+class TorchEngine:
+    """A Hugging Face directory, with or without an adapter over it."""
+
+    def __init__(self, variant: str, directory: Path, adapter: Path | None = None) -> None:
+        from transformers import AutoTokenizer
+
+        self.variant = variant
+        self._model = torch_scorer.load_model(directory, adapter)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self.ends = torch_scorer.end_token_ids(self._model)
+        self.context_tokens: int = self._model.config.max_position_embeddings
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """See `Engine.encode`."""
+        text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def generate(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        """See `Engine.generate`."""
+        return islice(torch_scorer.greedy(self._model, prompt_ids), max_new_tokens)
+
+    def text_stream(self) -> Callable[[int], str]:
+        """See `Engine.text_stream`."""
+        from tokenizers.decoders import DecodeStream
+
+        decoder = DecodeStream(skip_special_tokens=True)
+        return lambda token: decoder.step(self._tokenizer.backend_tokenizer, token) or ""
+
+
+class GenaiEngine:
+    """An ONNX Runtime GenAI folder: what a device runs."""
+
+    def __init__(self, directory: Path, variant: str = "int4") -> None:
+        import onnxruntime_genai
+
+        self.variant = variant
+        self._model = genai_scorer.load_model(directory)
+        self._tokenizer = onnxruntime_genai.Tokenizer(self._model)
+        self.ends = genai_scorer.end_token_ids(directory)
+        config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
+        self.context_tokens: int = config["model"]["context_length"]
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """See `Engine.encode`."""
+        text = self._tokenizer.apply_chat_template(json.dumps(list(messages)), add_generation_prompt=True)
+        return [int(token) for token in self._tokenizer.encode(text)]
+
+    def generate(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        """See `Engine.generate`."""
+        return genai_scorer.greedy(self._model, prompt_ids, max_new_tokens)
+
+    def text_stream(self) -> Callable[[int], str]:
+        """See `Engine.text_stream`."""
+        decode: Callable[[int], str] = self._tokenizer.create_stream().decode
+        return decode
+
+
+def open_engine(variant: str, directories: Mapping[str, Path]) -> Engine:
+    """Open a variant.
+
+    Args:
+        variant: adapter, merged or int4.
+        directories: Artefact directories by kind: base_model and lora_adapter, merged_model, or onnx_int4_model.
+
+    Raises:
+        UserError: No such variant, or an artefact it needs is not there.
+    """
+    if variant not in INPUTS:
+        raise UserError(
+            f"There is no variant {variant!r} to talk to.{nearest(variant, list(INPUTS))} Choose {', '.join(INPUTS)}."
+        )
+    missing = [name for name in INPUTS[variant] if name not in directories]
+    if missing:
+        raise UserError(f"Variant {variant} needs {' and '.join(missing)}: materialise it first, with `phi3 run`.")
+    if variant == "int4":
+        return GenaiEngine(directories["onnx_int4_model"])
+    if variant == "merged":
+        return TorchEngine(variant, directories["merged_model"])
+    return TorchEngine(variant, directories["base_model"], directories["lora_adapter"])

@@ -1,0 +1,25 @@
+"""Way 3: the int4 model with ONNX Runtime GenAI. What a device runs; needs onnxruntime-genai alone.
+
+python int4.py ONNX_INT4_MODEL "Your question"
+"""
+
+import json
+import sys
+
+import onnxruntime_genai as og
+
+onnx_int4_model, question = sys.argv[1:3]
+model = og.Model(onnx_int4_model)
+tokenizer = og.Tokenizer(model)
+messages = json.dumps([{"role": "user", "content": question}])
+prompt = tokenizer.encode(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+params = og.GeneratorParams(model)
+# The cache is allocated for max_length: say how much is needed, or it is the whole context.
+params.set_search_options(do_sample=False, max_length=len(prompt) + 128)
+generator = og.Generator(model, params)
+generator.append_tokens(prompt)
+text = tokenizer.create_stream()
+while not generator.is_done():
+    generator.generate_next_token()
+    print(text.decode(generator.get_next_tokens()[0]), end="", flush=True)
+print()
