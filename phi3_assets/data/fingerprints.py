@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import rensa
+import rensa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]

@@ -164,8 +164,8 @@ def _finish(batch: _Batch, file: str, settings: PartSettings, facts: _Facts, ref
     texts = _as_array(batch.contents)
     for reason, pattern in (("control_characters", _CONTROL), ("undecodable", _UNDECODABLE)):
         found = pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
-        for i in np.flatnonzero(np.logical_or.reduceat(found, starts)):
-            bad.setdefault(int(i), reason)
+        for place in np.flatnonzero(np.logical_or.reduceat(found, starts)).tolist():
+            bad.setdefault(place, reason)
     changed = _look_for_sensitive(batch.contents, texts, np.repeat(np.arange(len(turns)), turns), settings, facts, bad)
     if changed:
         texts = pa.array(batch.contents, pa.string())

@@ -98,7 +98,7 @@ def _detectors() -> list[Any]:
     from detect_secrets.plugins.base import RegexBasedDetector
     from detect_secrets.plugins.ip_public import IPPublicDetector
 
-    kinds = get_mapping_from_secret_type_to_class().values()
+    kinds: list[Any] = list(get_mapping_from_secret_type_to_class().values())
     return [kind() for kind in kinds if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector]
 
 

@@ -79,13 +79,13 @@ def detect_shape(row: Any, question_column: str, answer_column: str, wanted: str
 
 def _converter(shape: str, columns: list[str], names: Mapping[str, str]) -> Callable[[Any], list[Message]]:
     if shape in ("qa", "prompt-completion"):
-        return _pair(*columns)
+        return _pair(columns[0], columns[1])
     if shape == "alpaca":
-        return _alpaca(*columns, context=names.get("input"))
+        return _alpaca(columns[0], columns[1], context=names.get("input"))
     if shape == "messages":
-        return _turns(*columns, role_key="role", content_key="content")
+        return _turns(columns[0], role_key="role", content_key="content")
     if shape == "sharegpt":
-        return _turns(*columns, role_key="from", content_key="value")
+        return _turns(columns[0], role_key="from", content_key="value")
     return lambda row: [("text", _text(row, columns[0]))]
 
 

@@ -114,7 +114,8 @@ class TokenRows:
     def prompt_hashes(self) -> NDArray[np.uint64]:
         """A hash of the tokens before each row's first answer: equal prompts have equal hashes."""
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(self._token_hashes())])
-        return sums[self.starts[self.first_answers]] - sums[self.offsets[:-1]]
+        hashes: NDArray[np.uint64] = sums[self.starts[self.first_answers]] - sums[self.offsets[:-1]]
+        return hashes
 
     def _token_hashes(self) -> NDArray[np.uint64]:
         place = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)

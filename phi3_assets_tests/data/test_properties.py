@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds, each row of it is kept or quarantined with a reason; the split is a function of the group."""
+"""Whatever bytes a file holds, each of its rows is kept or quarantined; the split is a function of the group."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The fast way to find answers among tokens agrees with the tokenizer's own offsets, and steps aside where it cannot."""
+"""The fast way to find answers agrees with the tokenizer's own offsets, and steps aside where it cannot work."""
 
 from pathlib import Path
 

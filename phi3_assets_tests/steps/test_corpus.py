@@ -117,7 +117,7 @@ def test_text_template(tmp_path, phi3) -> None:
 
 def test_a_template_without_an_end_token_is_counted(tmp_path, phi3) -> None:
     """The most repeated complaint of all: a model that was never taught to stop."""
-    run, metrics = made(tmp_path, phi3, text_template="Q: {Question}\nA:\n{Best Answer}\n")
+    _, metrics = made(tmp_path, phi3, text_template="Q: {Question}\nA:\n{Best Answer}\n")
     assert metrics["rows_without_end_token"] == metrics["train_rows"] > 0
     assert metrics["test_rows_without_end_token"] == metrics["test_rows"] > 0
 
