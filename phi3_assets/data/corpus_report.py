@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from phi3_assets.data.corpus_rows import Stats
 from phi3_assets.data.join import Joined
-from phi3_assets.data.pieces import Stats
 from phi3_assets.data.tokens import IGNORED, ModelTokens
 from phi3_assets.errors import UserError
 

@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.data.pieces import Formatting, LaidOut, lay_out
+from phi3_assets.data.formatting import Formatting, LaidOut, lay_out
 from phi3_assets.data.records import conversations
 from phi3_assets.data.tokens import TokenRows, tokenise
 

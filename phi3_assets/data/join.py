@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from phi3_assets.data.pieces import CORPUS_SCHEMA, open_corpus
+from phi3_assets.data.corpus_rows import CORPUS_SCHEMA, open_corpus
 from phi3_assets.data.tokens import IGNORED
 from phi3_assets.errors import UserError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, normalise, sketch
 from phi3_assets.data.near import Pair, find_near
-from phi3_assets.data.parts import ARRAYS, NO_ANSWER
+from phi3_assets.data.part_store import ARRAYS, NO_ANSWER
 from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
 from phi3_assets.data.shapes import Message
 from phi3_assets.data.testset import TestSets, prefix_hashes

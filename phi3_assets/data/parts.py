@@ -5,98 +5,45 @@ per record that `merge` needs to judge rows of all files against each other with
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import BANDS, as_hashes, digests, normalise, sketch
-from phi3_assets.data.readers import FileDamage, Row, read_rows
-from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, block_path, messages_column, open_block
+from phi3_assets.data.part_store import FileReport, PartSettings, PartStore, RowBatch
+from phi3_assets.data.readers import read_rows
+from phi3_assets.data.rows import FileDamage, Row
 from phi3_assets.data.sensitive import find_personal, find_secrets, redact, suspects
 from phi3_assets.data.shapes import BadRow, Shape, detect_shape
 from phi3_assets.data.sources import SourceFile
-from phi3_assets.data.split import hash_split
 
 _BATCH_ROWS = 4096
-_PREVIEW_ROWS = 5
-_PREVIEW_CHARS = 120
 # Tab, line feed and carriage return are text, and so is U+0085; the other control characters are damage, and so is
 # U+FFFD, the mark of bytes that did not decode.
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{84}\x{86}-\x{9f}]"
 _UNDECODABLE = r"\x{fffd}"
-ARRAYS: dict[str, Any] = {
-    "id": np.uint64,
-    "group": np.uint64,
-    "answer": np.uint64,
-    "row": np.int64,
-    "side": np.uint8,
-    "sketch": np.uint8,
-}
-"""The arrays of a part beside its MinHash bands, and their types; side is a position in `records.SPLITS`."""
-NO_ANSWER = 0
-"""In the array `answer`, of a record that is not one question and one answer."""
-
-
-@dataclass(frozen=True)
-class PartSettings:
-    """The recipe fields that a part depends on; see the recipe for what they mean."""
-
-    question_column: str
-    answer_column: str
-    dataset_shape: str
-    group_column: str
-    test_share: float
-    personal_data: str
-    secrets: str
-
-
-@dataclass
-class _Facts:
-    """What the report says of the file; grows while it is read."""
-
-    rows_read: int = 0
-    rows_kept: int = 0
-    quarantined: Counter[str] = field(default_factory=Counter)
-    personal_data: Counter[str] = field(default_factory=Counter)  # findings by kind
-    secrets: Counter[str] = field(default_factory=Counter)
-    rows_with_personal_data: int = 0
-    rows_with_secrets: int = 0
-    columns: list[str] = field(default_factory=list)  # of a file without a known shape
-    preview: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class _Batch:
-    """Rows that have become messages, flat."""
-
-    numbers: list[int] = field(default_factory=list)
-    turns: list[int] = field(default_factory=list)
-    roles: list[str] = field(default_factory=list)
-    contents: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
 
 
 def make_part(file: SourceFile, settings: PartSettings, folder: Path) -> None:
     """Read a file and leave its part in `folder`. Depends on nothing but the file's name and content and `settings`."""
-    facts = _Facts()
+    facts = FileReport()
     file_facts, rows = read_rows(file)
     shape: Shape | None = None
     damage: FileDamage | None = None
-    with (folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as quarantine, _Store(folder) as store:
+    with (
+        (folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as quarantine,
+        PartStore(folder) as store,
+    ):
 
         def refuse(number: int, reason: str) -> None:
             facts.quarantined[reason] += 1
             quarantine.write(json.dumps({"row": number, "reason": reason}) + "\n")
 
-        batch = _Batch()
+        batch = RowBatch()
         for row in _until_damage(rows):
             if isinstance(row, FileDamage):
                 damage = row
@@ -128,7 +75,7 @@ def make_part(file: SourceFile, settings: PartSettings, folder: Path) -> None:
             batch.groups.append(group)
             if len(batch.numbers) == _BATCH_ROWS:
                 _finish(batch, file.name, settings, facts, refuse, store)
-                batch = _Batch()
+                batch = RowBatch()
         if batch.numbers:
             _finish(batch, file.name, settings, facts, refuse, store)
         facts.rows_kept = store.rows
@@ -156,7 +103,9 @@ def _group_value(row: Any, column: str) -> str:
     return str(value).strip()
 
 
-def _finish(batch: _Batch, file: str, settings: PartSettings, facts: _Facts, refuse: Any, store: "_Store") -> None:
+def _finish(
+    batch: RowBatch, file: str, settings: PartSettings, facts: FileReport, refuse: Any, store: "PartStore"
+) -> None:
     """Judge the texts of a batch and store its records."""
     turns = np.array(batch.turns)
     starts = np.concatenate([[0], np.cumsum(turns)[:-1]])
@@ -198,7 +147,7 @@ def _look_for_sensitive(
     texts: pa.Array,
     row_of: NDArray[np.int64],
     settings: PartSettings,
-    facts: _Facts,
+    facts: FileReport,
     bad: dict[int, str],
 ) -> bool:
     """Count personal data and secrets; redact them in `contents` or mark their rows as bad. True if texts changed."""
@@ -230,116 +179,3 @@ def _look_for_sensitive(
             for row in rows:
                 bad.setdefault(row, reason)
     return changed
-
-
-class _Store:
-    """Writes blocks and arrays as the batches come."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._block: pq.ParquetWriter | None = None
-        self._arrays: dict[str, IO[bytes]] = {}
-        self.rows = 0
-
-    def __enter__(self) -> "_Store":
-        names = [*ARRAYS, *(f"band{i}" for i in range(BANDS))]
-        self._arrays = {name: (self._folder / f"{name}.bin").open("wb") for name in names}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._arrays.values():
-            file.close()
-        if self._block is not None:
-            self._block.close()
-
-    def add(
-        self,
-        file: str,
-        batch: _Batch,
-        turns: NDArray[np.int64],
-        texts: pa.Array,
-        settings: PartSettings,
-        facts: _Facts,
-    ) -> None:
-        rows = len(turns)
-        ends = np.cumsum(turns)
-        first_roles = np.array(batch.roles)[ends - turns]
-        firsts = normalise(texts.take(pa.array(ends - turns + (first_roles == "system"))))
-        simple = (turns == 2) & (first_roles == "user")
-        questions = firsts if simple.all() else _questions(texts, turns, ends)
-        answers = normalise(texts.take(pa.array(ends - 1)))
-        ids = digests(_identifying_texts(batch.roles, texts.to_pylist(), turns.tolist()))
-        if settings.group_column:
-            groups = digests(f"{settings.group_column}\x1f{value}" for value in batch.groups)
-        else:
-            groups = digests(firsts.to_pylist())
-        group_hashes = as_hashes(groups)
-        # A passage asks nothing, so nothing can be tested with it.
-        split = np.where(first_roles == "text", "train", hash_split(group_hashes, settings.test_share))
-        answer_hashes = as_hashes(digests(answers.to_pylist())) | np.uint64(1)
-        sketches, bands = sketch(questions, answers)
-        arrays: dict[str, NDArray[Any]] = {
-            "id": as_hashes(ids),
-            "group": group_hashes,
-            "answer": np.where(simple, answer_hashes, NO_ANSWER).astype(np.uint64),
-            "row": np.array(batch.numbers, np.int64),
-            "side": (split == "test").astype(np.uint8),
-            "sketch": sketches,
-            **{f"band{i}": bands[i] for i in range(BANDS)},
-        }
-        for name, values in arrays.items():
-            self._arrays[name].write(np.ascontiguousarray(values).tobytes())
-        columns = [
-            pa.array([digest.hex()[:32] for digest in ids]),
-            messages_column(batch.roles, texts, turns),
-            pa.array([file] * rows),
-            pa.array(batch.numbers, pa.int64()),
-            pa.array([digest.hex()[:32] for digest in groups]),
-            pa.array(split.tolist()),
-        ]
-        table = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-        if len(facts.preview) < _PREVIEW_ROWS:
-            _add_previews(table, facts.preview)
-        self._write(table)
-
-    def _write(self, table: pa.RecordBatch) -> None:
-        if self._block is None or self.rows % BLOCK_ROWS == 0:
-            if self._block is not None:
-                self._block.close()
-            self._block = open_block(block_path(self._folder, self.rows // BLOCK_ROWS))
-        room = BLOCK_ROWS - self.rows % BLOCK_ROWS
-        head = table.slice(0, room)
-        self._block.write_batch(head)
-        self.rows += head.num_rows
-        if table.num_rows > room:
-            self._write(table.slice(room))
-
-
-def _questions(texts: pa.Array, turns: NDArray[np.int64], ends: NDArray[np.int64]) -> pa.Array:
-    """All that comes before the last answer of each row, normalised."""
-    contents = texts.to_pylist()
-    joined = ["\n".join(contents[end - count : end - 1]) for count, end in zip(turns, ends, strict=True)]
-    return normalise(pa.array(joined, pa.string()))
-
-
-def _identifying_texts(roles: list[str], contents: list[str], turns: list[int]) -> Iterator[str]:
-    """A text for each row that no other conversation has: no content holds the control characters between."""
-    end = 0
-    for count in turns:
-        start, end = end, end + count
-        yield "\x1e".join([f"{roles[i]}\x1f{contents[i]}" for i in range(start, end)])
-
-
-def _add_previews(table: pa.RecordBatch, previews: list[dict[str, Any]]) -> None:
-    """The first rows for the table in the UI, shortened."""
-    for record in table.slice(0, _PREVIEW_ROWS - len(previews)).to_pylist():
-        turns = record["messages"]
-        question = " / ".join(turn["content"] for turn in turns[:-1] if turn["role"] == "user")
-        previews.append(
-            {
-                "row": record["row"],
-                "question": question[:_PREVIEW_CHARS],
-                "answer": turns[-1]["content"][:_PREVIEW_CHARS],
-                "split": record["split"],
-            }
-        )

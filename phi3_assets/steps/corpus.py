@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 from phi3_assets.data.cache import DirectoryCache
 from phi3_assets.data.chat_template import load_chat_template
 from phi3_assets.data.corpus_report import corpus_metrics, refuse_if_empty
+from phi3_assets.data.corpus_rows import Stats
+from phi3_assets.data.formatting import Formatting
 from phi3_assets.data.items import make_test_items
 from phi3_assets.data.join import join_corpus
-from phi3_assets.data.pieces import Formatting, KnownRows, Stats, make_piece
+from phi3_assets.data.pieces import KnownRows, make_piece
 from phi3_assets.data.records import RECORDS, blocks
 from phi3_assets.data.rendering import Renderer, chat_renderer, template_renderer
 from phi3_assets.data.testset import TEST_SET

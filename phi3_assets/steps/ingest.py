@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 from phi3_assets.data.cache import DirectoryCache
 from phi3_assets.data.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
-from phi3_assets.data.parts import PartSettings, make_part
+from phi3_assets.data.part_store import PartSettings
+from phi3_assets.data.parts import make_part
 from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SCHEMA, SPLITS, block_path, open_block
 from phi3_assets.data.report import dataset_metrics, refuse_if_useless
 from phi3_assets.data.sources import SourceFile, list_files

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phi3_assets.data.pieces import CORPUS_SCHEMA, CorpusRows
+from phi3_assets.data.corpus_rows import CORPUS_SCHEMA, CorpusRows
 from phi3_assets.errors import UserError
 from phi3_assets_tests.data.running import CHATML, Run, write_model, write_sample
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.data import parts, records
+from phi3_assets.data import part_store, records
 from phi3_assets.data.cache import DirectoryCache
 from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sample
 
@@ -13,7 +13,7 @@ from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sam
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch) -> Run:
     # Blocks of 20 rows, so that a small file has several.
-    for module in (records, parts):
+    for module in (records, part_store):
         monkeypatch.setattr(module, "BLOCK_ROWS", 20)
     monkeypatch.setattr("phi3_assets.data.merge.BLOCK_ROWS", 20)
     monkeypatch.setattr("phi3_assets.steps.ingest.BLOCK_ROWS", 20)
