@@ -109,10 +109,10 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="2",
+    code_version="3",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     recipe_fields=("gate_metric", "gate_alpha", "gate_min_items", "gate_min_gain_kept", "gate_min_stop_rate"),
-    libraries=("huggingface_hub", "onnxruntime", "onnxruntime-genai"),
+    libraries=("cyclonedx-python-lib", "huggingface_hub", "numpy", "onnxruntime", "onnxruntime-genai"),
     function="phi3_assets.steps.release:bundle_release",
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from phi3_assets import bundle
 from phi3_assets.bundle.card import model_card
+from phi3_assets.bundle.sbom import SBOM, bill_of_materials
 from phi3_assets.errors import UserError
 from phi3_assets.evaluation import VARIANTS, gate
 from phi3_assets.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
@@ -18,6 +19,7 @@ from phi3_assets.step import StepContext, installed_versions
 from phi3_assets.steps import RELEASE_BUNDLE
 
 SMOKE_QUESTIONS = 3
+RUNTIME = ("numpy", "onnxruntime", "onnxruntime-genai")
 # First line or two of the licence texts that small language models come with, and the Hub's name for each.
 LICENCES = {"apache license": "apache-2.0", "mit license": "mit", "gemma terms of use": "gemma", "llama": "llama"}
 
@@ -56,6 +58,17 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
         origin=origin,
     )
     (ctx.output / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    bill = bill_of_materials(
+        name=f"{base_model}, fine-tuned, int4",
+        digest=digest_of(hash_files(ctx.output)),
+        base_model=base_model,
+        base_digest=origin.get("base_model", ""),
+        licence=licence,
+        files=hash_files(ctx.output / "model"),
+        runtime={name: versions[name] for name in RUNTIME},
+        tools={name: text for one in manifests.values() for name, text in one.call.libraries.items()},
+    )
+    (ctx.output / SBOM).write_text(bill, encoding="utf-8")
     files = hash_files(ctx.output)
     digest = digest_of(files)
     write_json(
@@ -65,7 +78,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
             "digest": digest,
             "base_model": base_model,
             "licence": licence,
-            "runtime": {name: versions[name] for name in ("onnxruntime", "onnxruntime-genai")},
+            "runtime": {name: versions[name] for name in RUNTIME},
             "test_set": scores["test_set"],
             "fit": decision.fit,
             "findings": [asdict(finding) for finding in decision.findings],

@@ -40,7 +40,15 @@ def release(inputs, tmp_path):
 
 def test_bundle_holds_all_a_device_needs(release, chain):
     bundle, metrics = release()
-    for name in ("LICENSE", "MODEL_CARD.md", "scores.json", "smoke.json", "smoke_test.py", "release.json"):
+    for name in (
+        "LICENSE",
+        "MODEL_CARD.md",
+        "scores.json",
+        "smoke.json",
+        "smoke_test.py",
+        "sbom.cdx.json",
+        "release.json",
+    ):
         assert (bundle / name).stat().st_size > 0, name
     for name in ("model.onnx", "genai_config.json", "tokenizer.json", "chat_template.jinja"):
         assert (bundle / "model" / name).exists(), name
