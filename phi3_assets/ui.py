@@ -26,12 +26,14 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
         directory: Where its files can be read.
     """
     special = _SPECIAL[manifest.call.step](manifest, directory) if manifest.call.step in _SPECIAL else {}
-    numbers = {
-        name: value for name, value in manifest.metrics.items() if isinstance(value, str | int | float) and value != ""
+    plain = {
+        name: float(f"{value:.5g}") if isinstance(value, float) else value
+        for name, value in manifest.metrics.items()
+        if isinstance(value, str | int | float) and value != ""
     }
     return {
-        **numbers,
-        **special,
+        **special,  # pictures and tables first: they are what a person opens the page for
+        **plain,
         "identity": manifest.call.identity[:SHORT],
         "size_bytes": manifest.bytes,
         "step_seconds": manifest.ran["seconds"],

@@ -40,7 +40,7 @@ def test_every_asset_says_what_it_is():
         assert spec.description, spec.key
         assert spec.owners == ["team:language-models"]
         assert spec.kinds
-        assert spec.group_name in {"data", "model", "evaluation"}
+        assert spec.group_name in {"inputs", "model", "evaluation"}
         assert spec.code_version == STEPS[spec.key.to_user_string()].code_version
 
 

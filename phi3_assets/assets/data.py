@@ -11,7 +11,7 @@ from phi3_assets.resources.recipe import RecipeResource
 OWNERS = ["team:language-models"]
 
 
-@dg.asset(group_name="data", kinds={"json"}, owners=OWNERS, code_version=steps.RAW_DATASET.code_version)
+@dg.asset(group_name="inputs", kinds={"json"}, owners=OWNERS, code_version=steps.RAW_DATASET.code_version)
 def raw_dataset(
     context: dg.AssetExecutionContext, recipe: RecipeResource, execution: Execution, store: ArtifactStore
 ) -> dg.MaterializeResult[Record]:
@@ -27,7 +27,7 @@ def raw_dataset(
 
 
 @dg.asset(
-    group_name="data", kinds={"parquet", "huggingface"}, owners=OWNERS, code_version=steps.FORMATTED_CORPUS.code_version
+    group_name="inputs", kinds={"parquet", "huggingface"}, owners=OWNERS, code_version=steps.FORMATTED_CORPUS.code_version
 )
 def formatted_corpus(
     context: dg.AssetExecutionContext,

@@ -8,7 +8,7 @@ from phi3_assets import ops, steps
 from phi3_assets.assets.data import OWNERS
 
 
-@dg.graph_asset(group_name="model", kinds={"huggingface"}, owners=OWNERS, code_version=steps.BASE_MODEL.code_version)
+@dg.graph_asset(group_name="inputs", kinds={"huggingface"}, owners=OWNERS, code_version=steps.BASE_MODEL.code_version)
 def base_model() -> Any:
     """The pretrained chat model that everything starts from: safetensors, pinned, in Phi-3 layout, with its licence."""
     return ops.verify_artefact(ops.fetch_base_model(ops.plan_base_model()))
