@@ -47,41 +47,50 @@ def as_hashes(digests: list[bytes]) -> Hashes:
 
 
 def sketch(questions: pa.Array, answers: pa.Array) -> tuple[NDArray[np.uint8], Hashes]:
-    """MinHash of each pair of normalised texts.
+    """MinHash of pairs of normalised texts.
 
-    The shingles (5 bytes) of a question and those of its answer are different elements, so that the likeness of a pair
-    of rows is at least the lesser of their questions' and their answers'.
+    A band is that of question and answer together, whose likeness is at least the lesser of the two, and of the digits
+    in both: 'code 403' and 'code 404' are other facts, however alike the sentences around them.
 
     Returns:
-        The low byte of each minimum, shape (rows, PERMUTATIONS), and a hash of each band, shape (BANDS, rows).
+        The low byte of each minimum of the question and of the answer, shape (rows, 2, PERMUTATIONS), and a hash of
+        each band, shape (BANDS, rows).
     """
     rows = len(questions)
     if not rows:
-        return np.zeros((0, PERMUTATIONS), np.uint8), np.zeros((BANDS, 0), np.uint64)
-    both = pa.concat_arrays([questions, answers]).take(pa.array(np.arange(2 * rows).reshape(2, rows).T.ravel()))
+        return np.zeros((0, 2, PERMUTATIONS), np.uint8), np.zeros((BANDS, 0), np.uint64)
+    minima = np.stack([_minima(questions, 0), _minima(answers, 1)], axis=1)
+    numbers = pc.binary_join_element_wise(_digits(questions), _digits(answers), "|")
+    together = minima.min(axis=1).astype(np.uint64)
+    bands = np.tile(_mix(as_hashes(digests(numbers.to_pylist()))), (BANDS, 1))
+    per_band = PERMUTATIONS // BANDS
+    for i in range(PERMUTATIONS):
+        bands[i // per_band] = _mix(bands[i // per_band] ^ together[:, i])
+    return minima.astype(np.uint8), bands
+
+
+def _digits(texts: pa.Array) -> pa.Array:
+    """What is left of texts without all that is no digit."""
+    return pc.utf8_trim(pc.replace_substring_regex(texts, pattern=r"\PN+", replacement=" "), characters=" ")
+
+
+def _minima(texts: pa.Array, kind: int) -> NDArray[np.uint32]:
+    """MinHash of each text's shingles, shape (rows, PERMUTATIONS); shingles of different kinds are never equal."""
     # Padding gives every text, however short, as many shingles as it has bytes.
-    padded = pc.binary_join_element_wise(both.cast(pa.binary()), b"\0" * (_SHINGLE_BYTES - 1), b"")
-    offsets = np.frombuffer(padded.buffers()[1], np.int32)[: 2 * rows + 1].astype(np.int64)
-    data = np.frombuffer(padded.buffers()[2], np.uint8)[: offsets[-1]]
-    windows = np.zeros(len(data), np.uint64)
+    padded = pc.binary_join_element_wise(texts.cast(pa.binary()), b"\0" * (_SHINGLE_BYTES - 1), b"")
+    offsets = np.frombuffer(padded.buffers()[1], np.int32)[: len(texts) + 1].astype(np.int64)
+    data = np.frombuffer(padded.buffers()[2] or b"", np.uint8)[: offsets[-1]]
+    windows = np.full(len(data), kind << 63, np.uint64)
     for i in range(_SHINGLE_BYTES):
         windows[: len(data) - i] |= data[i:].astype(np.uint64) << np.uint64(8 * i)
-    lengths = np.diff(offsets)
-    windows |= np.repeat(np.tile(np.array([0, 1], np.uint64) << np.uint64(63), rows), lengths)
     inside = np.ones(len(data), bool)
     for i in range(1, _SHINGLE_BYTES):
         inside[offsets[1:] - i] = False
-    shingles = _mix(windows[inside])
-    ends = np.cumsum((lengths - (_SHINGLE_BYTES - 1)).reshape(rows, 2).sum(axis=1))
+    counts = np.diff(offsets) - (_SHINGLE_BYTES - 1)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        shingles, np.concatenate([[0], ends]).astype(np.uint64), PERMUTATIONS, _SEED
+        _mix(windows[inside]), np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64), PERMUTATIONS, _SEED
     )
-    minima = np.array(matrix.to_rows(), dtype=np.uint64).reshape(rows, PERMUTATIONS)
-    bands = np.zeros((BANDS, rows), np.uint64)
-    per_band = PERMUTATIONS // BANDS
-    for i in range(PERMUTATIONS):
-        bands[i // per_band] = _mix(bands[i // per_band] ^ minima[:, i])
-    return (minima & np.uint64(0xFF)).astype(np.uint8), bands
+    return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(texts), PERMUTATIONS)
 
 
 def likeness(one: str, other: str) -> float:

@@ -73,9 +73,9 @@ class Parts:
 
     def sketches(self, records: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The sketches of some records, read from where they lie."""
-        result = np.zeros((len(records), PERMUTATIONS), np.uint8)
+        result = np.zeros((len(records), 2, PERMUTATIONS), np.uint8)
         for part, places, inside in self._by_part(records):
-            lying = np.memmap(self.folders[part] / "sketch.bin", np.uint8, "r").reshape(-1, PERMUTATIONS)
+            lying = np.memmap(self.folders[part] / "sketch.bin", np.uint8, "r").reshape(-1, 2, PERMUTATIONS)
             result[places] = lying[inside]
         return result
 
@@ -172,7 +172,7 @@ def _judge_near(verdict: Verdict, parts: Parts, frozen: TestSets, settings: Merg
     )
 
     def sketches(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        result = np.zeros((len(rows), PERMUTATIONS), np.uint8)
+        result = np.zeros((len(rows), 2, PERMUTATIONS), np.uint8)
         old = rows < count
         result[old] = fixed_sketches[rows[old]]
         result[~old] = parts.sketches(rows[~old] - count)

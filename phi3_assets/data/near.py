@@ -1,4 +1,4 @@
-"""Near duplicates: rows whose question and answer are both almost those of another row.
+"""Near duplicates: rows whose question and answer are both almost those of another row, with the same digits in them.
 
 MinHash bands name the candidates; the Jaccard index of the texts themselves decides.
 """
@@ -31,7 +31,7 @@ def find_near(
 
     Args:
         band: Hashes of one MinHash band, one per row.
-        sketches: The sketches of some rows.
+        sketches: The sketches of some rows, shape (rows, 2, minima): of the question and of the answer.
         texts: The texts of some rows; called with a few thousand at a time.
         on_test_side: Rows that are tested with; they are never reported themselves.
         ignored: Rows that are not looked at, such as exact duplicates.
@@ -47,8 +47,8 @@ def find_near(
         close = np.zeros(len(left), bool)
         for at in range(0, len(left), _PAIRS_AT_ONCE):
             span = slice(at, at + _PAIRS_AT_ONCE)
-            alike = (sketches(left[span]) == sketches(right[span])).mean(axis=1)
-            close[span] = alike >= threshold - _SKETCH_MARGIN
+            alike = (sketches(left[span]) == sketches(right[span])).mean(axis=2)
+            close[span] = alike.min(axis=1) >= threshold - _SKETCH_MARGIN
         left, right = left[close], right[close]
         for at in range(0, len(left), _PAIRS_AT_ONCE):
             pairs = list(

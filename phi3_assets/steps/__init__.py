@@ -7,7 +7,7 @@ from phi3_assets.step import Step
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="1",
+    code_version="2",
     inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
     recipe_fields=(
         "dataset_shape",

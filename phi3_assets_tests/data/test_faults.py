@@ -60,6 +60,17 @@ def test_near_duplicates(tmp_path: Path, policy: str) -> None:
     assert lines == [{"file": "seeded.jsonl", "row": 2, "resembles": {"file": "seeded.jsonl", "row": 1}}]
 
 
+def test_another_number_is_another_fact(tmp_path: Path) -> None:
+    """Rows from one template are alike; if they were near duplicates, a price list would lose all its rows but one."""
+    question = "What does the long and always equal message with the number {} mean to all of us here today?"
+    answer = "The number {} means that everything is fine and that nothing at all has to be done about it."
+    run = seeded(
+        tmp_path, [(question.format(i), answer.format(i)) for i in range(100, 160)], near_duplicates="quarantine"
+    )
+    metrics = run.ingest()
+    assert metrics["rows_quarantined"] == metrics["near_duplicate_rows"] == 0
+
+
 @pytest.mark.parametrize("policy", ["report", "quarantine"])
 def test_conflicting_answers(tmp_path: Path, policy: str) -> None:
     rows = [("Is it safe to proceed?", "Yes."), ("is it SAFE to proceed ?", "No."), ("Is it safe to proceed!", "yes")]
