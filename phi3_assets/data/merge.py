@@ -120,10 +120,12 @@ def judge(parts: Parts, frozen: TestSets, settings: MergeSettings) -> Verdict:
     verdict.reason[_later_duplicates(ids)] = DUPLICATE
     groups = parts.load("group")
     _split(verdict.split, ids, groups, frozen, settings.test_set == "grow")
+    # Test rows that are in the data are compared as records.
+    absent = np.flatnonzero(~np.isin(prefix_hashes(frozen.everything["id"]), ids))
     del ids
     _judge_conflicts(verdict, groups, parts.load("answer"), settings.conflicts == "quarantine")
     del groups
-    _judge_near(verdict, parts, frozen, settings)
+    _judge_near(verdict, parts, frozen, absent, settings)
     return verdict
 
 
@@ -138,10 +140,9 @@ def _split(split: NDArray[np.uint8], ids: Hashes, groups: Hashes, frozen: TestSe
     """Once a test set is frozen, only its own records are tests, and their groups are never trained on."""
     if frozen.present is None:
         return
-    everything = pa.concat_tables([frozen.present, frozen.past])
     if not grow:
         split[split == TEST] = HELD_OUT
-    split[(split != TEST) & np.isin(groups, prefix_hashes(everything["group"]))] = HELD_OUT
+    split[(split != TEST) & np.isin(groups, prefix_hashes(frozen.everything["group"]))] = HELD_OUT
     split[np.isin(ids, prefix_hashes(frozen.present["id"]))] = TEST
 
 
@@ -159,9 +160,11 @@ def _judge_conflicts(verdict: Verdict, groups: Hashes, answers: Hashes, quaranti
                 verdict.reason[run[verdict.split[run] == TRAIN]] = CONFLICT
 
 
-def _judge_near(verdict: Verdict, parts: Parts, frozen: TestSets, settings: MergeSettings) -> None:
-    """Compare the records with each other and with all frozen test sets, which stand before them in the arrays."""
-    fixed = pa.concat_tables([*([frozen.present] if frozen.present is not None else []), frozen.past]).combine_chunks()
+def _judge_near(
+    verdict: Verdict, parts: Parts, frozen: TestSets, absent: NDArray[np.int64], settings: MergeSettings
+) -> None:
+    """Compare the records with each other and with the frozen tests `absent` from them, which stand first."""
+    fixed = frozen.everything.take(pa.array(absent)).combine_chunks()
     fixed_pairs = question_answer_pairs([row for batch in fixed.to_batches() for row in conversations(batch)])
     count = len(fixed_pairs)
     if not parts.rows:
@@ -193,7 +196,7 @@ def _judge_near(verdict: Verdict, parts: Parts, frozen: TestSets, settings: Merg
     )
     for row, like in sorted(found.items()):
         record, other = row - count, like - count
-        verdict.near[record] = other if other >= 0 else -1 - like
+        verdict.near[record] = other if other >= 0 else -1 - int(absent[like])
         if other < 0 or verdict.split[other] != TRAIN:
             verdict.reason[record] = LEAK
         elif settings.near_duplicates == "quarantine":

@@ -88,7 +88,8 @@ def make_piece(block: Path, formatting: Formatting, known: KnownRows, folder: Pa
     stats.rows_tokenised = len(new)
     stats.quarantined.update(entry["reason"] for entry in refused)
     with open_corpus(folder / "train.parquet") as train:
-        train.write_table(rows.table, row_group_size=_ROW_GROUP)
+        # In one chunk: the pages of a file must not tell which rows were known and which are new.
+        train.write_table(rows.table.combine_chunks(), row_group_size=_ROW_GROUP)
     prefix_hashes(rows.table["id"]).tofile(folder / "id.bin")
     rows.prompts.tofile(folder / "prompt.bin")
     rows.flags.tofile(folder / "flags.bin")

@@ -35,6 +35,11 @@ class TestSets:
     past: pa.Table
     names: list[str]
 
+    @property
+    def everything(self) -> pa.Table:
+        """The present test set and then the past ones."""
+        return self.past if self.present is None else pa.concat_tables([self.present, self.past])
+
 
 def load_test_sets(folder: Path | None) -> TestSets:
     """Read the folder; None or an empty folder is the state before the first freeze.
@@ -56,7 +61,7 @@ def load_test_sets(folder: Path | None) -> TestSets:
             raise UserError(f"Frozen test set {file.name} is none: it has the columns {table.schema.names}.")
         tables.append(table)
     present = tables[-1] if tables else None
-    known = set(present["id"].to_pylist()) if present is not None else set()
+    known = set(tables[-1]["id"].to_pylist()) if len(tables) > 1 else set()
     past: list[pa.Table] = []
     for table in tables[:-1]:
         new = [identity not in known for identity in table["id"].to_pylist()]
@@ -68,7 +73,8 @@ def load_test_sets(folder: Path | None) -> TestSets:
 def write_test_set(path: Path, records: pa.Table) -> None:
     """Write a test set; equal records give equal bytes."""
     with open_block(path) as writer:
-        writer.write_table(records.cast(SCHEMA))
+        # Parquet pages follow the chunks of a table, which tell how it was put together and not what is in it.
+        writer.write_table(records.cast(SCHEMA).combine_chunks())
 
 
 def prefix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:

@@ -152,6 +152,8 @@ def _test_set(frozen: TestSets, in_data: pa.Table) -> pa.Table:
     """The frozen test set, whether or not its rows are still in the data, and what it grows by."""
     if frozen.present is None:
         return in_data
+    if not in_data.num_rows:
+        return frozen.present
     known = set(frozen.present["id"].to_pylist())
     new = in_data.filter(pa.array([identity not in known for identity in in_data["id"].to_pylist()], pa.bool_()))
     return pa.concat_tables([frozen.present, new])

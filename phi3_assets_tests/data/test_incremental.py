@@ -92,3 +92,22 @@ def test_a_failed_entry_leaves_nothing(tmp_path: Path) -> None:
         cache.put("key", fail)
     assert cache.get("key") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pages_do_not_tell_how_the_result_was_made(tmp_path: Path) -> None:
+    """Once a corpus of many pages had other bytes when it came from the cache, and all downstream was made anew."""
+    run = Run(tmp_path / "home")
+    model = write_model(tmp_path / "model")
+    rows = [json.dumps({"Question": f"What of {i * 7919}?", "Best Answer": f"It is {i}."}) for i in range(9000)]
+    (run.data / "rows.jsonl").write_text("\n".join(rows[1:]))
+    run.ingest()
+    run.corpus(model)
+    (run.data / "rows.jsonl").write_text("\n".join(rows))
+    run.ingest()
+    assert run.corpus(model)["rows_tokenised"] <= 1
+    assert (bytes_of(run.raw), bytes_of(run.out)) == afresh(run)
+    before = bytes_of(run.raw), bytes_of(run.out)
+    run.freeze()
+    run.ingest()
+    run.corpus(model)
+    assert (bytes_of(run.raw), bytes_of(run.out)) == before
