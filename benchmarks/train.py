@@ -208,7 +208,7 @@ def peft(work: Path, epochs: float) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, get_scheduler, set_seed
 
     from phi3_assets.olive import corpus
-    from phi3_assets.steps.finetune import corpus_order
+    from phi3_assets.olive.configs import corpus_order
 
     recipe = default_recipe()
     order = corpus_order(recipe.model_dump() | {"num_train_epochs": epochs})

@@ -1,9 +1,13 @@
-"""Checkpoints of a training in the step's work directory: which of them is whole."""
+"""Checkpoints of a training in the step's work directory: which is whole, and one more before the process goes."""
 
 import json
 import re
 import shutil
+import signal
+import threading
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 # Written last by transformers, so a checkpoint without it was cut off while it was written.
 _LAST_FILE = "trainer_state.json"
@@ -31,3 +35,34 @@ def _whole(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+class StopRequest:
+    """Holds back SIGINT and SIGTERM, as a spot machine or a person sends them, until a checkpoint is written.
+
+    SIGKILL loses what was trained since the last checkpoint, these two lose nothing.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._kept: dict[int, Any] = {}
+
+    def arm(self) -> None:
+        """Begin to hold them back. Python delivers signals to the main thread alone; elsewhere nothing is held back."""
+        if threading.current_thread() is threading.main_thread():
+            self._kept = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def disarm(self) -> None:
+        """Stop holding them back."""
+        for number, handler in self._kept.items():
+            signal.signal(number, handler)
+        self._kept = {}
+
+    def deliver(self) -> None:
+        """Let the held-back signal do what it would have done."""
+        self.disarm()
+        if self.number is not None:
+            signal.raise_signal(self.number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number

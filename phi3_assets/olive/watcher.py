@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phi3_assets.errors import UserError
+from phi3_assets.olive.checkpoints import StopRequest
 from phi3_assets.step import ProgressSink
 
 CHECKPOINT_S = 60.0
@@ -72,8 +73,8 @@ class Training:
         return points
 
 
-def watch(training: Training) -> Any:
-    """Make the TrainerCallback that fills `training`.
+def watch(training: Training, stop: StopRequest) -> Any:
+    """Make the TrainerCallback that fills `training`, and obeys `stop` once a checkpoint is written.
 
     It expects the trainer to log every step. Checkpoints are taken by time, not by steps, so that they cost little in
     a short run and lose little in a long one; where they fall does not change the result.
@@ -85,15 +86,19 @@ def watch(training: Training) -> Any:
             self.started = self.reported = self.saved = time.monotonic()
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            stop.arm()
             training.first_step, training.steps = state.global_step, state.max_steps
             self.started = self.reported = self.saved = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if time.monotonic() - self.saved >= CHECKPOINT_S and state.global_step < state.max_steps:
+            due = time.monotonic() - self.saved >= CHECKPOINT_S and state.global_step < state.max_steps
+            if due or stop.number is not None:
                 control.should_save = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.saved = time.monotonic()
+            if stop.number is not None:
+                stop.deliver()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
             if "loss" not in logs:

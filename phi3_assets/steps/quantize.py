@@ -8,13 +8,10 @@ from typing import Any
 from phi3_assets.errors import UserError
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
+from phi3_assets.olive import configs
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.step import StepContext
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# With shared buffers the cache of keys and values is allocated at search.max_length, so the model's whole context
-# length by default costs memory and speed for every short answer (onnxruntime-genai #2239).
-MAX_LENGTH_TOKENS = 4096
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
 HEAD_SIZE_MULTIPLE = 16
 PROOF_TOKENS = 4
@@ -35,7 +32,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     merged, params = ctx.inputs["merged_model"], ctx.params
     _check_head_size(merged)
     provider = params["execution_provider"]
-    max_length = min(describe(merged)["context_length"], MAX_LENGTH_TOKENS)
+    max_length = min(describe(merged)["context_length"], configs.MAX_LENGTH_TOKENS)
     started = time.monotonic()
     with olive_log():
         from olive.passes.onnx import model_builder
@@ -46,15 +43,10 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         model_builder.HF_HUB_CACHE = str(scratch)
         run_pass(
             "ModelBuilder",
-            {
-                "precision": "int4",
-                "int4_block_size": params["int4_block_size"],
-                "int4_accuracy_level": params["int4_accuracy_level"],
-                "search": {"max_length": max_length},
-            },
+            configs.model_builder(params, max_length),
             merged,
             ctx.output,
-            provider=PROVIDERS[provider],
+            provider=configs.PROVIDERS[provider],
         )
     seconds = time.monotonic() - started
     stops = stop_token_ids(merged)

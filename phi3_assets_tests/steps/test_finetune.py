@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -146,13 +147,14 @@ from phi3_assets.recipe import load_recipe
 from phi3_assets.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 
-root, base, corpus, at = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-watcher.CHECKPOINT_S = 0.0
+root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:])
+if not number:
+    watcher.CHECKPOINT_S = 0.0
 overrides = {"lora_dropout": 0.1, "num_train_epochs": 4.0, "per_device_train_batch_size": 4, "logging_steps": 4}
 
 def progress(**numbers):
     if numbers["step"] == at:
-        os._exit(9)
+        os.kill(os.getpid(), number) if number else os._exit(9)
 
 for name in ("output", "work", "cache"):
     (root / name).mkdir(parents=True, exist_ok=True)
@@ -166,23 +168,43 @@ LORA_ADAPTER.load()(
 """
 
 
-def test_killed_training_resumes_and_ends_bit_equal(inputs: dict[str, Path], tmp_path: Path) -> None:
+def train(inputs: dict[str, Path], root: Path, kill_at: int = -1, number: int = 0) -> int:
+    """Train in a process of its own; its exit code. `number` is the signal it sends itself, 0: it just ends."""
+    arguments = [root, inputs["base_model"], inputs["formatted_corpus"], kill_at, number]
+    script = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    return subprocess.run(script, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_base: Made, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("uninterrupted")
+    assert train({"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, root) == 0
+    return root / "output"
+
+
+def assert_same(left: Path, right: Path) -> None:
+    for path in left.iterdir():
+        assert (right / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_killed_training_resumes_and_ends_bit_equal(inputs, uninterrupted: Path, tmp_path: Path) -> None:
     """Also across an epoch and between two points of the loss curve; a half-written checkpoint is not resumed from."""
-
-    def train(root: Path, kill_at: int) -> int:
-        arguments = [str(root), str(inputs["base_model"]), str(inputs["formatted_corpus"]), str(kill_at)]
-        script = [sys.executable, "-c", KILLED, *arguments]
-        return subprocess.run(script, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
-
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert train(whole, kill_at=-1) == 0
-    assert train(broken, kill_at=12) == 9
-    checkpoints = broken / "work" / "checkpoints"
+    assert train(inputs, tmp_path, kill_at=12) == 9
+    checkpoints = tmp_path / "work" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-10", "checkpoint-11"]
     (checkpoints / "checkpoint-11" / "trainer_state.json").write_text('{"cut off')
-    assert train(broken, kill_at=-1) == 0
-    for path in (whole / "output").iterdir():
-        assert (broken / "output" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert train(inputs, tmp_path) == 0
+    assert_same(uninterrupted, tmp_path / "output")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_writes_a_checkpoint_first(number, inputs, uninterrupted: Path, tmp_path: Path) -> None:
+    """Before any checkpoint is due by the clock; and the signal then does what it does to any process."""
+    assert train(inputs, tmp_path, kill_at=8, number=number) == -number
+    (checkpoint,) = (tmp_path / "work" / "checkpoints").iterdir()
+    assert checkpoint.name == "checkpoint-9"  # the signal came while step 8 was logged
+    assert train(inputs, tmp_path) == 0
+    assert_same(uninterrupted, tmp_path / "output")
 
 
 def test_target_modules_of_another_model_are_refused(inputs: dict[str, Path], run_step: RunStep) -> None:

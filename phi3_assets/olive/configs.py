@@ -1,0 +1,95 @@
+"""Configurations of Olive's passes, made of a recipe's fields: used by the steps and by the export alike."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.olive.corpus import CorpusOrder
+
+# With shared buffers the cache of keys and values is allocated at search.max_length, so the model's whole context
+# length by default costs memory and speed for every short answer (onnxruntime-genai #2239).
+MAX_LENGTH_TOKENS = 4096
+# Recipe field execution_provider, by ONNX Runtime's name.
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def corpus_order(params: Mapping[str, Any]) -> CorpusOrder:
+    """The order of rows that a recipe's fields ask for."""
+    return CorpusOrder(
+        num_train_epochs=params["num_train_epochs"],
+        max_steps=params["max_steps"],
+        step_rows=params["per_device_train_batch_size"] * params["gradient_accumulation_steps"],
+        group_by_length=params["group_by_length"],
+        data_seed=params["data_seed"],
+    )
+
+
+def fine_tuning(
+    params: Mapping[str, Any], data_config: dict[str, Any] | str, checkpoints: Path | None, *, on_gpu: bool
+) -> dict[str, Any]:
+    """Configuration of Olive's pass LoRA, DoRA or QLoRA.
+
+    Args:
+        params: Recipe fields of the step.
+        data_config: Olive data config of the corpus, whose rows come in training order; or its name.
+        checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there. None: nowhere.
+        on_gpu: Whether the model is put on a GPU.
+    """
+    config: dict[str, Any] = {
+        "r": params["lora_r"],
+        "alpha": params["lora_alpha"],
+        "lora_dropout": params["lora_dropout"],
+        "target_modules": list(params["target_modules"]),
+        "torch_dtype": params["torch_dtype"],
+        "device_map": "current_device" if on_gpu else None,
+        "allow_tf32": False,
+        "train_data_config": data_config,
+        "training_args": {
+            **({"output_dir": str(checkpoints)} if checkpoints else {}),
+            "learning_rate": params["learning_rate"],
+            "lr_scheduler_type": params["lr_scheduler_type"],
+            "warmup_steps": params["warmup_steps"],
+            "per_device_train_batch_size": params["per_device_train_batch_size"],
+            "gradient_accumulation_steps": params["gradient_accumulation_steps"],
+            "gradient_checkpointing": params["gradient_checkpointing"],
+            "weight_decay": params["weight_decay"],
+            "adam_beta2": params["adam_beta2"],
+            "max_grad_norm": params["max_grad_norm"],
+            "seed": params["seed"],
+            # The rows come in their order for all epochs (see phi3_assets.olive.corpus): one pass, as they are.
+            "num_train_epochs": 1,
+            "max_steps": params["max_steps"],
+            "train_sampling_strategy": "sequential",
+            "remove_unused_columns": False,
+            "use_cpu": not on_gpu,
+            "logging_steps": 1,
+            # A loss that is not finite must be seen; the default logs zero instead.
+            "logging_nan_inf_filter": False,
+            # The watcher asks for checkpoints by time.
+            "save_strategy": "no",
+            "save_total_limit": 2,
+            "disable_tqdm": False,
+        },
+    }
+    if params["method"] == "qlora":
+        config |= {name: params[name] for name in ("quant_type", "double_quant", "compute_dtype")}
+        # The adapter goes into the base model in full precision afterwards, not into the 4-bit one.
+        config["save_quant_config"] = False
+        # Olive's default is paged on the GPU; it exists there alone.
+        config["training_args"]["optim"] = "paged_adamw_32bit" if on_gpu else "adamw_torch"
+    return config
+
+
+def model_builder(params: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+    """Configuration of Olive's pass ModelBuilder.
+
+    Args:
+        params: Recipe fields of the step onnx_int4_model.
+        max_length: Longest sequence, prompt and answer, in tokens.
+    """
+    return {
+        "precision": "int4",
+        "int4_block_size": params["int4_block_size"],
+        "int4_accuracy_level": params["int4_accuracy_level"],
+        "search": {"max_length": max_length},
+    }

@@ -1,0 +1,92 @@
+"""Writes a recipe as an Olive configuration of today, which plain `olive run --config` executes without this graph.
+
+It trains on the same rows with the same masks in the same order. With `lora_dropout: 0` and
+`gradient_accumulation_steps: 1` the adapter is the graph's within float tolerance; dropout draws other masks, because
+Olive pads rows that the graph lets share their beginning, and Olive 0.13 weighs accumulated batches alike however many
+tokens they teach.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.olive import configs, corpus
+from phi3_assets.olive.training import PASSES
+from phi3_assets.recipe import Recipe
+
+CONFIG_FILE = "olive-config.json"
+SCRIPT_FILE = "corpus_component.py"
+
+# Olive imports it while it reads the configuration: before the adapter is created, which draws its first values.
+_SCRIPT = '''"""Makes the tokenised corpus known to Olive, and sets the seed before the adapter is created."""
+
+import transformers
+
+from phi3_assets.olive.corpus import register
+
+transformers.set_seed({seed})
+register()
+'''
+
+
+def export_config(
+    recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, *, context_length: int, on_gpu: bool
+) -> Path:
+    """Write olive-config.json and the script it needs.
+
+    Args:
+        recipe: The recipe.
+        base_model: Directory of the artefact base_model.
+        formatted_corpus: Directory of the artefact formatted_corpus.
+        target: Directory to write to; Olive's output goes to `target`/output.
+        context_length: The base model's, in tokens.
+        on_gpu: Whether it will be run where there is a GPU.
+
+    Returns:
+        The configuration's path, for `olive run --config`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    script = target / SCRIPT_FILE
+    script.write_text(_SCRIPT.format(seed=recipe.seed), encoding="utf-8")
+    config = olive_config(recipe, base_model, formatted_corpus, target, context_length, on_gpu)
+    # Keys keep their order: Olive runs passes as they stand.
+    (target / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return target / CONFIG_FILE
+
+
+def olive_config(
+    recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, context_length: int, on_gpu: bool
+) -> dict[str, Any]:
+    """The configuration itself; see `export_config`."""
+    params = recipe.model_dump()
+    train_file = formatted_corpus.resolve() / corpus.TRAIN_FILE
+    data = corpus.data_config(train_file, configs.corpus_order(params))
+    data["user_script"] = str(target.resolve() / SCRIPT_FILE)
+    provider = configs.PROVIDERS[recipe.execution_provider]
+    device = "gpu" if recipe.execution_provider == "cuda" else "cpu"
+    return {
+        "input_model": {"type": "HfModel", "model_path": str(base_model.resolve()), "task": "text-generation"},
+        "systems": {
+            "local": {
+                "type": "LocalSystem",
+                "accelerators": [{"device": device, "execution_providers": [provider]}],
+            }
+        },
+        "data_configs": [data],
+        "passes": {
+            "adapter": {
+                "type": PASSES[recipe.method],
+                **configs.fine_tuning(params, data["name"], None, on_gpu=on_gpu),
+            },
+            "merge": {"type": "MergeAdapterWeights"},
+            "builder": {
+                "type": "ModelBuilder",
+                **configs.model_builder(params, min(context_length, configs.MAX_LENGTH_TOKENS)),
+            },
+        },
+        "host": "local",
+        "target": "local",
+        "evaluate_input_model": False,
+        "cache_dir": str(target.resolve() / "cache"),
+        "output_dir": str(target.resolve() / "output"),
+    }
