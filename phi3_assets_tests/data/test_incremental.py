@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.data import part_store, records
+from phi3_assets.data import merge, part_store, records
 from phi3_assets.data.cache import DirectoryCache
+from phi3_assets.steps import ingest
 from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sample
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch) -> Run:
     # Blocks of 20 rows, so that a small file has several.
-    for module in (records, part_store):
+    for module in (records, part_store, merge, ingest):
         monkeypatch.setattr(module, "BLOCK_ROWS", 20)
-    monkeypatch.setattr("phi3_assets.data.merge.BLOCK_ROWS", 20)
-    monkeypatch.setattr("phi3_assets.steps.ingest.BLOCK_ROWS", 20)
     run = Run(tmp_path / "home")
     write_sample(run.data, 90)
     write_model(tmp_path / "model")
