@@ -12,7 +12,7 @@ from phi3_assets.data.testset import TestSets
 from phi3_assets.errors import UserError, nearest
 
 _PREVIEW_ROWS = 5
-_REPEATS = ("duplicate", "near_duplicate")
+_REPEATS = ("duplicate", "near_duplicate", "near_duplicate_of_test")
 """Reasons that say nothing bad of a row: they do not count into `defective_share`."""
 
 
@@ -102,7 +102,7 @@ def _refuse_without_rows(metrics: dict[str, Any], wanted: list[str], folder: Pat
             hint = "".join(nearest(name, entry["columns"]) for name in wanted)
             raise UserError(
                 f"No usable row in {folder}: {entry['file']} has the columns {columns}; wanted are {wanted[0]!r} and "
-                f"{wanted[1]!r}, or those of another shape (docs/recipes.md).{hint} Rename the columns, or set "
+                f"{wanted[1]!r}, or those of another shape (docs/data.md).{hint} Rename the columns, or set "
                 "question_column and answer_column in the recipe."
             )
     problems = [f"{entry['file']}: {entry['problem']}" for entry in metrics["files"] if entry["problem"]]
