@@ -203,3 +203,27 @@ def test_users_text_is_in_no_list_and_no_log(run: Run) -> None:
     lists = [path.read_text() for path in run.raw.glob("*.jsonl")]
     assert len(run.quarantine()) == 6
     assert not any(canary in text for text in [*lists, *run.log])
+
+
+def test_columns_of_any_name(tmp_path: Path) -> None:
+    run = Run(tmp_path, question_column="Ticket Text", answer_column="Fix")
+    lines = "".join(f"{i},Ticket {i}?,Fix {i}\n" for i in range(40))
+    (run.data / "t.csv").write_text("No,Ticket Text,Fix\n" + lines)
+    metrics = run.ingest()
+    assert metrics["files"][0]["shape_reason"] == "has the columns 'Ticket Text' and 'Fix'"
+    assert metrics["rows_kept"] == 40
+
+
+def test_share_and_threshold_do_what_they_say(tmp_path: Path) -> None:
+    text = "Please restart the mail server in the cellar of the building {} before noon on Monday"
+    shares = {}
+    for share, threshold, near in ((0.1, 0.85, 1), (0.5, 0.99, 0)):
+        run = Run(tmp_path / str(share), test_share=share, near_duplicate_threshold=threshold)
+        write_sample(run.data, 500)
+        rows = [{"Question": text.format(name), "Best Answer": "It works."} for name in ("seven", "sevem")]
+        (run.data / "near.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        metrics = run.ingest()
+        assert metrics["near_duplicate_rows"] + metrics["leaked_rows_removed"] == near
+        shares[share] = metrics["test_rows"] / metrics["rows_kept"]
+    assert 0.05 < shares[0.1] < 0.15
+    assert 0.45 < shares[0.5] < 0.55
