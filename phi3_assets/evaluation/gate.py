@@ -48,8 +48,8 @@ class Finding:
     """One rule, applied.
 
     Attributes:
-        rule: Its name: complete, items, better_than_base, int4_keeps_gain, stops, prompts, same_test_set,
-            not_worse_than_champion, better_than_champion.
+        rule: Its name: complete, items, better_than_base, learnt_answers, int4_keeps_gain, stops, prompts,
+            same_test_set, not_worse_than_champion, better_than_champion.
         passed: Whether the model complies.
         sentence: Why, in one sentence with the numbers.
     """
@@ -108,6 +108,7 @@ def decide(
     findings += [
         _enough_items(len(records), thresholds.min_items),
         _better_than_base(records, thresholds),
+        _learnt_answers(records, thresholds.alpha),
         _keeps_gain(scores, thresholds),
         _stops(scores, thresholds),
         _prompts(scores),
@@ -162,6 +163,23 @@ def _better_than_base(records: Sequence[Mapping[str, Any]], thresholds: Threshol
         f"int4 is {'' if passed else 'not '}measurably better than base: {_title(metric)} differs by "
         f"{found.difference:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f}, p = {found.p_better:.4f}, "
         f"limit {thresholds.alpha}).",
+    )
+
+
+def _learnt_answers(records: Sequence[Mapping[str, Any]], alpha: float) -> Finding:
+    """Style alone makes any answer likelier than base finds it; what is asked here is that the right one gains most."""
+    rule = "learnt_answers"
+    values = {name: [record["variants"][name].get("preference") for record in records] for name in ("int4", "base")}
+    if not all(_finite(value) for one in values.values() for value in one):
+        return Finding(rule, False, "All test answers are the same, so it cannot be told whether answers were learnt.")
+    found = compare("preference", "int4", "base", values["int4"], values["base"])
+    passed = found.p_better <= alpha
+    return Finding(
+        rule,
+        passed,
+        f"int4 prefers the right answer to that of another question {'' if passed else 'not '}measurably more than "
+        f"base does: by {found.difference:+.3f} nats per token (p = {found.p_better:.4f}, limit {alpha})"
+        + ("." if passed else "; questions and answers of the training rows may not belong together."),
     )
 
 

@@ -74,22 +74,29 @@ def score(
 
 def _score_item(model: Any, item: Item, ends: set[int], max_new_tokens: int) -> RawScore:
     start = len(item.prompt_ids)
-    generator = new_generator(model, start + max(max_new_tokens, len(item.answer_ids)))
+    generator = new_generator(model, start + max(max_new_tokens, len(item.answer_ids), len(item.other_ids)))
     if start > 1:
         generator.append_tokens(list(item.prompt_ids[:-1]))
-    # The logits of the prompt's last token and of all answer tokens but the end token predict the answer.
-    generator.append_tokens([item.prompt_ids[-1], *item.answer_ids[:-1]])
-    nll = mean_nll(generator.get_output("logits")[0], item.answer_ids)
-    generator.rewind_to(start - 1)
+    nll = _answer_loss(generator, item.prompt_ids, item.answer_ids)
+    other_nll = _answer_loss(generator, item.prompt_ids, item.other_ids) if item.other_ids else None
     generator.append_tokens([item.prompt_ids[-1]])
     generated: list[int] = []
     while len(generated) < max_new_tokens and not generator.is_done():
         generator.generate_next_token()
         token = int(generator.get_next_tokens()[0])
         if token in ends:
-            return RawScore(nll, tuple(generated), stopped=True)
+            return RawScore(nll, other_nll, tuple(generated), stopped=True)
         generated.append(token)
-    return RawScore(nll, tuple(generated), stopped=False)
+    return RawScore(nll, other_nll, tuple(generated), stopped=False)
+
+
+def _answer_loss(generator: Any, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> float:
+    """Mean nats per answer token; the generator stands before the prompt's last token, and does again afterwards."""
+    # The logits of the prompt's last token and of all answer tokens but the end token predict the answer.
+    generator.append_tokens([prompt_ids[-1], *answer_ids[:-1]])
+    nll = mean_nll(generator.get_output("logits")[0], answer_ids)
+    generator.rewind_to(len(prompt_ids) - 1)
+    return nll
 
 
 def mean_nll(logits: Any, targets: Sequence[int]) -> float:

@@ -1,7 +1,7 @@
 """The frozen test set as the scorers see it, and the raw result of one item on one variant."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Item:
         answer: The reference answer.
         prompt_ids: Tokens of the prompt, up to and including what opens the assistant's turn.
         answer_ids: Tokens of the reference answer; the last one is the end token.
+        other_ids: Tokens of the answer to another question; a model that learnt answers prefers its own. Empty if all
+            items have the same answer.
     """
 
     id: str
@@ -30,6 +32,7 @@ class Item:
     answer: str
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
+    other_ids: tuple[int, ...] = ()
 
     @property
     def prompt_messages(self) -> list[dict[str, Any]]:
@@ -44,10 +47,12 @@ class RawScore:
     Attributes:
         nll: Mean negative log-likelihood of the reference answer, in nats per token, end token included.
         generated_ids: Greedily generated tokens, without the end token.
+        other_nll: The same of the answer to another question; None if there is none.
         stopped: True if the model ended by itself, with an end token among its first max_new_tokens tokens.
     """
 
     nll: float
+    other_nll: float | None
     generated_ids: tuple[int, ...]
     stopped: bool
 
@@ -81,7 +86,21 @@ def load_items(path: Path) -> list[Item]:
         raise UserError(
             f"{path.name} holds no row: the test set is empty. Add rows to the dataset or raise test_share."
         )
-    return items
+    return [replace(item, other_ids=other) for item, other in zip(items, others(items), strict=True)]
+
+
+def others(items: list[Item]) -> list[tuple[int, ...]]:
+    """For each item the answer of another one, the same whatever the order of the rows.
+
+    Each gets the next answer, in the order of ids, that reads differently from its own.
+    """
+    order = sorted(range(len(items)), key=lambda index: items[index].id)
+    found: dict[int, tuple[int, ...]] = {}
+    for place, index in enumerate(order):
+        own = items[index].answer_ids
+        following = (items[other].answer_ids for other in order[place + 1 :] + order[:place])
+        found[index] = next((ids for ids in following if ids != own), ())
+    return [found[index] for index in range(len(items))]
 
 
 def test_set_digest(items: list[Item]) -> str:

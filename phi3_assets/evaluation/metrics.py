@@ -71,13 +71,14 @@ def judge(variant: str, record: dict[str, Any], score: RawScore, answer: str) ->
     Raises:
         UserError: The likelihood is not a finite number; names variant and item.
     """
-    if not math.isfinite(score.nll):
+    if not math.isfinite(score.nll) or not math.isfinite(score.other_nll or 0.0):
         raise UserError(
             f"Variant {variant} gives item {record['id']} a likelihood of {score.nll}: its weights are broken. "
             "Look at the step that made it, and at the loss curve of lora_adapter."
         )
     return {
         "nll": round(score.nll, NLL_DIGITS),
+        "preference": None if score.other_nll is None else round(score.other_nll - score.nll, NLL_DIGITS),
         **judge_answer(answer, record["reference"]),
         "repetition": repetition(score.generated_ids),
         "stopped": score.stopped,
@@ -91,15 +92,19 @@ def summarise(records: Sequence[dict[str, Any]], variant: str) -> dict[str, floa
     """A variant's quality over the test set.
 
     `nll` is per token, so long answers weigh more; perplexity is its exponential; all others are means over items.
-    `json_valid` is there only if some references are JSON, and is the mean over those.
+    `preference` is by how many nats per token the right answer is likelier than the answer to another question: what
+    was learnt of the answers themselves, and not of their style alone. `json_valid` is there only if some references
+    are JSON, and is the mean over those.
     """
     own = [record["variants"][variant] for record in records]
     weights = [record["reference_tokens"] for record in records]
     nll = math.fsum(one["nll"] * weight for one, weight in zip(own, weights, strict=True)) / sum(weights)
+    preferences = [one["preference"] for one in own if one["preference"] is not None]
     json_valid = [one["json_valid"] for one in own if one["json_valid"] is not None]
     return {
         "nll": round(nll, NLL_DIGITS),
         "perplexity": round(math.exp(nll), 4),
+        **({"preference": _mean(preferences)} if preferences else {}),
         "exact_match": _mean(one["exact_match"] for one in own),
         "f1": _mean(one["f1"] for one in own),
         "rouge_l": _mean(one["rouge_l"] for one in own),

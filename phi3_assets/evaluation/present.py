@@ -46,6 +46,13 @@ def _seconds(value: float) -> str:
 QUALITY = (
     Column("nll", "NLL", "Surprise at the right answer, nats per token", -1, "{:.3f}".format),
     Column("perplexity", "Perplexity", "exp(NLL): choices it hesitates between", -1, "{:.2f}".format),
+    Column(
+        "preference",
+        "Preference",
+        "Nats per token for the right answer over that to another question",
+        1,
+        "{:.2f}".format,
+    ),
     Column("exact_match", "Exact match", "Answers equal to the reference", 1, _percent),
     Column("f1", "Token F1", "Overlap of words with the reference", 1, _percent),
     Column("rouge_l", "ROUGE-L", "Words in common, in the same order", 1, _percent),

@@ -14,7 +14,7 @@ RESAMPLES = 4000
 POWER = 0.8
 COMPARED = ("nll", "exact_match", "f1")
 # 1: more is better, -1: less is better
-DIRECTION = {"nll": -1, "exact_match": 1, "f1": 1}
+DIRECTION = {"nll": -1, "exact_match": 1, "f1": 1, "preference": 1}
 PAIRS = (("adapter", "base"), ("merged", "base"), ("int4", "base"), ("int4", "merged"))
 # Scores are kept to six digits; a smaller difference is rounding, and must not count as one.
 ROUNDING = 2e-6

@@ -109,13 +109,23 @@ def _score_batch(model: Any, items: Sequence[Item], ends: set[int], max_new_toke
     # Without a configuration the cache keeps all positions, also of sliding-window layers, so it can be cropped.
     cache = DynamicCache()
     last = _hidden(model, prompts, prompt_mask, cache)[:, -1]
-    losses = _answer_losses(model, items, last, prompt_mask, cache)
+    losses = _answer_losses(model, [item.answer_ids for item in items], last, prompt_mask, cache)
+    other_losses: Sequence[float | None] = [None] * len(items)
+    if all(item.other_ids for item in items):
+        other_losses = _answer_losses(model, [item.other_ids for item in items], last, prompt_mask, cache)
     generated, stopped = _generate(model, last, prompt_mask, cache, ends, max_new_tokens)
-    return [RawScore(nll, tuple(tokens), ended) for nll, tokens, ended in zip(losses, generated, stopped, strict=True)]
+    return [
+        RawScore(nll, other_nll, tuple(tokens), ended)
+        for nll, other_nll, tokens, ended in zip(losses, other_losses, generated, stopped, strict=True)
+    ]
 
 
 def _answer_losses(
-    model: Any, items: Sequence[Item], last: "torch.Tensor", prompt_mask: "torch.Tensor", cache: Any
+    model: Any,
+    answer_ids: Sequence[Sequence[int]],
+    last: "torch.Tensor",
+    prompt_mask: "torch.Tensor",
+    cache: Any,
 ) -> list[float]:
     """Mean nats per answer token; leaves the cache as it was.
 
@@ -124,15 +134,15 @@ def _answer_losses(
     """
     import torch
 
-    answers, answer_mask = _pad([item.answer_ids for item in items], model.device, left=False)
+    answers, answer_mask = _pad(answer_ids, model.device, left=False)
     states = last[:, None]
     if answers.shape[1] > 1:
         mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
         states = torch.cat([states, _hidden(model, answers[:, :-1], mask, cache)], dim=1)
         cache.crop(-(answers.shape[1] - 1))
     losses = []
-    for row, item in enumerate(items):
-        length = len(item.answer_ids)
+    for row, ids in enumerate(answer_ids):
+        length = len(ids)
         logits = model.lm_head(states[row, :length]).float()
         losses.append(torch.nn.functional.cross_entropy(logits, answers[row, :length]).item())
     return losses

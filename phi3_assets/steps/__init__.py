@@ -94,14 +94,21 @@ MERGED_MODEL = Step(
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
     code_version="1",
-    inputs=("merged_model",),
-    recipe_fields=("execution_provider", "int4_block_size", "int4_accuracy_level"),
+    inputs=("merged_model", "formatted_corpus"),  # the corpus calibrates int4_algorithm gptq
+    recipe_fields=(
+        "execution_provider",
+        "int4_block_size",
+        "int4_algorithm",
+        "int8_modules",
+        "int4_symmetric",
+        "int4_accuracy_level",
+    ),
     libraries=("olive-ai", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers"),
     function="phi3_assets.steps.quantize:build_int4",
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="2",
+    code_version="3",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     recipe_fields=("max_new_tokens",),
     libraries=("jinja2", "matplotlib", "onnxruntime", "onnxruntime-genai", "peft", "torch", "torchmetrics", "transformers"),

@@ -56,12 +56,13 @@ def record(number, reference, tokens=4):
 
 def test_summary_weighs_likelihood_by_token_and_the_rest_by_item():
     records = [record(0, "yes", 1), record(1, '{"a": 1}', 3)]
-    records[0]["variants"]["int4"] = judge("int4", records[0], RawScore(4.0, (5,), True), "yes")
-    records[1]["variants"]["int4"] = judge("int4", records[1], RawScore(2.0, (5,) * 8, False), "no")
+    records[0]["variants"]["int4"] = judge("int4", records[0], RawScore(4.0, 6.0, (5,), True), "yes")
+    records[1]["variants"]["int4"] = judge("int4", records[1], RawScore(2.0, 3.0, (5,) * 8, False), "no")
     found = summarise(records, "int4")
     assert found["nll"] == 2.5
     assert found["perplexity"] == pytest.approx(math.exp(2.5), abs=1e-3)
     assert found["exact_match"] == 0.5
+    assert found["preference"] == 1.5
     assert found["stop_rate"] == 0.5
     assert found["json_valid"] == 0
     assert found["answer_tokens"] == 4.5
@@ -70,7 +71,7 @@ def test_summary_weighs_likelihood_by_token_and_the_rest_by_item():
 @pytest.mark.parametrize("nll", [math.nan, math.inf])
 def test_a_likelihood_that_is_no_number_is_refused_by_name(nll):
     with pytest.raises(UserError, match="Variant merged gives item row-3 a likelihood"):
-        judge("merged", record(3, "x"), RawScore(nll, (), True), "x")
+        judge("merged", record(3, "x"), RawScore(nll, None, (), True), "x")
 
 
 def test_share_of_the_gain_that_int4_keeps():

@@ -20,6 +20,8 @@ def reference_scores(model, items, max_new_tokens):
         with torch.inference_mode():
             logits = model(ids).logits[0, len(item.prompt_ids) - 1 : -1]
             nll = torch.nn.functional.cross_entropy(logits, torch.tensor(item.answer_ids)).item()
+            other = model(torch.tensor([item.prompt_ids + item.other_ids])).logits[0, len(item.prompt_ids) - 1 : -1]
+            other_nll = torch.nn.functional.cross_entropy(other, torch.tensor(item.other_ids)).item()
             prompt = torch.tensor([item.prompt_ids])
             output = model.generate(
                 # without a mask `generate` takes the end token that closes the user's turn for padding
@@ -29,14 +31,17 @@ def reference_scores(model, items, max_new_tokens):
                 max_new_tokens=max_new_tokens,
             )[0, len(item.prompt_ids) :].tolist()
         stopped = output[-1] == model.config.eos_token_id
-        found.append((nll, tuple(output[:-1] if stopped else output), stopped))
+        found.append((nll, other_nll, tuple(output[:-1] if stopped else output), stopped))
     return found
 
 
 def check_against_reference(model, items, max_new_tokens=24):
     scores = torch_scorer.score(model, items, torch_scorer.end_token_ids(model), max_new_tokens)
-    for score, (nll, tokens, stopped) in zip(scores, reference_scores(model, items, max_new_tokens), strict=True):
+    for score, (nll, other_nll, tokens, stopped) in zip(
+        scores, reference_scores(model, items, max_new_tokens), strict=True
+    ):
         assert score.nll == pytest.approx(nll, abs=2e-5)
+        assert score.other_nll == pytest.approx(other_nll, abs=2e-5)
         assert score.generated_ids == tokens
         assert score.stopped == stopped
     return scores
@@ -90,6 +95,7 @@ def test_genai_float_export_equals_torch(chain):
     folder = chain["onnx_fp32_model"]
     found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 16)
     assert [score.nll for score in found] == pytest.approx([score.nll for score in expected], abs=1e-3)
+    assert [score.other_nll for score in found] == pytest.approx([score.other_nll for score in expected], abs=1e-3)
     assert [score.generated_ids for score in found] == [score.generated_ids for score in expected]
     assert [score.stopped for score in found] == [score.stopped for score in expected]
 

@@ -69,7 +69,7 @@ def make_base(directory: Path, **config):
                 "initializer_range": 0.3,  # sharp enough that the greedy choice is no coin toss
                 "eos_token_id": tokenizer.eos_token_id,
                 "bos_token_id": None,
-                "pad_token_id": tokenizer.eos_token_id,
+                "pad_token_id": 0,  # its embedding stays zero, and a zero end token could never be learnt
                 "tie_word_embeddings": True,
                 **config,
             }

@@ -16,7 +16,18 @@ from phi3_assets_tests.evaluation.tiny import ROWS, write_corpus
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
 
-QUALITY = {"nll", "perplexity", "exact_match", "f1", "rouge_l", "chrf", "repetition", "stop_rate", "answer_tokens"}
+QUALITY = {
+    "nll",
+    "perplexity",
+    "exact_match",
+    "f1",
+    "preference",
+    "rouge_l",
+    "chrf",
+    "repetition",
+    "stop_rate",
+    "answer_tokens",
+}
 
 
 @pytest.fixture(scope="module")
