@@ -315,9 +315,11 @@ def plan_onnx_int4_model(
     recipe: RecipeResource,
     store: ArtifactStore,
     merged_model: Record,
+    formatted_corpus: Record,
 ) -> Record:
-    """Which model is quantised, and how."""
-    return make_plan(context, steps.ONNX_INT4_MODEL, recipe, store, {"merged_model": merged_model})
+    """Which model is quantised, and how; the corpus calibrates where the recipe's algorithm asks for it."""
+    upstream = {"merged_model": merged_model, "formatted_corpus": formatted_corpus}
+    return make_plan(context, steps.ONNX_INT4_MODEL, recipe, store, upstream)
 
 
 @dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
