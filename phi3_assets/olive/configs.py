@@ -87,9 +87,13 @@ def model_builder(params: Mapping[str, Any], max_length: int) -> dict[str, Any]:
         params: Recipe fields of the step onnx_int4_model.
         max_length: Longest sequence, prompt and answer, in tokens.
     """
+    algorithm = params["int4_algorithm"]
     return {
         "precision": "int4",
         "int4_block_size": params["int4_block_size"],
+        # After gptq there is nothing left to quantise.
+        "int4_algo_config": "default" if algorithm == "gptq" else algorithm,
+        "int4_is_symmetric": params["int4_symmetric"],
         "int4_accuracy_level": params["int4_accuracy_level"],
         "search": {"max_length": max_length},
     }

@@ -19,6 +19,9 @@ from phi3_assets.errors import UserError
 
 TRAIN_FILE = "train.parquet"
 COMPONENT = "phi3_assets_corpus"
+CALIBRATION = "phi3_assets_calibration"
+# Rows are joined to sequences of this many tokens: a few long batches calibrate as well as many short ones, sooner.
+_CALIBRATION_SEQUENCE = 512
 IGNORED_LABEL = -100
 # Rows are sorted by length inside blocks of this many batches, so that the order still differs from epoch to epoch.
 _BATCHES_PER_BLOCK = 50
@@ -143,12 +146,16 @@ def read_corpus(path: Path, order: CorpusOrder) -> CorpusRows:
 
 
 def register() -> None:
-    """Make the corpus known to Olive as a dataset component; safe to call again."""
+    """Make the corpus known to Olive as dataset components, to train on and to calibrate on; safe to call again."""
     from olive.data.registry import Registry
 
     @Registry.register_dataset(COMPONENT)  # type: ignore[untyped-decorator]
     def load(path: str, order: dict[str, Any]) -> CorpusRows:
         return read_corpus(Path(path), CorpusOrder(**order))
+
+    @Registry.register_dataset(CALIBRATION)  # type: ignore[untyped-decorator]
+    def calibrate(path: str, tokens: int) -> list[tuple[dict[str, Any], int]]:
+        return read_calibration(Path(path), tokens)
 
 
 def data_config(path: Path, order: CorpusOrder) -> dict[str, Any]:
@@ -158,4 +165,35 @@ def data_config(path: Path, order: CorpusOrder) -> dict[str, Any]:
         "type": "DataContainer",
         "load_dataset_config": {"type": COMPONENT, "params": {"path": str(path), "order": asdict(order)}},
         "pre_process_data_config": {"type": "skip_pre_process"},
+    }
+
+
+def read_calibration(path: Path, tokens: int) -> list[tuple[dict[str, Any], int]]:
+    """The corpus as sequences for calibration, prompts and answers alike, rows in a fixed mixed order.
+
+    Args:
+        path: As for `read_corpus`.
+        tokens: At most so many in all.
+
+    Returns:
+        ({"input_ids", "attention_mask"}, 0) per sequence, as Olive's dataloader takes them; int64 (tokens,).
+    """
+    import torch
+
+    rows = read_corpus(path, CorpusOrder(1.0, -1, step_rows=1, group_by_length=False, data_seed=0))
+    joined = torch.cat([rows[number]["input_ids"] for number in range(len(rows))])[:tokens]
+    # All of one length, because Olive's dataloader stacks them; a short corpus gives one short sequence.
+    length = min(_CALIBRATION_SEQUENCE, len(joined))
+    sequences = joined[: len(joined) // length * length].reshape(-1, length)
+    return [({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 0) for ids in sequences]
+
+
+def calibration_config(path: Path, tokens: int) -> dict[str, Any]:
+    """Olive data config that calibrates on the corpus at `path`; needs `register()` first."""
+    return {
+        "name": "calibration",
+        "type": "DataContainer",
+        "load_dataset_config": {"type": CALIBRATION, "params": {"path": str(path), "tokens": tokens}},
+        "pre_process_data_config": {"type": "skip_pre_process"},
+        "dataloader_config": {"type": "default_dataloader", "params": {"batch_size": 1}},
     }

@@ -74,18 +74,18 @@ def _hush() -> None:
 def run_pass(
     olive_pass: Any,
     config: Mapping[str, Any],
-    model: Path,
+    model: Any,
     output: Path,
     *,
     adapter: Path | None = None,
     provider: str = "CPUExecutionProvider",
 ) -> Any:
-    """Run one Olive pass on a Hugging Face model directory.
+    """Run one Olive pass.
 
     Args:
         olive_pass: A pass of Olive by name, such as "MergeAdapterWeights", or a class derived from one.
         config: The pass's parameters. Each key must be one of the pass's own; so must those in `training_args` be.
-        model: Directory of the input model.
+        model: Directory of a Hugging Face model, or what another pass returned.
         output: Directory the pass writes to.
         adapter: Directory of a PEFT adapter that belongs to the input model.
         provider: ONNX Runtime execution provider the result is meant for.
@@ -113,11 +113,12 @@ def run_pass(
         _refuse_ignored(name, log)
         if not olive_pass.validate_config(built.config, accelerator):
             raise UserError(f"Olive's pass {name} rejects its configuration: {log.reason()}")
-        handler = HfModelHandler(model_path=str(model), adapter_path=str(adapter) if adapter else None)
+        if isinstance(model, Path):
+            model = HfModelHandler(model_path=str(model), adapter_path=str(adapter) if adapter else None)
         # ModelBuilder prints a line per layer, with paths, and Olive 0.13 uses names that transformers has deprecated.
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            result = built.run(handler, str(output))
+            result = built.run(model, str(output))
         _refuse_ignored(name, log)
         if result is None or not result.model_path or not Path(result.model_path).exists():
             raise UserError(f"Olive's pass {name} ended without a model: {log.reason()}")

@@ -1,6 +1,7 @@
-"""The step `onnx_int4_model`: quantise the merged model to int4 for ONNX Runtime GenAI with Olive's ModelBuilder."""
+"""The step `onnx_int4_model`: quantise the merged model to int4 for ONNX Runtime GenAI with Olive's passes."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from phi3_assets.errors import UserError
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
 from phi3_assets.olive import configs
-from phi3_assets.olive.passes import olive_log, run_pass
+from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.olive.quantising import quantise
 from phi3_assets.step import StepContext
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
@@ -21,8 +23,8 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     """Fill `ctx.output` with model.onnx, its weights, tokenizer and genai_config.json.
 
     Returns:
-        bytes (all files), model_bytes (graph and weights), files, build_seconds, block_size, accuracy_level, provider,
-        eos_token_ids, max_length, generated_tokens (0 where this machine cannot run the provider).
+        bytes (all files), model_bytes (graph and weights), files, build_seconds, block_size, algorithm, symmetric,
+        accuracy_level, provider, eos_token_ids, max_length, generated_tokens (0 where the provider cannot run here).
 
     Raises:
         UserError: The model cannot run in ONNX Runtime GenAI.
@@ -34,20 +36,11 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     provider = params["execution_provider"]
     max_length = min(describe(merged)["context_length"], configs.MAX_LENGTH_TOKENS)
     started = time.monotonic()
-    with olive_log():
-        from olive.passes.onnx import model_builder
-
-        # The pass hands the builder the user's Hugging Face cache for its intermediate files.
-        scratch = ctx.work / "builder"
-        scratch.mkdir(parents=True, exist_ok=True)
-        model_builder.HF_HUB_CACHE = str(scratch)
-        run_pass(
-            "ModelBuilder",
-            configs.model_builder(params, max_length),
-            merged,
-            ctx.output,
-            provider=configs.PROVIDERS[provider],
-        )
+    formatted_corpus = ctx.inputs.get("formatted_corpus")
+    train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
+    quantise(merged, ctx.output, ctx.work, params, max_length, train_file)
+    for path in ctx.work.iterdir():
+        shutil.rmtree(path)
     seconds = time.monotonic() - started
     stops = stop_token_ids(merged)
     _write_stop_tokens(ctx.output / "genai_config.json", stops)
@@ -59,6 +52,8 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         "files": len(files),
         "build_seconds": seconds,
         "block_size": params["int4_block_size"],
+        "algorithm": params["int4_algorithm"],
+        "symmetric": params["int4_symmetric"],
         "accuracy_level": params["int4_accuracy_level"],
         "provider": provider,
         "eos_token_ids": stops,

@@ -113,9 +113,9 @@ def tiny_merged(tiny_base: Made, tiny_adapter: Made, run_step: RunStep) -> Made:
 
 
 @pytest.fixture(scope="session")
-def tiny_int4(tiny_merged: Made, run_step: RunStep) -> Made:
+def tiny_int4(tiny_merged: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
     """The merged model in int4."""
-    return run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path})
+    return run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path, "formatted_corpus": tiny_corpus})
 
 
 @pytest.fixture(scope="session")

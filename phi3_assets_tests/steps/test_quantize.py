@@ -2,12 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phi3_assets.errors import UserError
 from phi3_assets.steps import ONNX_INT4_MODEL
-from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
+from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
+
+FILES = [
+    "chat_template.jinja",
+    "config.json",
+    "genai_config.json",
+    "generation_config.json",
+    "model.onnx",
+    "model.onnx.data",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 
 
 def test_int4_model_generates(tiny_int4: Made) -> None:
@@ -24,32 +36,97 @@ def test_every_stop_token_and_a_sensible_length(tiny_int4: Made) -> None:
 
 
 def test_block_size_and_accuracy_level_reach_the_model(tiny_merged: Made, tiny_int4: Made, run_step: RunStep) -> None:
-    import onnx
-
     other = run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, int4_block_size=16, int4_accuracy_level=1)
     found = []
     for made in (tiny_int4, other):
-        graph = onnx.load(made.path / "model.onnx", load_external_data=False).graph
+        graph = onnx_graph(made.path)
         node = next(node for node in graph.node if node.op_type == "MatMulNBits")
         attributes = {item.name: item.i for item in node.attribute}
         found.append((attributes["bits"], attributes["block_size"], attributes["accuracy_level"]))
     assert found == [(4, 32, 4), (4, 16, 1)]
 
 
+@pytest.mark.parametrize("algorithm", ["rtn_last", "k_quant_last", "k_quant_mixed"])
+def test_algorithms_give_the_output_layer_8_bits(algorithm: str, tiny_merged: Made, run_step: RunStep) -> None:
+    made = run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, int4_algorithm=algorithm, int4_symmetric=False)
+    assert made.metrics["generated_tokens"] > 0
+    assert any(node.name == "/lm_head/MatMul_Q8" for node in onnx_graph(made.path).node)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gptq_is_closer_than_rounding(symmetric: bool, tiny_chain: Chain, run_step: RunStep) -> None:
+    """And tied embeddings, in 8 bits, are stored once."""
+    inputs = tiny_chain.inputs("merged_model", "formatted_corpus")
+    made = {
+        name: run_step(ONNX_INT4_MODEL, inputs, int4_algorithm=name, int4_symmetric=symmetric)
+        for name in ("default", "gptq")
+    }
+    error = {name: logit_error(item.path, tiny_chain) for name, item in made.items()}
+    assert error["gptq"] < 0.9 * error["default"]
+    assert made["gptq"].metrics["model_bytes"] < 0.7 * made["default"].metrics["model_bytes"]
+    assert (
+        sum(
+            len(item.dims) > 1 and item.dims[0] == 512 and item.data_type == 2 and item.dims[-1] > 2
+            for item in onnx_graph(made["gptq"].path).initializer
+        )
+        == 1
+    )
+    assert sorted(path.name for path in made["gptq"].path.iterdir()) == FILES
+
+
+def test_int8_modules_get_8_bits(tiny_chain: Chain, run_step: RunStep) -> None:
+    inputs = tiny_chain.inputs("merged_model", "formatted_corpus")
+    made = run_step(ONNX_INT4_MODEL, inputs, int4_algorithm="gptq", int8_modules=["qkv_proj", "o_proj"])
+    bits = {
+        node.name.split("/")[-2]: next(item.i for item in node.attribute if item.name == "bits")
+        for node in onnx_graph(made.path).node
+        if node.op_type == "MatMulNBits"
+    }
+    assert bits == {"qkv_proj": 8, "o_proj": 8, "gate_proj": 4, "up_proj": 4, "down_proj": 4, "lm_head": 8}
+
+
+def test_gptq_without_a_corpus_says_so(tiny_merged: Made, run_step: RunStep) -> None:
+    with pytest.raises(UserError, match="gptq needs the corpus"):
+        run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, int4_algorithm="gptq")
+
+
+def logit_error(model: Path, chain: Chain) -> float:
+    """Root mean square difference of the int4 model's logits from the merged model's, over the test prompts."""
+    import numpy as np
+    import onnxruntime_genai as og
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    merged = AutoModelForCausalLM.from_pretrained(chain.merged_model)
+    loaded = og.Model(str(model))
+    squares = []
+    for line in (chain.formatted_corpus / "test.jsonl").read_text().splitlines():
+        ids = json.loads(line)["prompt_ids"]
+        generator = og.Generator(loaded, og.GeneratorParams(loaded))
+        generator.append_tokens(ids)
+        with torch.inference_mode():
+            wanted = merged(input_ids=torch.tensor([ids])).logits[0].numpy()
+        squares.append(float(((np.asarray(generator.get_output("logits")[0]) - wanted) ** 2).mean()))
+    return float(np.sqrt(np.mean(squares)))
+
+
+def test_symmetric_k_quant_is_refused() -> None:
+    """It builds, loads and babbles."""
+    with pytest.raises(UserError, match="int4_symmetric: must be false with int4_algorithm k_quant_mixed"):
+        tiny_recipe(int4_algorithm="k_quant_mixed", int4_symmetric=True)
+
+
+def onnx_graph(model: Path) -> Any:
+    import onnx
+
+    return onnx.load(model / "model.onnx", load_external_data=False).graph
+
+
 def test_nothing_is_left_outside(tiny_merged: Made, run_step: RunStep, tmp_path: Path) -> None:
     work = tmp_path / "work"
     made = run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, work=work)
     assert [path for path in work.rglob("*") if path.is_file()] == []
-    assert sorted(path.name for path in made.path.iterdir()) == [
-        "chat_template.jinja",
-        "config.json",
-        "genai_config.json",
-        "generation_config.json",
-        "model.onnx",
-        "model.onnx.data",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    assert sorted(path.name for path in made.path.iterdir()) == FILES
 
 
 def test_same_input_gives_the_same_bytes(tiny_chain: Chain, run_step: RunStep) -> None:

@@ -1,0 +1,78 @@
+"""From a merged model to int4 ONNX: which of Olive's passes run, by the recipe's int4_algorithm."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.olive import configs, corpus
+from phi3_assets.olive.passes import olive_log, run_pass
+
+# Several times the columns of the default model's widest layer; most of the pass's time grows with it.
+CALIBRATION_TOKENS = 6_144
+EXACT_BITS = 8
+# As ModelBuilder lays its files out; GraphSurgeries would put the weights of a small model into the graph.
+EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.data"}
+
+
+def quantise(
+    merged: Path, output: Path, work: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
+) -> None:
+    """Write the int4 model to `output`.
+
+    With "gptq", Olive's Gptq chooses each 4-bit weight so that a layer's outputs on the corpus stay as they were,
+    Rtn takes the embeddings to 8 bits, ModelBuilder exports, and GraphSurgeries lets input and output embeddings
+    share their weights where the model ties them. Otherwise ModelBuilder quantises by itself, weight by weight.
+
+    Args:
+        merged: The model, Hugging Face layout.
+        output: An empty directory.
+        work: For intermediate models; emptied by the caller.
+        params: Recipe fields of the step.
+        max_length: Longest sequence, prompt and answer, in tokens.
+        train_file: The corpus, for "gptq".
+
+    Raises:
+        UserError: "gptq" without a corpus, or what a pass says.
+    """
+    provider = configs.PROVIDERS[params["execution_provider"]]
+    with olive_log():
+        from olive.passes.onnx import model_builder
+
+        # The pass hands the builder the user's Hugging Face cache for its intermediate files.
+        scratch = work / "builder"
+        scratch.mkdir(parents=True, exist_ok=True)
+        model_builder.HF_HUB_CACHE = str(scratch)
+        builder = configs.model_builder(params, max_length)
+        if params["int4_algorithm"] != "gptq":
+            run_pass("ModelBuilder", builder, merged, output, provider=provider)
+            return
+        if train_file is None:
+            raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
+        corpus.register()
+        grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
+        exact = {name: {"bits": EXACT_BITS} for name in linear_layers(merged, params["int8_modules"])}
+        gptq = {
+            "bits": 4,
+            **grid,
+            "overrides": exact,
+            "data_config": corpus.calibration_config(train_file, CALIBRATION_TOKENS),
+        }
+        rtn = {"bits": EXACT_BITS, **grid, "lm_head": True, "embeds": True}
+        run_pass("Gptq", gptq, merged, work / "gptq")
+        run_pass("Rtn", rtn, work / "gptq", work / "rtn")
+        built = run_pass("ModelBuilder", builder, work / "rtn", work / "onnx", provider=provider)
+        surgeries = [{"surgeon": "TieWordEmbeddings"}]
+        run_pass("GraphSurgeries", {"surgeries": surgeries, **EXTERNAL}, built, output, provider=provider)
+
+
+def linear_layers(model: Path, names: Collection[str]) -> list[str]:
+    """Full names of the layers called `names`, such as model.layers.0.self_attn.o_proj for o_proj."""
+    from safetensors import safe_open
+
+    found = []
+    for file in sorted(model.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            full = (name.removesuffix(".weight") for name in weights.keys())  # noqa: SIM118 (not a mapping)
+            found += [name for name in full if name.rpartition(".")[2] in names]
+    return found
