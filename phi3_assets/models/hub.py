@@ -27,6 +27,7 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
         UserError: No such repository or commit, no access, offline and not in the cache, or no safetensors.
         ConnectionError: The hub cannot be reached; trying again may help.
     """
+    from httpx2 import HTTPError  # the hub client's own; its transport errors come through as they are
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -70,6 +71,8 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
         raise ConnectionError(f"The hub cannot be reached for {repository}: {error.__cause__ or error}") from error
     except HfHubHTTPError as error:
         raise ConnectionError(f"The hub failed on {repository}: {error}") from error
+    except HTTPError as error:
+        raise ConnectionError(f"The hub cannot be reached for {repository}, or broke off: {error}") from error
 
 
 def licence_of(snapshot: Path) -> str:
