@@ -60,6 +60,7 @@ def corpus_metrics(
         "rows_fully_masked": stats.rows_fully_masked,
         "begin_token_id": model.begin_id,
         "rows_with_two_begin_tokens": stats.rows_with_two_begin_tokens,
+        "prompts_checked": tests["prompts_checked"],
         "prompts_tokenised_otherwise": tests["prompts_tokenised_otherwise"],
         "train_test_overlap": overlap,
         "joined_sequences": joined.sequences if joined else None,

@@ -6,6 +6,7 @@ per record that `merge` needs to judge rows of all files against each other with
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,73 +28,87 @@ _BATCH_ROWS = 4096
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{84}\x{86}-\x{9f}]"
 _UNDECODABLE = r"\x{fffd}"
 
+Refusal = tuple[int, str]
+"""Row number and reason code."""
+
 
 def make_part(file: SourceFile, settings: PartSettings, folder: Path) -> None:
     """Read a file and leave its part in `folder`. Depends on nothing but the file's name and content and `settings`."""
-    facts = FileReport()
-    file_facts, rows = read_rows(file)
-    shape: Shape | None = None
-    damage: FileDamage | None = None
-    with (
-        (folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as quarantine,
-        PartStore(folder) as store,
-    ):
-
-        def refuse(number: int, reason: str) -> None:
-            facts.quarantined[reason] += 1
-            quarantine.write(json.dumps({"row": number, "reason": reason}) + "\n")
-
-        batch = RowBatch()
-        for row in _until_damage(rows):
-            if isinstance(row, FileDamage):
-                damage = row
-                break
-            facts.rows_read += 1
-            if row.reason:
-                refuse(row.number, row.reason)
-                continue
-            if shape is None:
-                shape = detect_shape(
-                    row.value, settings.question_column, settings.answer_column, settings.dataset_shape
-                )
-                if shape is None:
-                    if isinstance(row.value, dict) and not facts.columns:
-                        facts.columns = [str(name) for name in row.value]
-                    refuse(row.number, "unknown_shape" if isinstance(row.value, dict) else "not_an_object")
-                    continue
-            try:
-                messages = shape.convert(row.value)
-                group = _group_value(row.value, settings.group_column) if settings.group_column else ""
-            except BadRow as error:
-                refuse(row.number, str(error))
-                continue
-            batch.numbers.append(row.number)
-            batch.turns.append(len(messages))
-            for role, content in messages:
-                batch.roles.append(role)
-                batch.contents.append(content)
-            batch.groups.append(group)
-            if len(batch.numbers) == _BATCH_ROWS:
-                _finish(batch, file.name, settings, facts, refuse, store)
-                batch = RowBatch()
-        if batch.numbers:
-            _finish(batch, file.name, settings, facts, refuse, store)
+    reading = _Reading(file, settings)
+    facts = reading.facts
+    with PartStore(folder) as store, ThreadPoolExecutor(1) as finisher:
+        # Much of the work on texts goes on outside Python's lock: it is done while the next rows are read.
+        running: Future[list[Refusal]] | None = None
+        for batch in reading.batches():
+            if running:
+                reading.refused += running.result()
+            running = finisher.submit(_finish, batch, file.name, settings, facts, store)
+        if running:
+            reading.refused += running.result()
         facts.rows_kept = store.rows
+    facts.quarantined.update(reason for _, reason in reading.refused)
+    lines = (json.dumps({"row": row, "reason": reason}) + "\n" for row, reason in sorted(reading.refused))
+    (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
     described = {
         **vars(facts),
-        **vars(file_facts),
-        "shape": shape.name if shape else None,
-        "shape_reason": shape.reason if shape else None,
-        "damage": [damage.reason, damage.detail] if damage else None,
+        **vars(reading.file_facts),
+        "shape": reading.shape.name if reading.shape else None,
+        "shape_reason": reading.shape.reason if reading.shape else None,
+        "damage": [reading.damage.reason, reading.damage.detail] if reading.damage else None,
     }
     (folder / "facts.json").write_text(json.dumps(described, sort_keys=True), encoding="utf-8")
 
 
-def _until_damage(rows: Iterator[Row]) -> Iterator[Row | FileDamage]:
-    try:
-        yield from rows
-    except FileDamage as damage:
-        yield damage
+class _Reading:
+    """One pass over a file: rows become messages, or are refused."""
+
+    def __init__(self, file: SourceFile, settings: PartSettings) -> None:
+        self.facts = FileReport()
+        self.file_facts, self._rows = read_rows(file)
+        self._settings = settings
+        self.shape: Shape | None = None
+        self.damage: FileDamage | None = None
+        self.refused: list[Refusal] = []
+
+    def batches(self) -> Iterator[RowBatch]:
+        """The rows that have messages, some thousand at a time."""
+        batch = RowBatch()
+        try:
+            for row in self._rows:
+                self.facts.rows_read += 1
+                try:
+                    self._take(row, batch)
+                except BadRow as error:
+                    self.refused.append((row.number, str(error)))
+                if len(batch.numbers) == _BATCH_ROWS:
+                    yield batch
+                    batch = RowBatch()
+        except FileDamage as damage:
+            self.damage = damage
+        if batch.numbers:
+            yield batch
+
+    def _take(self, row: Row, batch: RowBatch) -> None:
+        settings = self._settings
+        if row.reason:
+            raise BadRow(row.reason)
+        if self.shape is None:
+            self.shape = detect_shape(
+                row.value, settings.question_column, settings.answer_column, settings.dataset_shape
+            )
+            if self.shape is None:
+                if not isinstance(row.value, dict):
+                    raise BadRow("not_an_object")
+                self.facts.columns = self.facts.columns or [str(name) for name in row.value]
+                raise BadRow("unknown_shape")
+        messages = self.shape.convert(row.value)
+        group = _group_value(row.value, settings.group_column) if settings.group_column else ""
+        batch.numbers.append(row.number)
+        batch.turns.append(len(messages))
+        for role, content in messages:
+            batch.roles.append(role)
+            batch.contents.append(content)
+        batch.groups.append(group)
 
 
 def _group_value(row: Any, column: str) -> str:
@@ -103,10 +118,8 @@ def _group_value(row: Any, column: str) -> str:
     return str(value).strip()
 
 
-def _finish(
-    batch: RowBatch, file: str, settings: PartSettings, facts: FileReport, refuse: Any, store: "PartStore"
-) -> None:
-    """Judge the texts of a batch and store its records."""
+def _finish(batch: RowBatch, file: str, settings: PartSettings, facts: FileReport, store: PartStore) -> list[Refusal]:
+    """Judge the texts of a batch and store its records; returns those that are refused."""
     turns = np.array(batch.turns)
     starts = np.concatenate([[0], np.cumsum(turns)[:-1]])
     bad: dict[int, str] = {}
@@ -118,8 +131,7 @@ def _finish(
     changed = _look_for_sensitive(batch.contents, texts, np.repeat(np.arange(len(turns)), turns), settings, facts, bad)
     if changed:
         texts = pa.array(batch.contents, pa.string())
-    for i in sorted(bad):
-        refuse(batch.numbers[i], bad[i])
+    refused = [(batch.numbers[i], bad[i]) for i in sorted(bad)]
     keep = np.ones(len(turns), bool)
     keep[list(bad)] = False
     if not keep.all():
@@ -131,6 +143,7 @@ def _finish(
         turns = turns[keep]
     if len(turns):
         store.add(file, batch, turns, texts, settings, facts)
+    return refused
 
 
 def _as_array(contents: list[str]) -> pa.Array:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from phi3_assets.data.shapes import Message
 
 RECORDS = "records.parquet"
-BLOCK_ROWS = 65_536
+BLOCK_ROWS = 32_768
 SPLITS = ("train", "test", "held_out")
 """held_out: belongs to the test side, but came after the test set was frozen; neither trained on nor tested with."""
 

@@ -7,7 +7,7 @@ from phi3_assets.step import Step
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="2",
+    code_version="3",
     inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
     recipe_fields=(
         "dataset_shape",
@@ -35,7 +35,7 @@ BASE_MODEL = Step(
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
-    code_version="1",
+    code_version="2",
     inputs=("raw_dataset", "base_model"),
     recipe_fields=(
         "question_column",
@@ -111,7 +111,16 @@ EVAL_REPORT = Step(
     code_version="3",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     recipe_fields=("max_new_tokens",),
-    libraries=("jinja2", "matplotlib", "onnxruntime", "onnxruntime-genai", "peft", "torch", "torchmetrics", "transformers"),
+    libraries=(
+        "jinja2",
+        "matplotlib",
+        "onnxruntime",
+        "onnxruntime-genai",
+        "peft",
+        "torch",
+        "torchmetrics",
+        "transformers",
+    ),
     function="phi3_assets.steps.evaluate:evaluate_variants",
 )
 RELEASE_BUNDLE = Step(
