@@ -1,0 +1,189 @@
+"""Quantising choices on the default model: `python -m benchmarks quantize` (about ten minutes after the training).
+
+Each choice is built by the step onnx_int4_model from one merged model and measured on the same items: size of graph and
+weights, NLL of the held-out answers against merged and base, NLL of general text against merged, and greedy tokens per
+second. The chosen default is what the recipe smol-cpu says; "plain" is Olive's default int4.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.train import prepare, step
+
+BARS = {"size": 0.5, "gain_kept": 0.97, "general_nll": 1.05, "speed": 1.0}
+CHOICES: dict[str, dict[str, Any]] = {
+    "plain": {"int4_algorithm": "default", "int4_symmetric": True, "int4_block_size": 32, "int8_modules": []},
+    "block 16, asymmetric": {
+        "int4_algorithm": "default",
+        "int4_symmetric": False,
+        "int4_block_size": 16,
+        "int8_modules": [],
+    },
+    "k_quant_mixed 32": {
+        "int4_algorithm": "k_quant_mixed",
+        "int4_symmetric": False,
+        "int4_block_size": 32,
+        "int8_modules": [],
+    },
+    "gptq 32": {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 32, "int8_modules": []},
+    "gptq 128, attention 8 bits": {
+        "int4_algorithm": "gptq",
+        "int4_symmetric": False,
+        "int4_block_size": 128,
+        "int8_modules": ["qkv_proj", "o_proj"],
+    },
+    "chosen": {},
+}
+# General text that no training row resembles; written for this benchmark.
+GENERAL = (
+    "The river rises in the hills to the north and reaches the sea after two hundred kilometres. In spring, when the "
+    "snow melts, it floods the meadows on both banks, and farmers move their cattle to higher ground.",
+    "To make bread, mix flour, water, salt and yeast, knead the dough for ten minutes, and let it rest until it has "
+    "doubled in size. Bake it in a hot oven until the crust is brown and it sounds hollow when you knock on it.",
+    "She had read the letter twice before she understood what it said. Her brother was coming home after eleven years, "
+    "and he would be on the evening train. There was no time to write back, and nothing she could have written.",
+    "A triangle with sides of three, four and five units has a right angle, because nine and sixteen make twenty-five. "
+    "The ancient surveyors knew this and used a rope with twelve equal knots to lay out their fields.",
+)
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Build and measure every choice; returns the JSON line."""
+    parser = argparse.ArgumentParser(prog="benchmarks quantize", description=__doc__)
+    parser.add_argument("--work", type=Path, help="keep everything here, and use the models that are there")
+    parser.add_argument("--only", nargs="*", help="choices, by name; plain and chosen are always measured")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="quantize-benchmark-") as name:
+        work = options.work or Path(name)
+        work.mkdir(parents=True, exist_ok=True)
+        merged = prepare_merged(work)
+        texts = load_texts(work)
+        torch_nll = {model: score_torch(work / model, texts) for model in ("base_model", "merged_model")}
+        found = {}
+        for choice, fields in CHOICES.items():
+            if not options.only or choice in (*options.only, "plain", "chosen"):
+                found[choice] = measure(work, merged, fields, texts, torch_nll)
+    print(
+        f"{'choice':28}{'MB':>8}{'answer NLL':>12}{'gain kept':>11}{'general NLL':>13}{'tokens/s':>10}{'built in':>10}"
+    )
+    for model, nll in torch_nll.items():
+        print(f"{model:28}{'':>8}{nll['answers']:>12.3f}{'':>11}{nll['general']:>13.3f}")
+    for choice, row in found.items():
+        print(
+            f"{choice:28}{row['mb']:>8.1f}{row['answers']:>12.3f}{row['gain_kept']:>11.3f}{row['general']:>13.3f}"
+            f"{row['tokens_per_s']:>10.1f}{row['build_s']:>9.0f}s"
+        )
+    plain, chosen = found["plain"], found["chosen"]
+    size = chosen["mb"] / plain["mb"]
+    general = chosen["general"] / torch_nll["merged_model"]["general"]
+    speed = chosen["tokens_per_s"] / plain["tokens_per_s"]
+    return {
+        "name": "quantize",
+        "ratio": round(size, 3),
+        "bar": BARS["size"],
+        "ok": size <= BARS["size"]
+        and chosen["gain_kept"] >= BARS["gain_kept"]
+        and general <= BARS["general_nll"]
+        and speed >= BARS["speed"],
+        "general_nll_ratio": round(general, 3),
+        "speed_ratio": round(speed, 3),
+        "choices": found,
+        "torch": torch_nll,
+    }
+
+
+def prepare_merged(work: Path) -> Path:
+    """Base model, corpus, adapter and merged model by the steps themselves, unless they are there."""
+    from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL
+
+    prepare(work, 0.0)
+    if not (work / "merged_model" / "config.json").exists():
+        step(LORA_ADAPTER, work, {name: work / name for name in ("base_model", "formatted_corpus")})
+        step(MERGED_MODEL, work, {name: work / name for name in ("base_model", "lora_adapter")})
+    return work / "merged_model"
+
+
+def load_texts(work: Path) -> dict[str, list[tuple[list[int], list[int]]]]:
+    """(context, scored tokens) of each held-out answer and of each general text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "base_model")
+    items = [json.loads(line) for line in (work / "formatted_corpus" / "test.jsonl").open(encoding="utf-8")]
+    general = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in GENERAL]
+    return {
+        "answers": [(item["prompt_ids"], item["answer_ids"]) for item in items],
+        "general": [(ids[:1], ids[1:]) for ids in general],
+    }
+
+
+def score_torch(model: Path, texts: dict[str, list[tuple[list[int], list[int]]]]) -> dict[str, float]:
+    """Mean NLL per text, in nats, of a transformers model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model).eval()
+
+    def logits(ids: list[int]) -> Any:
+        with torch.inference_mode():
+            return loaded(input_ids=torch.tensor([ids])).logits[0].numpy()
+
+    return {kind: mean_nll(logits, pairs) for kind, pairs in texts.items()}
+
+
+def mean_nll(logits: Any, pairs: list[tuple[list[int], list[int]]]) -> float:
+    """Mean over texts of the mean NLL of their scored tokens; `logits` gives (tokens, vocabulary) for token ids."""
+    from phi3_assets.evaluation.genai_scorer import mean_nll as of_one
+
+    return sum(of_one(logits([*context, *scored[:-1]])[len(context) - 1 :], scored) for context, scored in pairs) / len(
+        pairs
+    )
+
+
+def measure(
+    work: Path,
+    merged: Path,
+    fields: dict[str, Any],
+    texts: dict[str, list[tuple[list[int], list[int]]]],
+    torch_nll: dict[str, dict[str, float]],
+) -> dict[str, float]:
+    """Build one choice and measure it."""
+    from phi3_assets.evaluation import genai_scorer
+    from phi3_assets.steps import ONNX_INT4_MODEL
+
+    inputs = {"merged_model": merged, "formatted_corpus": work / "formatted_corpus"}
+    metrics = step(ONNX_INT4_MODEL, work, inputs, **fields)
+    model = genai_scorer.load_model(work / ONNX_INT4_MODEL.name)
+
+    def logits(ids: list[int]) -> Any:
+        generator = genai_scorer.new_generator(model, len(ids) + 1)
+        generator.append_tokens(ids)
+        return generator.get_output("logits")[0]
+
+    nll = {kind: mean_nll(logits, pairs) for kind, pairs in texts.items()}
+    base, best = torch_nll["base_model"]["answers"], torch_nll["merged_model"]["answers"]
+    return {
+        "mb": metrics["model_bytes"] / 1e6,
+        **nll,
+        "gain_kept": (base - nll["answers"]) / (base - best),
+        "tokens_per_s": decode_speed(model, texts["answers"][0][0]),
+        "build_s": metrics["build_seconds"],
+    }
+
+
+def decode_speed(model: Any, prompt: list[int], tokens: int = 128, repeats: int = 3) -> float:
+    """Greedy tokens per second after the prompt; the best of a few runs, because other work only ever slows it."""
+    from phi3_assets.evaluation import genai_scorer
+
+    best = 0.0
+    for _ in range(repeats):
+        generator = genai_scorer.new_generator(model, len(prompt) + tokens, min_length=len(prompt) + tokens)
+        generator.append_tokens(prompt)
+        started = time.perf_counter()
+        while not generator.is_done():
+            generator.generate_next_token()
+        best = max(best, tokens / (time.perf_counter() - started))
+    return best
