@@ -84,7 +84,8 @@ def adapter_is_not_inert(store: ArtifactStore, lora_adapter: Record) -> dg.Asset
     norm, loss = metrics["b_norm_min"], metrics["final_loss"]
     return _result(
         math.isfinite(loss) and norm > 0,
-        f"Smallest norm of {metrics['b_matrices']} B matrices {norm:.3g}; loss from {metrics['first_loss']:.3g} to {loss:.3g}.",
+        f"Smallest norm of {metrics['b_matrices']} B matrices: {norm:.3g}; "
+        f"loss from {metrics['first_loss']:.3g} to {loss:.3g}.",
         b_norm_min=norm,
         final_loss=loss,
     )

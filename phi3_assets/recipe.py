@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 takes 1e-3 for text, because it has no dot; people do not."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 

@@ -27,7 +27,10 @@ def raw_dataset(
 
 
 @dg.asset(
-    group_name="inputs", kinds={"parquet", "huggingface"}, owners=OWNERS, code_version=steps.FORMATTED_CORPUS.code_version
+    group_name="inputs",
+    kinds={"parquet", "huggingface"},
+    owners=OWNERS,
+    code_version=steps.FORMATTED_CORPUS.code_version,
 )
 def formatted_corpus(
     context: dg.AssetExecutionContext,
