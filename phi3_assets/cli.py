@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from phi3_assets import commands
 from phi3_assets.errors import UserError, nearest
 from phi3_assets.home import default_home, prepare_home
 from phi3_assets.recipe import Recipe, load_recipe, read_yaml, shipped_recipes
@@ -18,6 +19,10 @@ RecipeName = Annotated[str, typer.Option(help="A shipped recipe or a .yaml file;
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; may be repeated.")
 ]
+app.command()(commands.chat)
+app.add_typer(commands.champion, name="champion")
+app.add_typer(commands.bundle, name="bundle")
+app.add_typer(commands.config, name="config")
 
 
 @app.command()

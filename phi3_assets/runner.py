@@ -16,6 +16,7 @@ from phi3_assets.evaluation.present import text_table
 from phi3_assets.home import prepare_home
 from phi3_assets.manifest import ArtefactRef
 from phi3_assets.resources.artifacts import LocalArtifactStore
+from phi3_assets.steps import STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
 PROCESS_TAG = "phi3/process"
@@ -92,6 +93,33 @@ def show_scores(store: LocalArtifactStore) -> None:
     print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
     print(f"Report:  {store.where(report)}/report.html")
     print(f"Release: {store.where(bundle)}")
+
+
+def store_of(home: Path | None) -> LocalArtifactStore:
+    """The store of a home; None: PHI3_HOME, else ./home."""
+    return LocalArtifactStore(home=str(home) if home else "")
+
+
+def latest(home: Path | None) -> dict[str, Path]:
+    """Directory of each asset that was materialised in this home, as it was last."""
+    store = store_of(home)
+    pointers = {name: store.load_pointer(f"latest/{name}") for name in STEPS}
+    return {name: store.fetch(ArtefactRef(**pointer)) for name, pointer in pointers.items() if pointer}
+
+
+def where(home: Path | None, ref: ArtefactRef) -> str:
+    """Where an artefact of this home stands."""
+    return store_of(home).where(ref)
+
+
+def check(home: Path | None, ref: ArtefactRef) -> None:
+    """Verify every byte of an artefact of this home.
+
+    Raises:
+        UserError: It is gone.
+        DamagedArtefact: It is not what its manifest says.
+    """
+    store_of(home).fetch(ref, content=True)
 
 
 class Narrator:

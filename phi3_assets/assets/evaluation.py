@@ -4,7 +4,15 @@ import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
-from phi3_assets.ops import DEVICE_POOL, Record, materialise
+from phi3_assets.ops import (
+    DEVICE_POOL,
+    Record,
+    make_plan,
+    materialise,
+    promote_release,
+    run_plan,
+    verify_and_show,
+)
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
@@ -53,14 +61,13 @@ def release_bundle(
     onnx_int4_model: Record,
     eval_report: Record,
 ) -> dg.MaterializeResult[Record]:
-    """What an edge device takes: the int4 model, its licence, model card, scores, digests and a smoke test."""
-    return materialise(
-        context,
-        steps.RELEASE_BUNDLE,
-        recipe,
-        execution,
-        store,
-        base_model=base_model,
-        onnx_int4_model=onnx_int4_model,
-        eval_report=eval_report,
-    )
+    """What an edge device takes: the int4 model, its licence, model card, scores, digests and a smoke test.
+
+    A release that the gate finds measurably better than the champion becomes the champion.
+    """
+    upstream = {"base_model": base_model, "onnx_int4_model": onnx_int4_model, "eval_report": eval_report}
+    plan = make_plan(context, steps.RELEASE_BUNDLE, recipe, store, upstream)
+    done = run_plan(context, plan, execution, store)
+    decision = promote_release(context, done, recipe, store)
+    shown = verify_and_show(context, done, store)
+    return shown._replace(metadata={"champion": decision, **(shown.metadata or {})})

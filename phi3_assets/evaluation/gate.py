@@ -5,9 +5,11 @@ answer is no: a number that is missing or not finite, a test set too small or an
 Each finding says why in one sentence.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from phi3_assets.evaluation import VARIANTS
@@ -118,6 +120,13 @@ def decide(
         return Decision(fit=fit, promote=fit, findings=tuple(findings))
     findings += _against_champion(records, champion_records, thresholds)
     return Decision(fit=fit, promote=all(finding.passed for finding in findings), findings=tuple(findings))
+
+
+def read_evaluation(eval_report: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What scores.json and items.jsonl of an eval_report hold."""
+    scores = json.loads((eval_report / "scores.json").read_text(encoding="utf-8"))
+    with (eval_report / "items.jsonl").open(encoding="utf-8") as lines:
+        return scores, [json.loads(line) for line in lines]
 
 
 def _complete(scores: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Finding:

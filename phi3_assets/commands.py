@@ -1,0 +1,124 @@
+"""What `phi3` does with results: talk to a model, look after the champion, hand out bundles, convert configurations."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phi3_assets.errors import UserError
+
+Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
+
+champion = typer.Typer(no_args_is_help=True, help="The release that is to be taken, and who it replaced.")
+bundle = typer.Typer(no_args_is_help=True, help="Releases, as folders that stand by themselves.")
+config = typer.Typer(no_args_is_help=True, help="Configurations of plain Olive, old ones in and current ones out.")
+
+
+def chat(
+    question: Annotated[str, typer.Argument(help="One question; without it, a conversation.")] = "",
+    variant: Annotated[str, typer.Option(help="adapter, merged or int4.")] = "int4",
+    file: Annotated[Path | None, typer.Option(help="Questions, .txt or .jsonl; needs --out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the answers to --file go, .jsonl.")] = None,
+    system: Annotated[str, typer.Option(help="System prompt, as in training.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    home: Home = None,
+) -> None:
+    """Talk to a model of this home: a conversation, one question, or a file of questions."""
+    from phi3_assets.chat import terminal
+    from phi3_assets.chat.engines import open_engine
+    from phi3_assets.runner import latest
+
+    engine = open_engine(variant, latest(home))
+    if file is not None:
+        if out is None:
+            raise UserError("--file needs --out, the file for the answers.")
+        count = terminal.answer_file(engine, file, out, system_prompt=system, max_new_tokens=max_new_tokens)
+        print(f"{count} answers in {out}.")
+    elif question:
+        terminal.ask(engine, question, system_prompt=system, max_new_tokens=max_new_tokens)
+    else:
+        terminal.converse(engine, system_prompt=system, max_new_tokens=max_new_tokens)
+
+
+@champion.command()
+def show(home: Home = None) -> None:
+    """Name the champion and why it is."""
+    from phi3_assets.champion import champion as present
+    from phi3_assets.home import default_home
+    from phi3_assets.runner import where
+
+    entry = present(home or default_home())
+    if entry is None:
+        print("There is no champion yet; the first release that is fit becomes it.")
+        return
+    print(f"{where(home, entry.release)}\nsince {entry.at}: {entry.decision['sentence']}")
+
+
+@champion.command()
+def history(home: Home = None) -> None:
+    """List every change of the champion, oldest first."""
+    from phi3_assets.champion import history as entries
+    from phi3_assets.home import SHORT, default_home
+
+    for entry in entries(home or default_home()):
+        release = entry.release.identity[:SHORT]
+        print(f"{entry.number:3} {entry.at} {entry.action:8} {release} {entry.decision['sentence']}")
+
+
+@champion.command()
+def rollback(reason: Annotated[str, typer.Option(help="Why, for the history.")], home: Home = None) -> None:
+    """Make the champion before this one champion again."""
+    from phi3_assets.champion import rollback as roll_back
+    from phi3_assets.home import default_home
+    from phi3_assets.runner import check, where
+
+    entry = roll_back(home or default_home(), reason, check=lambda ref: check(home, ref))
+    print(f"Champion again: {where(home, entry.release)}")
+
+
+@bundle.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="The bundle.")],
+    key: Annotated[Path | None, typer.Option(help="The maker's public key, PEM.")] = None,
+) -> None:
+    """Check every byte of a bundle, and its signature if a key is given."""
+    from phi3_assets.bundle import verify_bundle
+
+    release = verify_bundle(folder, key)
+    print(f"{folder} is whole: {len(release['files'])} files{', signature fits' if key else ''}.")
+
+
+@bundle.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    key: Annotated[Path | None, typer.Option(help="Private key to sign with, PEM.")] = None,
+    home: Home = None,
+) -> None:
+    """Copy this home's latest release out of the store, and sign it if a key is given."""
+    from phi3_assets.bundle.signature import export_bundle
+    from phi3_assets.runner import latest
+
+    releases = latest(home)
+    if "release_bundle" not in releases:
+        raise UserError("There is no release in this home yet: `phi3 run` makes one.")
+    print(f"{export_bundle(releases['release_bundle'], target, key)} is ready to be handed out.")
+
+
+@config.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Olive's configuration, .json or .yaml.")],
+    out: Annotated[Path, typer.Option(help="Recipe to write.")],
+) -> None:
+    """Make a recipe of an Olive configuration, old or new, and say what became of every key."""
+    from phi3_assets.olive.legacy import import_config
+
+    if out.exists():
+        raise UserError(f"{out} exists and is not overwritten; move it or give another name.")
+    imported = import_config(file)
+    print(imported.report_markdown())
+    out.write_text(imported.recipe_yaml(f"phi3 run --recipe {out}"), encoding="utf-8")
+    print(f"Wrote {out}.")
+    if imported.unknown:
+        print(f"{len(imported.unknown)} keys are unknown; the recipe may not say what they meant.", file=sys.stderr)
+        raise typer.Exit(1)

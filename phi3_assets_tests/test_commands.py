@@ -1,0 +1,49 @@
+"""What `phi3` does with results, as a user calls it, on a home that was really made."""
+
+import subprocess
+from pathlib import Path
+
+from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.tiny_graph import PHI3
+
+CONFIGS = Path(__file__).parent / "olive" / "configs"
+
+
+def call(*arguments: str | Path, fails: bool = False) -> str:
+    command = [*PHI3, *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, env=clean_env(), capture_output=True, text=True, timeout=120)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_chat_answers_one_question(made_home):
+    assert "tokens/s" in call("chat", "What does code 7 mean?", "--max-new-tokens", "4", "--home", made_home)
+
+
+def test_chat_without_a_model_says_how_to_get_one(home):
+    assert "materialise it first, with `phi3 run`" in call("chat", "Hello?", "--home", home, fails=True)
+
+
+def test_bundle_is_handed_out_and_a_flipped_bit_is_seen(made_home, tmp_path):
+    out = tmp_path / "bundle"
+    call("bundle", "export", out, "--home", made_home)
+    assert "is whole" in call("bundle", "verify", out)
+    file = out / "model" / "model.onnx.data"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert "model/model.onnx.data was changed" in call("bundle", "verify", out, fails=True)
+
+
+def test_a_model_that_learnt_nothing_does_not_become_champion(made_home):
+    assert "There is no champion yet" in call("champion", "show", "--home", made_home)
+    assert "Not fit for release" in (made_home / "run.log").read_text()
+
+
+def test_cookbook_configurations_come_in(tmp_path):
+    out = tmp_path / "mine.yaml"
+    report = call("config", "import", CONFIGS / "cookbook-lora.json", "--out", out)
+    assert "lora_alpha" in report
+    assert "lora_r: 64" in out.read_text()
+    assert "is not overwritten" in call("config", "import", CONFIGS / "cookbook-lora.json", "--out", out, fails=True)
