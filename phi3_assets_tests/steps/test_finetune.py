@@ -197,10 +197,13 @@ def test_killed_training_resumes_and_ends_bit_equal(inputs, uninterrupted: Path,
     assert_same(uninterrupted, tmp_path / "output")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_writes_a_checkpoint_first(number, inputs, uninterrupted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)],  # 1: KeyboardInterrupt ended the script
+)
+def test_signal_writes_a_checkpoint_first(number, code, inputs, uninterrupted: Path, tmp_path: Path) -> None:
     """Before any checkpoint is due by the clock; and the signal then does what it does to any process."""
-    assert train(inputs, tmp_path, kill_at=8, number=number) == -number
+    assert train(inputs, tmp_path, kill_at=8, number=number) == code
     (checkpoint,) = (tmp_path / "work" / "checkpoints").iterdir()
     assert checkpoint.name == "checkpoint-9"  # the signal came while step 8 was logged
     assert train(inputs, tmp_path) == 0
