@@ -67,7 +67,11 @@ def quantise(
 
 
 def linear_layers(model: Path, names: Collection[str]) -> list[str]:
-    """Full names of the layers called `names`, such as model.layers.0.self_attn.o_proj for o_proj."""
+    """Full names of the layers called `names`, such as model.layers.0.self_attn.o_proj for o_proj.
+
+    Raises:
+        UserError: No layer has one of the names.
+    """
     from safetensors import safe_open
 
     found = []
@@ -75,4 +79,9 @@ def linear_layers(model: Path, names: Collection[str]) -> list[str]:
         with safe_open(file, framework="pt") as weights:
             full = (name.removesuffix(".weight") for name in weights.keys())  # noqa: SIM118 (not a mapping)
             found += [name for name in full if name.rpartition(".")[2] in names]
+    if missing := sorted(set(names) - {name.rpartition(".")[2] for name in found}):
+        raise UserError(
+            f"int8_modules: the model has no layer {missing[0]!r}. Phi-3's are qkv_proj, o_proj, gate_up_proj, "
+            "down_proj."
+        )
     return found

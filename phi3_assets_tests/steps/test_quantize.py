@@ -85,6 +85,12 @@ def test_int8_modules_get_8_bits(tiny_chain: Chain, run_step: RunStep) -> None:
     assert bits == {"qkv_proj": 8, "o_proj": 8, "gate_proj": 4, "up_proj": 4, "down_proj": 4, "lm_head": 8}
 
 
+def test_int8_modules_that_no_layer_has_are_refused(tiny_chain: Chain, run_step: RunStep) -> None:
+    inputs = tiny_chain.inputs("merged_model", "formatted_corpus")
+    with pytest.raises(UserError, match="int8_modules: the model has no layer 'q_proj'"):
+        run_step(ONNX_INT4_MODEL, inputs, int4_algorithm="gptq", int8_modules=["o_proj", "q_proj"])
+
+
 def test_gptq_without_a_corpus_says_so(tiny_merged: Made, run_step: RunStep) -> None:
     with pytest.raises(UserError, match="gptq needs the corpus"):
         run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, int4_algorithm="gptq")
