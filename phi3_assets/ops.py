@@ -245,6 +245,16 @@ def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactSt
     )
 
 
+def metrics_of(store: ArtifactStore, pointer: Record) -> dict[str, Any]:
+    """What the step measured that made this artefact; for checks."""
+    ref = ArtefactRef(**pointer)
+    with readable_errors():
+        manifest = store.find(ref.kind, ref.identity)
+        if manifest is None:
+            raise UserError(f"{ref.kind} is gone from the store; materialise it again.")
+    return manifest.metrics
+
+
 def materialise(
     context: Context,
     step: Step,

@@ -86,6 +86,12 @@ class Recipe(pydantic.BaseModel):
     over_long: Literal["quarantine", "truncate", "fail"] = Field(
         "quarantine", description="What becomes of training rows longer than max_seq_len (not with strategy join)."
     )
+    max_defective_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Largest share of rows in quarantine, repeats aside, that is trained with the rest.",
+    )
     test_share: float = Field(
         0.15, gt=0, lt=1, description="Share of rows held out as the test set, chosen by a hash of the question."
     )

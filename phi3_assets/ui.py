@@ -49,7 +49,7 @@ def _raw_dataset(manifest: Manifest, directory: Path) -> Metadata:
         "dagster/row_count": metrics["rows_kept"],
         "files": _table(metrics["files"]),
         "preview": _table(metrics["preview"]),
-        "quarantined": _table([{"reason": r, "rows": n} for r, n in metrics["quarantined_by_reason"].items()]),
+        "quarantined": counts_table(metrics["quarantined_by_reason"], "reason", "rows"),
     }
 
 
@@ -62,7 +62,7 @@ def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
     return {
         "dagster/row_count": metrics["train_rows"],
         "what is learnt (bold)": dg.MetadataValue.md(pieces),
-        "length of training rows": _histogram(metrics["length_histogram"]),
+        "length of training rows": histogram_table(metrics["length_histogram"]),
         "length percentiles, tokens": dg.MetadataValue.json(metrics["length_percentiles_tokens"]),
     }
 
@@ -119,7 +119,12 @@ def _cell(value: Any) -> str | int | float:
     return value if isinstance(value, str | int | float) else json.dumps(value)
 
 
-def _histogram(histogram: dict[str, list[float]]) -> dg.MetadataValue:
+def counts_table(counts: dict[str, Any], key: str, value: str) -> dg.MetadataValue:
+    """A table of two columns."""
+    return _table([{key: name, value: count} for name, count in counts.items()])
+
+
+def histogram_table(histogram: dict[str, list[float]]) -> dg.MetadataValue:
     """A table of bins with a bar that can be read without a picture."""
     edges, counts = histogram["edges_tokens"], histogram["rows"]
     most = max(counts, default=0) or 1
