@@ -51,12 +51,16 @@ def generate(model: Any, prompt: list[int], ends: set[int], max_new_tokens: int)
     generator = og.Generator(model, params)
     start = time.perf_counter()
     generator.append_tokens(prompt)
+    tokens: list[int] = []
+    stopped = False
     while not generator.is_done():
         generator.generate_next_token()
-    seconds = time.perf_counter() - start
-    tokens = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
-    stopped = bool(tokens) and tokens[-1] in ends
-    return tokens[: len(tokens) - stopped], stopped, seconds
+        token = int(generator.get_next_tokens()[0])  # get_sequence() leaves the end token out
+        if token in ends:
+            stopped = True
+            break
+        tokens.append(token)
+    return tokens, stopped, time.perf_counter() - start
 
 
 def main() -> int:

@@ -125,7 +125,7 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="3",
+    code_version="4",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     recipe_fields=("gate_metric", "gate_alpha", "gate_min_items", "gate_min_gain_kept", "gate_min_stop_rate"),
     libraries=("cyclonedx-python-lib", "huggingface_hub", "numpy", "onnxruntime", "onnxruntime-genai"),

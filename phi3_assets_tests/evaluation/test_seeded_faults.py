@@ -7,12 +7,17 @@ the gate only sees scores.
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from phi3_assets.evaluation.gate import Thresholds, decide
+from phi3_assets.recipe import load_recipe
 from phi3_assets.step import StepContext
+from phi3_assets.steps import RELEASE_BUNDLE
 from phi3_assets.steps.evaluate import evaluate_variants
+from phi3_assets.steps.release import bundle_release
 from phi3_assets_tests.evaluation.tiny import export, make_base, make_tokenizer, write_corpus
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
@@ -75,8 +80,10 @@ def judge(base, tmp_path_factory):
         evaluate_variants(StepContext({"max_new_tokens": 12}, inputs, root / "output", root, root))
         scores = json.loads((root / "output" / "scores.json").read_text())
         records = [json.loads(line) for line in (root / "output" / "items.jsonl").open()]
+        through_the_step.reports.append(root / "output")
         return decide(scores, records, THRESHOLDS)
 
+    through_the_step.reports = []
     return through_the_step
 
 
@@ -87,9 +94,19 @@ def good(base, tmp_path_factory):
     return adapter, merged, export(merged, root / "int4", "int4")
 
 
-def test_a_model_that_learnt_is_fit(judge, good):
+def test_a_model_that_learnt_is_fit_and_its_smoke_test_sees_answers_end(judge, good, base, tmp_path):
     decision = judge(*good)
     assert decision.fit, decision.sentence
+    inputs = {"base_model": base, "onnx_int4_model": good[2], "eval_report": judge.reports[-1]}
+    params = RELEASE_BUNDLE.params(load_recipe("tiny-test"))
+    (tmp_path / "bundle").mkdir()
+    metrics = bundle_release(StepContext(params, inputs, tmp_path / "bundle", tmp_path, tmp_path))
+    assert metrics["fit"], metrics["decision"]
+    smoke = json.loads((tmp_path / "bundle" / "smoke.json").read_text())
+    assert all(question["stopped"] for question in smoke["questions"])
+    done = subprocess.run([sys.executable, tmp_path / "bundle" / "smoke_test.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3" in done.stdout
 
 
 def test_shuffled_answers_are_refused(base, judge, tmp_path):
