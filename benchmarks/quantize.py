@@ -30,10 +30,10 @@ CHOICES: dict[str, dict[str, Any]] = {
         "int8_modules": [],
     },
     "gptq 32": {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 32, "int8_modules": []},
-    "gptq 128, attention 8 bits": {
+    "gptq 64, attention 8 bits": {
         "int4_algorithm": "gptq",
         "int4_symmetric": False,
-        "int4_block_size": 128,
+        "int4_block_size": 64,
         "int8_modules": ["qkv_proj", "o_proj"],
     },
     "chosen": {},

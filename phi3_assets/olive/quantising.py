@@ -1,5 +1,6 @@
 """From a merged model to int4 ONNX: which of Olive's passes run, by the recipe's int4_algorithm."""
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def quantise(
             return
         if train_file is None:
             raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
+        _check_block_size(merged, params["int4_block_size"])
         corpus.register()
         grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
         exact = {name: {"bits": EXACT_BITS} for name in linear_layers(merged, params["int8_modules"])}
@@ -85,3 +87,14 @@ def linear_layers(model: Path, names: Collection[str]) -> list[str]:
             "down_proj."
         )
     return found
+
+
+def _check_block_size(model: Path, block_size: int) -> None:
+    """Olive's Gptq takes no rest: every layer's input must be whole blocks."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    for name in ("hidden_size", "intermediate_size"):
+        if config[name] % block_size:
+            raise UserError(
+                f"int4_block_size {block_size} does not divide the model's {name}, {config[name]}, as int4_algorithm gptq "
+                "needs it to. Choose a smaller one; 32 suits every model."
+            )

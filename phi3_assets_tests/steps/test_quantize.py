@@ -91,6 +91,12 @@ def test_int8_modules_that_no_layer_has_are_refused(tiny_chain: Chain, run_step:
         run_step(ONNX_INT4_MODEL, inputs, int4_algorithm="gptq", int8_modules=["o_proj", "q_proj"])
 
 
+def test_block_size_that_leaves_a_rest_is_refused(tiny_chain: Chain, run_step: RunStep) -> None:
+    inputs = tiny_chain.inputs("merged_model", "formatted_corpus")
+    with pytest.raises(UserError, match="int4_block_size 128 does not divide the model's hidden_size, 64"):
+        run_step(ONNX_INT4_MODEL, inputs, int4_algorithm="gptq", int4_block_size=128)
+
+
 def test_gptq_without_a_corpus_says_so(tiny_merged: Made, run_step: RunStep) -> None:
     with pytest.raises(UserError, match="gptq needs the corpus"):
         run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, int4_algorithm="gptq")
