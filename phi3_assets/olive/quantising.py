@@ -95,6 +95,6 @@ def _check_block_size(model: Path, block_size: int) -> None:
     for name in ("hidden_size", "intermediate_size"):
         if config[name] % block_size:
             raise UserError(
-                f"int4_block_size {block_size} does not divide the model's {name}, {config[name]}, as int4_algorithm gptq "
-                "needs it to. Choose a smaller one; 32 suits every model."
+                f"int4_block_size {block_size} does not divide the model's {name}, {config[name]}, which gptq "
+                "needs. Choose a smaller one; 32 suits every model."
             )
