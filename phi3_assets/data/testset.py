@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi3_assets.data.fingerprints import Hashes
-from phi3_assets.data.records import SCHEMA, open_block
+from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, open_block
 from phi3_assets.errors import UserError
 
 TEST_SET = "test_set.parquet"
@@ -74,7 +74,7 @@ def write_test_set(path: Path, records: pa.Table) -> None:
     """Write a test set; equal records give equal bytes."""
     with open_block(path) as writer:
         # Parquet pages follow the chunks of a table, which tell how it was put together and not what is in it.
-        writer.write_table(records.cast(SCHEMA).combine_chunks())
+        writer.write_table(records.cast(SCHEMA).combine_chunks(), row_group_size=BLOCK_ROWS)
 
 
 def prefix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:

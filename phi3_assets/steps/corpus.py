@@ -10,6 +10,7 @@ Leaves:
 
 import hashlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
         joined = join_corpus(pieces, ctx.params["max_seq_len"], ctx.output / TRAIN)
     else:
         for number, piece in enumerate(pieces):
-            (ctx.output / TRAIN / f"{number:06d}.parquet").write_bytes((piece / "train.parquet").read_bytes())
-    (ctx.output / TESTS).write_bytes((tests / TESTS).read_bytes())
+            shutil.copyfile(piece / "train.parquet", ctx.output / TRAIN / f"{number:06d}.parquet")
+    shutil.copyfile(tests / TESTS, ctx.output / TESTS)
     _concatenate([folder / "quarantine.jsonl" for folder in (*pieces, tests)], ctx.output / "quarantine.jsonl")
     test_facts = json.loads((tests / "facts.json").read_text(encoding="utf-8"))
     refuse_if_empty(stats, test_facts, ctx.params)
@@ -138,7 +139,8 @@ def _first_row(folder: Path) -> pa.Table | None:
 def _concatenate(sources: list[Path], target: Path) -> None:
     with target.open("wb") as out:
         for source in sources:
-            out.write(source.read_bytes())
+            with source.open("rb") as content:
+                shutil.copyfileobj(content, out)
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ None of the JSON files holds text of the user's.
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -134,7 +135,7 @@ def _write_records(
             unchanged = kept.all() and (split == sides[first - start : first - start + len(split)]).all()
             tests = kept & (split == TEST) & new_tests
             if unchanged:
-                target.write_bytes(block.read_bytes())
+                shutil.copyfile(block, target)
             if not unchanged or tests.any():
                 table = pq.read_table(block)
                 names = pa.array(np.array(SPLITS)[split].tolist())
