@@ -10,7 +10,6 @@ from pathlib import Path
 
 import filelock
 
-from phi3_assets.data.testset import TEST_SET
 from phi3_assets.errors import UserError
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import FileEntry, digest_of, fsync_path, hash_file, hash_files, list_files
@@ -43,6 +42,8 @@ def freeze(folder: Path, artefact: Path, identity: str, made_with: str | None) -
     Raises:
         UserError: Another run froze a test set since this one was planned.
     """
+    from phi3_assets.data.testset import TEST_SET  # here, because it imports pyarrow
+
     folder.mkdir(parents=True, exist_ok=True)
     proposed = artefact / TEST_SET
     with filelock.FileLock(folder / ".lock"):
