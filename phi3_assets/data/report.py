@@ -107,5 +107,6 @@ def _refuse_without_rows(metrics: dict[str, Any], wanted: list[str], folder: Pat
             )
     problems = [f"{entry['file']}: {entry['problem']}" for entry in metrics["files"] if entry["problem"]]
     reasons = [f"{count} rows {reason}" for reason, count in metrics["quarantined_by_reason"].items()]
-    found = "; ".join((problems + reasons)[:8]) or "its files are empty"
+    empty = [f"{entry['file']} is empty" for entry in metrics["files"]]
+    found = "; ".join((problems + reasons or empty)[:8]) or "it holds no data file"
     raise UserError(f"No usable row in {folder}: {found}. Mend the files or put others there.")
