@@ -39,9 +39,11 @@ start = time.perf_counter()
 for name in json.loads(sys.argv[4]):
     step, output = STEPS[name], out / name
     output.mkdir(parents=True)
+    work = out / "work" / name
+    work.mkdir(parents=True)
     step.load()(StepContext(
         params=step.params(recipe), inputs={n: Path(inputs[n]) for n in step.inputs}, output=output,
-        work=out / "work" / name, cache=Path(inputs["cache"]), log=lambda line: None))
+        work=work, cache=Path(inputs["cache"]), log=lambda line: None))
     inputs[name] = str(output)
 print(time.perf_counter() - start)
 """

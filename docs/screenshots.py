@@ -1,6 +1,7 @@
 """Take the pictures of docs/images in a real browser: `python docs/screenshots.py URL` after `pip install playwright`.
 
-URL is a running `make ui` whose home was filled with `make run`; it needs Debian's chromium.
+URL is a running `make ui` whose home was filled with `make run`; it needs Debian's chromium. Further arguments name
+pages, or give paths such as /runs/RUN_ID.
 """
 
 import re

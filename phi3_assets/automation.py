@@ -26,7 +26,7 @@ def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store:
 
     Content decides: a file that was only touched starts nothing. A run that failed is not started again.
     """
-    directory = store.datasets_path(recipe.load().dataset_path)
+    directory = store.datasets_path(recipe.load().dataset_path, context.log.info)
     decision = decide(directory, Cursor.parse(context.cursor), time.time(), SETTLE_S)
     if decision.digest is None:
         return dg.SensorResult(skip_reason=decision.reason, cursor=decision.cursor.dump())

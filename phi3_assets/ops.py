@@ -63,7 +63,7 @@ def make_plan(
     with readable_errors():
         recipe = recipe_resource.load()
         inputs: dict[str, ArtefactRef | UserFiles] = {name: ArtefactRef(**ref) for name, ref in upstream.items()}
-        inputs.update(user_files(step, recipe, store))
+        inputs.update(user_files(context, step, recipe, store))
         call = make_call(step, recipe, inputs)
         reused = store.find(step.name, call.identity) is not None
         if step is steps.RAW_DATASET and not reused:
@@ -158,14 +158,14 @@ def promote_release(context: Context, done: Mapping[str, Any], recipe: RecipeRes
         return decision.sentence
 
 
-def user_files(step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
+def user_files(context: Context, step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
     """Folders of the user's that this step reads, pinned by their content.
 
     Raises:
         UserError: A folder is missing or empty.
     """
     if step is steps.RAW_DATASET:
-        files = {"datasets": _pinned(store.datasets_path(recipe.dataset_path), "Dataset folder")}
+        files = {"datasets": _pinned(store.datasets_path(recipe.dataset_path, context.log.info), "Dataset folder")}
         test_sets = store.test_sets_path(recipe.dataset_path)
         if frozen := freezing.versions(test_sets):
             files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))

@@ -58,7 +58,9 @@ class Recipe(pydantic.BaseModel):
 
     # Data
     dataset_path: str = Field(
-        "", description="Folder of csv, json, jsonl and parquet files; empty: PHI3_HOME/datasets."
+        "",
+        description="Folder of csv, json, jsonl and parquet files, 'hf:owner/name@commit', or a URL such as "
+        "'abfs://container/folder' that an installed fsspec driver reads; empty: PHI3_HOME/datasets.",
     )
     dataset_shape: Literal["auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = Field(
         "auto", description="What a row looks like; auto: recognised per file by its columns."

@@ -18,6 +18,7 @@ import dagster as dg
 import filelock
 from pydantic import Field
 
+from phi3_assets.data.remote import is_remote, localise
 from phi3_assets.errors import DamagedArtefact, UserError
 from phi3_assets.home import SHORT, artefact_dir, default_home, work_dir
 from phi3_assets.manifest import (
@@ -51,16 +52,19 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         """A local directory that belongs to this identity alone and outlives a kill."""
         return work_dir(self.home_path, call.step, call.identity)
 
-    def datasets_path(self, dataset_path: str) -> Path:
-        """The folder of the user's files that a recipe names."""
+    def datasets_path(self, dataset_path: str, log: Callable[[str], None] = print) -> Path:
+        """The folder of the user's files that a recipe names; remote data is brought here first.
+
+        Raises:
+            UserError: Remote data cannot be reached.
+        """
+        if is_remote(dataset_path):
+            return localise(dataset_path, self.cache_path, log)
         return Path(dataset_path).expanduser().absolute() if dataset_path else self.home_path / "datasets"
 
     def test_sets_path(self, dataset_path: str) -> Path:
         """The folder of frozen test sets that belongs to a dataset folder."""
-        name = "datasets"
-        if dataset_path:
-            path = self.datasets_path(dataset_path)
-            name = f"{path.name}-{sha256_of(str(path))[:8]}"
+        name = f"other-{sha256_of(dataset_path)[:SHORT]}" if dataset_path else "datasets"
         return self.home_path / "fine-tuning" / "test_sets" / name
 
     def staging_path(self, call: StepCall) -> Path:

@@ -121,7 +121,10 @@ class Messages:
         if "failed" in payload:
             self.failed, self.user_error = payload["failed"], payload["user_error"]
         elif "progress" in payload:
-            numbers = payload["progress"]
+            numbers = {
+                name: float(f"{value:.4g}") if isinstance(value, float) else value
+                for name, value in payload["progress"].items()
+            }
             now = time.monotonic()
             if now >= self._next or numbers.get("fraction") == 1:
                 self._next = now + self._every_s
