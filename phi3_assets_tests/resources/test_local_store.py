@@ -33,3 +33,15 @@ def test_a_copied_home_is_a_home(store, tmp_path):
     shutil.copytree(store.home_path, tmp_path / "elsewhere")
     moved = LocalArtifactStore(home=str(tmp_path / "elsewhere"))
     assert moved.fetch(made.ref, content=True).is_relative_to(tmp_path / "elsewhere")
+
+
+def test_remote_data_is_brought_here(store, tmp_path):
+    """Steps see local folders only, and frozen test sets of one source are not another's."""
+    source = tmp_path / "remote"
+    source.mkdir()
+    (source / "a.csv").write_text("Question,Best Answer\nwhat?,this\n")
+    url = f"file://{source}"
+    folder = store.datasets_path(url)
+    assert folder.is_relative_to(store.home_path)
+    assert (folder / "a.csv").read_bytes() == (source / "a.csv").read_bytes()
+    assert store.test_sets_path(url) != store.test_sets_path("")
