@@ -83,6 +83,8 @@ class Decision:
             return f"Not fit for release: {refused[0]}"
         if not self.promote:
             return f"Fit for release, but the champion stays: {refused[0]}"
+        if self.findings[-1].rule == "prompts":  # nothing was compared with a champion
+            return "Promoted: it is fit for release, and there is no champion yet."
         return f"Promoted: {self.findings[-1].sentence}"
 
     def to_dict(self) -> dict[str, Any]:
