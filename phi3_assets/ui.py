@@ -116,7 +116,9 @@ def _table(rows: list[dict[str, Any]]) -> dg.MetadataValue:
 def _cell(value: Any) -> str | int | float:
     if value is None:
         return ""
-    return value if isinstance(value, str | int | float) else json.dumps(value)
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return value if isinstance(value, str | int) else json.dumps(value)
 
 
 def counts_table(counts: dict[str, Any], key: str, value: str) -> dg.MetadataValue:
