@@ -1,4 +1,4 @@
-"""`phi3`: the asset graph from a terminal. It does nothing that the Dagster UI cannot; both use the same home."""
+"""`phi3`: the asset graph and its results from a terminal, on the same home as the Dagster UI."""
 
 import os
 import sys
