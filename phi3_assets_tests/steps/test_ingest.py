@@ -162,8 +162,8 @@ def test_datasets_saved_by_hugging_face_are_read(run: Run) -> None:
     [
         (None, "does not exist"),
         ({}, "It is empty"),
-        ({"a.csv": ""}, "its files are empty"),
-        ({"a.csv": "Question,Best Answer\n"}, "its files are empty"),
+        ({"a.csv": ""}, "a.csv is empty"),
+        ({"a.csv": "Question,Best Answer\n"}, "a.csv is empty"),
         ({"a.csv": "Questoin,Answer\nq,a\n"}, "Did you mean 'Questoin'?"),
         ({"a.json": "no"}, "a.json: invalid_json"),
         ({"a.pdf": "x"}, "It holds only: a.pdf"),
