@@ -27,7 +27,12 @@ def layout_keeps_the_logits(store: ArtifactStore, base_model: Record) -> dg.Asse
 def adapter_is_not_inert(store: ArtifactStore, lora_adapter: Record) -> dg.AssetCheckResult:
     """Training moved the adapter: its loss is finite and its B matrices, zero at first, are not zero."""
     metrics = metrics_of(store, lora_adapter)
-    norm, loss = metrics["b_norm_min"], metrics["final_loss"]
+    norm = metrics["b_norm_min"]
+    if metrics["method"] == "none":
+        return result(True, "Nothing was to be trained (method none): merged_model is the base model.")
+    if metrics["method"] == "given":
+        return result(norm > 0, f"Smallest norm of {metrics['b_matrices']} B matrices: {norm:.3g}.", b_norm_min=norm)
+    loss = metrics["final_loss"]
     return result(
         math.isfinite(loss) and norm > 0,
         f"Smallest norm of {metrics['b_matrices']} B matrices: {norm:.3g}; "

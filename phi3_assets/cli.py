@@ -2,23 +2,18 @@
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from phi3_assets import commands
-from phi3_assets.errors import UserError, nearest
+from phi3_assets.errors import UserError
 from phi3_assets.home import default_home, prepare_home
-from phi3_assets.recipe import Recipe, load_recipe, read_yaml, shipped_recipes
+from phi3_assets.options import Home, Overrides, RecipeName, parse_overrides
+from phi3_assets.recipe import Recipe, load_recipe, shipped_recipes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
-RecipeName = Annotated[str, typer.Option(help="A shipped recipe or a .yaml file; default: PHI3_RECIPE, else smol-cpu.")]
-Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; may be repeated.")
-]
 app.command()(commands.chat)
 app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")
@@ -34,13 +29,18 @@ def init(home: Home = None) -> None:
 
 
 @app.command()
-def run(recipe: RecipeName = "", overrides: Overrides = [], home: Home = None) -> None:  # noqa: B006 - Typer's way
-    """Materialise the whole graph; what stands already is reused. Ends with the scores of the four variants."""
+def run(
+    recipe: RecipeName = "",
+    overrides: Overrides = [],  # noqa: B006 - Typer's way
+    to: Annotated[str, typer.Option(metavar="ASSET", help="Stop at this asset: make it and what it is made of.")] = "",
+    home: Home = None,
+) -> None:
+    """Materialise the graph, or a part; what stands already is reused. Ends with the scores of the four variants."""
     from phi3_assets.runner import run_graph
 
     values = parse_overrides(overrides)
     load_recipe(recipe or None, values)  # a wrong recipe is refused before anything is started
-    sys.exit(run_graph(home or default_home(), recipe, values))
+    sys.exit(run_graph(home or default_home(), recipe, values, to))
 
 
 @app.command()
@@ -49,24 +49,6 @@ def recipes() -> None:
     print("Shipped: " + ", ".join(shipped_recipes()))
     for name, field in Recipe.model_fields.items():
         print(f"\n{name}  (default: {field.default!r})\n    {field.description}")
-
-
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Read FIELD=VALUE pairs; values are YAML, as in a recipe file.
-
-    Raises:
-        UserError: A pair has no "=", or names no field.
-    """
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair!r}: write FIELD=VALUE, like --set lora_r=16.")
-        if name not in Recipe.model_fields:
-            raise UserError(f"--set {pair!r}: no recipe field {name!r}.{nearest(name, list(Recipe.model_fields))}")
-        value = read_yaml(text)
-        values[name] = "" if value is None else value
-    return values
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from phi3_assets.errors import UserError
-
-Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
+from phi3_assets.home import default_home
+from phi3_assets.options import Home, Overrides, RecipeName, parse_overrides
 
 champion = typer.Typer(no_args_is_help=True, help="The release that is to be taken, and who it replaced.")
 bundle = typer.Typer(no_args_is_help=True, help="Releases, as folders that stand by themselves.")
@@ -45,7 +45,6 @@ def chat(
 def show(home: Home = None) -> None:
     """Name the champion and why it is."""
     from phi3_assets.champion import champion as present
-    from phi3_assets.home import default_home
     from phi3_assets.runner import where
 
     entry = present(home or default_home())
@@ -59,7 +58,7 @@ def show(home: Home = None) -> None:
 def history(home: Home = None) -> None:
     """List every change of the champion, oldest first."""
     from phi3_assets.champion import history as entries
-    from phi3_assets.home import SHORT, default_home
+    from phi3_assets.home import SHORT
 
     for entry in entries(home or default_home()):
         release = entry.release.identity[:SHORT]
@@ -70,7 +69,6 @@ def history(home: Home = None) -> None:
 def rollback(reason: Annotated[str, typer.Option(help="Why, for the history.")], home: Home = None) -> None:
     """Make the champion before this one champion again."""
     from phi3_assets.champion import rollback as roll_back
-    from phi3_assets.home import default_home
     from phi3_assets.runner import check, where
 
     entry = roll_back(home or default_home(), reason, check=lambda ref: check(home, ref))
@@ -103,6 +101,22 @@ def export(
     if "release_bundle" not in releases:
         raise UserError("There is no release in this home yet: `phi3 run` makes one.")
     print(f"{export_bundle(releases['release_bundle'], target, key)} is ready to be handed out.")
+
+
+@config.command(name="export")
+def export_config(
+    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    recipe: RecipeName = "",
+    overrides: Overrides = [],  # noqa: B006 - Typer's way
+    home: Home = None,
+) -> None:
+    """Write a recipe as a configuration that plain `olive run` executes: fine-tune, merge, quantise."""
+    from phi3_assets.runner import export_olive_config
+
+    if out.exists():
+        raise UserError(f"{out} exists and is not overwritten; move it or give another name.")
+    path = export_olive_config(home or default_home(), recipe, parse_overrides(overrides), out)
+    print(f"Wrote {path}. With this project's virtual environment: olive run --config {path}")
 
 
 @config.command(name="import")

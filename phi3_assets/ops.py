@@ -19,6 +19,7 @@ from phi3_assets.errors import UserError
 from phi3_assets.evaluation import gate
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, Manifest, digest_of, fingerprint
+from phi3_assets.olive.export import export_config
 from phi3_assets.recipe import Recipe, is_hub_id
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution, UserFiles
@@ -158,6 +159,21 @@ def promote_release(context: Context, done: Mapping[str, Any], recipe: RecipeRes
         return decision.sentence
 
 
+def export_olive_config(
+    context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore
+) -> None:
+    """Write what was run as a configuration that plain `olive run --config` executes on this machine."""
+    with readable_errors():
+        ref = ArtefactRef(**done["ref"])
+        base_model, formatted_corpus = (
+            store.fetch(ArtefactRef(**done["inputs"][name])) for name in ("base_model", "formatted_corpus")
+        )
+        target = store.home_path / "fine-tuning" / ref.identity[:SHORT]
+        on_gpu = metrics_of(store, done["ref"]).get("device", "cpu") != "cpu"
+        path = export_config(recipe.load(), base_model, formatted_corpus, target, on_gpu=on_gpu)
+        context.log.info(f"The same for plain Olive: olive run --config {path}")
+
+
 def user_files(context: Context, step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
     """Folders of the user's that this step reads, pinned by their content.
 
@@ -170,6 +186,9 @@ def user_files(context: Context, step: Step, recipe: Recipe, store: ArtifactStor
         if frozen := freezing.versions(test_sets):
             files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))
         return files
+    if step is steps.LORA_ADAPTER and recipe.adapter_path:
+        path = Path(recipe.adapter_path).expanduser().absolute()
+        return {"adapter_directory": _pinned(path, "Adapter directory")}
     if step is steps.BASE_MODEL and ":" not in recipe.base_model and not is_hub_id(recipe.base_model):
         path = Path(recipe.base_model).expanduser().absolute()
         return {"base_model_directory": _pinned(path, "Base model directory")}
@@ -317,10 +336,15 @@ def plan_lora_adapter(
 
 @dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
 def run_lora_pass(
-    context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, plan: Record
+    context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, recipe: RecipeResource, plan: Record
 ) -> dg.Output[Record]:
-    """Olive's LoRA pass; resumes from its last checkpoint if it was killed."""
-    return dg.Output(run_plan(context, plan, execution, store))
+    """Olive's LoRA pass; resumes from its last checkpoint if it was killed.
+
+    Beside it stands the same as an Olive configuration, in fine-tuning/<identity>/olive-config.json.
+    """
+    done = run_plan(context, plan, execution, store)
+    export_olive_config(context, done, recipe, store)
+    return dg.Output(done)
 
 
 # merged_model

@@ -123,9 +123,15 @@ class Recipe(pydantic.BaseModel):
     max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens.")
 
     # Fine-tuning: one Olive pass, LoRA, DoRA or QLoRA
-    method: Literal["lora", "dora", "qlora"] = Field(
+    method: Literal["lora", "dora", "qlora", "none"] = Field(
         "lora",
-        description="lora; dora, which also learns each weight's magnitude; qlora, which trains on a 4-bit base model.",
+        description="lora; dora, which also learns each weight's magnitude; qlora, which trains on a 4-bit base model; "
+        "none: nothing is trained, and merged_model is the base model.",
+    )
+    adapter_path: str = Field(
+        "",
+        description="Folder of a PEFT adapter of yours (LoRA or DoRA, safetensors) that is taken instead of training "
+        "one; empty: an adapter is trained.",
     )
     quant_type: Literal["nf4", "fp4"] = Field("nf4", description="4-bit type of the base model in training (qlora).")
     double_quant: bool = Field(True, description="Quantise the scales of the 4-bit base model too (qlora).")

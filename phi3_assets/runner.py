@@ -12,9 +12,11 @@ from typing import Any
 import dagster as dg
 import psutil
 
+from phi3_assets.errors import UserError, nearest
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.home import prepare_home
 from phi3_assets.manifest import ArtefactRef
+from phi3_assets.recipe import load_recipe
 from phi3_assets.resources.artifacts import LocalArtifactStore
 from phi3_assets.steps import STEPS
 
@@ -24,19 +26,25 @@ PROCESS_TAG = "phi3/process"
 _DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
 
 
-def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
-    """Materialise every asset in this process; steps run in processes of their own.
+def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") -> int:
+    """Materialise assets in this process; steps run in processes of their own.
 
     Args:
         home: PHI3_HOME.
         recipe: Name or path; "" for the default.
         overrides: Recipe fields to replace.
+        to: The last asset to make, by name; "" for all.
 
     Returns:
         Exit code: 0 when everything stands and no blocking check failed, 130 when it was stopped.
+
+    Raises:
+        UserError: There is no such asset.
     """
     from phi3_assets.definitions import build_defs
 
+    definitions = build_defs()
+    keys = selected(definitions, to)
     if prepare_home(home):
         print(f"Laid out {home} with the sample dataset.")
     run_id = str(uuid.uuid4())
@@ -47,20 +55,17 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
         instance.add_event_listener(run_id, narrator.tell)
         result = None
         try:
-            result = (
-                build_defs()
-                .resolve_job_def("retrain")
-                .execute_in_process(
-                    instance=instance,
-                    run_config={
-                        "resources": {"recipe": {"config": given}},
-                        # The narrator speaks; Dagster's own console would repeat it at length.
-                        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                    },
-                    raise_on_error=False,
-                    run_id=run_id,
-                    tags={PROCESS_TAG: this_process()},
-                )
+            result = definitions.resolve_job_def("retrain").execute_in_process(
+                instance=instance,
+                asset_selection=keys,
+                run_config={
+                    "resources": {"recipe": {"config": given}},
+                    # The narrator speaks; Dagster's own console would repeat it at length.
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                },
+                raise_on_error=False,
+                run_id=run_id,
+                tags={PROCESS_TAG: this_process()},
             )
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two ops
             narrator.interrupted = True
@@ -77,8 +82,24 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any]) -> int:
     if result is None or not result.success:
         print("\nNot everything was made; the reason is above. What was made is kept and will be reused.")
         return 1
-    show_scores(LocalArtifactStore(home=str(home)))
+    store = LocalArtifactStore(home=str(home))
+    if not to or to == "release_bundle":
+        show_scores(store)
+    else:
+        print(f"\n{to}: {store.where(ArtefactRef(**(store.load_pointer(f'latest/{to}') or {})))}")
     return 0
+
+
+def selected(definitions: dg.Definitions, to: str) -> list[dg.AssetKey]:
+    """Keys of the asset `to` and of all that it is made of; of all assets when `to` is empty.
+
+    Raises:
+        UserError: There is no such asset.
+    """
+    if to and to not in STEPS:
+        raise UserError(f"--to {to!r}: no such asset.{nearest(to, list(STEPS))} The assets: {', '.join(STEPS)}.")
+    wanted = dg.AssetSelection.assets(to).upstream() if to else dg.AssetSelection.all()
+    return sorted(wanted.resolve(definitions.resolve_asset_graph()))
 
 
 def show_scores(store: LocalArtifactStore) -> None:
@@ -93,6 +114,28 @@ def show_scores(store: LocalArtifactStore) -> None:
     print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
     print(f"Report:  {store.where(report)}/report.html")
     print(f"Release: {store.where(bundle)}")
+
+
+def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], target: Path) -> Path:
+    """Write a recipe as an Olive configuration; its corpus and base model are made first where they do not stand.
+
+    Raises:
+        UserError: They cannot be made.
+    """
+    import torch
+
+    from phi3_assets.olive.export import export_config
+
+    if run_graph(home, recipe, overrides, "formatted_corpus"):
+        raise UserError("The configuration needs the corpus and the base model, and they could not be made; see above.")
+    made = latest(home)
+    return export_config(
+        load_recipe(recipe or None, overrides),
+        made["base_model"],
+        made["formatted_corpus"],
+        target,
+        on_gpu=torch.cuda.is_available(),
+    )
 
 
 def store_of(home: Path | None) -> LocalArtifactStore:

@@ -68,6 +68,8 @@ def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
 
 
 def _lora_adapter(manifest: Manifest, directory: Path) -> Metadata:
+    if not (directory / "history.json").exists():  # it was brought, or there was nothing to train
+        return {}
     history = json.loads((directory / "history.json").read_text(encoding="utf-8"))
     return {"loss": plot(directory / "loss.png", "training loss"), "loss curve": _table(_thin(history, 20))}
 

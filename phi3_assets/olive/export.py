@@ -1,9 +1,9 @@
 """Writes a recipe as an Olive configuration of today, which plain `olive run --config` executes without this graph.
 
-It trains on the same rows with the same masks in the same order. With `lora_dropout: 0` and
-`gradient_accumulation_steps: 1` the adapter is the graph's within float tolerance; dropout draws other masks, because
-Olive pads rows that the graph lets share their beginning, and Olive 0.13 weighs accumulated batches alike however many
-tokens they teach.
+It fine-tunes, merges and quantises with the passes that the graph runs, on the same rows with the same masks in the
+same order. With `lora_dropout: 0` and `gradient_accumulation_steps: 1` the adapter is the graph's within float
+tolerance; dropout draws other masks, because Olive pads rows that the graph lets share their beginning, and Olive 0.13
+weighs accumulated batches alike however many tokens they teach.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.olive import configs, corpus
+from phi3_assets.olive.quantising import quantising_passes
 from phi3_assets.olive.training import PASSES
 from phi3_assets.recipe import Recipe
 
@@ -29,9 +30,7 @@ register()
 '''
 
 
-def export_config(
-    recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, *, context_length: int, on_gpu: bool
-) -> Path:
+def export_config(recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, *, on_gpu: bool) -> Path:
     """Write olive-config.json and the script it needs.
 
     Args:
@@ -39,7 +38,6 @@ def export_config(
         base_model: Directory of the artefact base_model.
         formatted_corpus: Directory of the artefact formatted_corpus.
         target: Directory to write to; Olive's output goes to `target`/output.
-        context_length: The base model's, in tokens.
         on_gpu: Whether it will be run where there is a GPU.
 
     Returns:
@@ -48,42 +46,46 @@ def export_config(
     target.mkdir(parents=True, exist_ok=True)
     script = target / SCRIPT_FILE
     script.write_text(_SCRIPT.format(seed=recipe.seed), encoding="utf-8")
-    config = olive_config(recipe, base_model, formatted_corpus, target, context_length, on_gpu)
+    config = olive_config(recipe, base_model, formatted_corpus, target, on_gpu)
     # Keys keep their order: Olive runs passes as they stand.
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return target / CONFIG_FILE
 
 
 def olive_config(
-    recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, context_length: int, on_gpu: bool
+    recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, on_gpu: bool
 ) -> dict[str, Any]:
     """The configuration itself; see `export_config`."""
     params = recipe.model_dump()
     train_file = formatted_corpus.resolve() / corpus.TRAIN_FILE
-    data = corpus.data_config(train_file, configs.corpus_order(params))
-    data["user_script"] = str(target.resolve() / SCRIPT_FILE)
-    provider = configs.PROVIDERS[recipe.execution_provider]
+    script = str(target.resolve() / SCRIPT_FILE)
+    model = {"type": "HfModel", "model_path": str(base_model.resolve()), "task": "text-generation"}
+    data_configs = []
+    passes: dict[str, dict[str, Any]] = {}
+    if recipe.adapter_path:
+        model["adapter_path"] = str(Path(recipe.adapter_path).expanduser().resolve())
+        passes["merge"] = {"type": "MergeAdapterWeights"}
+    elif recipe.method != "none":
+        train = {**corpus.data_config(train_file, configs.corpus_order(params)), "user_script": script}
+        data_configs.append(train)
+        passes["adapter"] = {
+            "type": PASSES[recipe.method],
+            **configs.fine_tuning(params, train["name"], None, on_gpu=on_gpu),
+        }
+        passes["merge"] = {"type": "MergeAdapterWeights"}
+    context_length = json.loads((base_model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    max_length = min(context_length, configs.MAX_LENGTH_TOKENS)
+    # The base model's layers have the merged model's names and sizes.
+    passes |= quantising_passes(base_model, params, max_length, train_file)
+    if calibration := passes.get("gptq", {}).get("data_config"):
+        calibration["user_script"] = script
     device = "gpu" if recipe.execution_provider == "cuda" else "cpu"
+    accelerator = {"device": device, "execution_providers": [configs.PROVIDERS[recipe.execution_provider]]}
     return {
-        "input_model": {"type": "HfModel", "model_path": str(base_model.resolve()), "task": "text-generation"},
-        "systems": {
-            "local": {
-                "type": "LocalSystem",
-                "accelerators": [{"device": device, "execution_providers": [provider]}],
-            }
-        },
-        "data_configs": [data],
-        "passes": {
-            "adapter": {
-                "type": PASSES[recipe.method],
-                **configs.fine_tuning(params, data["name"], None, on_gpu=on_gpu),
-            },
-            "merge": {"type": "MergeAdapterWeights"},
-            "builder": {
-                "type": "ModelBuilder",
-                **configs.model_builder(params, min(context_length, configs.MAX_LENGTH_TOKENS)),
-            },
-        },
+        "input_model": model,
+        "systems": {"local": {"type": "LocalSystem", "accelerators": [accelerator]}},
+        "data_configs": data_configs,
+        "passes": passes,
         "host": "local",
         "target": "local",
         "evaluate_input_model": False,

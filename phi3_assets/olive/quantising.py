@@ -16,56 +16,72 @@ EXACT_BITS = 8
 EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.data"}
 
 
-def quantise(
-    merged: Path, output: Path, work: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
-) -> None:
-    """Write the int4 model to `output`.
+def quantising_passes(
+    model: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Olive's passes from a model to int4 ONNX, in their order: name, and configuration with "type".
 
     With "gptq", Olive's Gptq chooses each 4-bit weight so that a layer's outputs on the corpus stay as they were,
     Rtn takes the embeddings to 8 bits, ModelBuilder exports, and GraphSurgeries lets input and output embeddings
     share their weights where the model ties them. Otherwise ModelBuilder quantises by itself, weight by weight.
 
     Args:
-        merged: The model, Hugging Face layout.
-        output: An empty directory.
-        work: For intermediate models; emptied by the caller.
+        model: The model, or one of the same layers; Hugging Face layout.
         params: Recipe fields of the step.
         max_length: Longest sequence, prompt and answer, in tokens.
         train_file: The corpus, for "gptq".
 
     Raises:
-        UserError: "gptq" without a corpus, or what a pass says.
+        UserError: "gptq" without a corpus, or with a block size that the model's layers do not divide into.
+    """
+    builder = {"type": "ModelBuilder", **configs.model_builder(params, max_length)}
+    if params["int4_algorithm"] != "gptq":
+        return {"builder": builder}
+    if train_file is None:
+        raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
+    _check_block_size(model, params["int4_block_size"])
+    grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
+    exact = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
+    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS)
+    return {
+        "gptq": {"type": "Gptq", "bits": 4, **grid, "overrides": exact, "data_config": calibration},
+        "rtn": {"type": "Rtn", "bits": EXACT_BITS, **grid, "lm_head": True, "embeds": True},
+        "builder": builder,
+        "tie": {"type": "GraphSurgeries", "surgeries": [{"surgeon": "TieWordEmbeddings"}], **EXTERNAL},
+    }
+
+
+def quantise(
+    merged: Path, output: Path, work: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
+) -> None:
+    """Write the int4 model to `output`; see `quantising_passes`.
+
+    Args:
+        merged: The model.
+        output: An empty directory.
+        work: For intermediate models; emptied by the caller.
+        params: Recipe fields of the step.
+        max_length: Longest sequence in tokens.
+        train_file: The corpus, for "gptq".
+
+    Raises:
+        UserError: As `quantising_passes`, or what a pass says.
     """
     provider = configs.PROVIDERS[params["execution_provider"]]
     with olive_log():
         from olive.passes.onnx import model_builder
 
         # The pass hands the builder the user's Hugging Face cache for its intermediate files.
-        scratch = work / "builder"
+        scratch = work / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
         model_builder.HF_HUB_CACHE = str(scratch)
-        builder = configs.model_builder(params, max_length)
-        if params["int4_algorithm"] != "gptq":
-            run_pass("ModelBuilder", builder, merged, output, provider=provider)
-            return
-        if train_file is None:
-            raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
-        _check_block_size(merged, params["int4_block_size"])
         corpus.register()
-        grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
-        exact = {name: {"bits": EXACT_BITS} for name in linear_layers(merged, params["int8_modules"])}
-        gptq = {
-            "bits": 4,
-            **grid,
-            "overrides": exact,
-            "data_config": corpus.calibration_config(train_file, CALIBRATION_TOKENS),
-        }
-        rtn = {"bits": EXACT_BITS, **grid, "lm_head": True, "embeds": True}
-        run_pass("Gptq", gptq, merged, work / "gptq")
-        run_pass("Rtn", rtn, work / "gptq", work / "rtn")
-        built = run_pass("ModelBuilder", builder, work / "rtn", work / "onnx", provider=provider)
-        surgeries = [{"surgeon": "TieWordEmbeddings"}]
-        run_pass("GraphSurgeries", {"surgeries": surgeries, **EXTERNAL}, built, output, provider=provider)
+        passes = quantising_passes(merged, params, max_length, train_file)
+        model: Any = merged
+        for name, config in passes.items():
+            target = output if name == list(passes)[-1] else work / name
+            given = {key: value for key, value in config.items() if key != "type"}
+            model = run_pass(config["type"], given, model, target, provider=provider)
 
 
 def linear_layers(model: Path, names: Collection[str]) -> list[str]:
@@ -78,7 +94,7 @@ def linear_layers(model: Path, names: Collection[str]) -> list[str]:
 
     found = []
     for file in sorted(model.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
+        with safe_open(file, framework="np") as weights:
             full = (name.removesuffix(".weight") for name in weights.keys())  # noqa: SIM118 (not a mapping)
             found += [name for name in full if name.rpartition(".")[2] in names]
     if missing := sorted(set(names) - {name.rpartition(".")[2] for name in found}):

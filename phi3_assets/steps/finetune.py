@@ -11,6 +11,7 @@ from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.olive.training import training_pass
 from phi3_assets.olive.watcher import Training, watch
 from phi3_assets.step import StepContext
+from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "loss.png"
@@ -20,7 +21,8 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     """Train an adapter; leave it with its loss curve in `ctx.output`.
 
     Checkpoints go to `ctx.work`. If the process dies, the next run with the same `ctx.work` continues from the last
-    one; on CPU its result is bit-equal to that of an uninterrupted run.
+    one; on CPU its result is bit-equal to that of an uninterrupted run. An adapter that the user brings is taken
+    instead, and with method none one that changes nothing; see `phi3_assets.steps.adopt`.
 
     Returns:
         trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, tokens_per_s,
@@ -30,6 +32,10 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     Raises:
         UserError: No rows, wrong target modules, a loss that is not finite, an inert adapter, or memory is full.
     """
+    if "adapter_directory" in ctx.inputs:
+        return adopt_adapter(ctx)
+    if ctx.params["method"] == "none":
+        return inert_adapter(ctx)
     environment.prepare()
     base = ctx.inputs["base_model"]
     params = ctx.params

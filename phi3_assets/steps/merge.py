@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.models import environment
-from phi3_assets.models.directory import check_no_path, describe
+from phi3_assets.models.directory import check_no_path, copy_model, describe
 from phi3_assets.olive.passes import run_pass
 from phi3_assets.step import StepContext
+from phi3_assets.steps.adopt import changes_nothing
 
 # Largest difference allowed between a logit of merged and one of base + adapter, as a share of the largest logit.
 # W + BA rounds otherwise than Wx + BAx; in bfloat16 a weight keeps only eight bits.
@@ -20,13 +21,16 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
 
     Returns:
         What `describe` says, and max_logit_difference (merged against base + adapter), logit_tolerance,
-        max_logit_change (merged against base).
+        max_logit_change (merged against base); without the three when there is nothing to merge (method none).
 
     Raises:
         RuntimeError: Merged is not base + adapter, or no different from base.
     """
     environment.prepare()
     base, adapter = ctx.inputs["base_model"], ctx.inputs["lora_adapter"]
+    if changes_nothing(adapter):
+        copy_model(base, ctx.output, link=True)
+        return describe(ctx.output)
     run_pass("MergeAdapterWeights", {}, base, ctx.output, adapter=adapter)
     # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.
     for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:

@@ -18,9 +18,16 @@ def test_olive_run_reproduces_the_adapter(
     from safetensors.torch import load_file
 
     inputs = {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
-    ours = run_step(LORA_ADAPTER, inputs, num_train_epochs=3.0, per_device_train_batch_size=4)
-    recipe = tiny_recipe(num_train_epochs=3.0, per_device_train_batch_size=4)
-    config = export_config(recipe, *inputs.values(), tmp_path, context_length=512, on_gpu=False)
+    fields = {
+        "num_train_epochs": 3.0,
+        "per_device_train_batch_size": 4,
+        "int4_algorithm": "gptq",
+        "int4_symmetric": False,
+        "int8_modules": ["o_proj"],
+    }
+    ours = run_step(LORA_ADAPTER, inputs, **fields)
+    recipe = tiny_recipe(**fields)
+    config = export_config(recipe, *inputs.values(), tmp_path, on_gpu=False)
     done = subprocess.run(
         [sys.executable, "-m", "olive", "run", "--config", str(config)],
         env={**os.environ, **SETTINGS, "HF_DATASETS_CACHE": str(tmp_path / "datasets")},

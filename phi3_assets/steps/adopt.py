@@ -1,0 +1,134 @@
+"""`lora_adapter` without training: an adapter that the user brings, or, with method none, one that changes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.errors import UserError
+from phi3_assets.models import environment
+from phi3_assets.models.directory import describe, write_json
+from phi3_assets.olive import adapter as adapters
+from phi3_assets.step import StepContext
+
+_PREFIX = "base_model.model."  # PEFT's, before the name that a layer has in the base model
+
+
+def adopt_adapter(ctx: StepContext) -> dict[str, Any]:
+    """Take the PEFT adapter in the input "adapter_directory", once it is seen to belong to the base model.
+
+    Returns:
+        method ("given"), trainable_parameters, total_parameters, and what `adapter_norms` says.
+
+    Raises:
+        UserError: No PEFT adapter in safetensors, one of another base model, or one that changes nothing.
+    """
+    environment.prepare()
+    given = ctx.inputs["adapter_directory"]
+    _check_directory(given)
+    _check_fits(given, ctx.inputs["base_model"])
+    adapters.publish_adapter(given, ctx.output)
+    norms = adapters.adapter_norms(ctx.output)
+    trainable = adapters.count_adapter_parameters(ctx.output)
+    total = describe(ctx.inputs["base_model"])["parameters"] + trainable
+    return {"method": "given", "trainable_parameters": trainable, "total_parameters": total, **norms}
+
+
+def inert_adapter(ctx: StepContext) -> dict[str, Any]:
+    """Write a valid adapter of rank 1 that is zero throughout: base + adapter is the base model.
+
+    So the graph keeps its shape, and the base model can be quantised and scored by itself.
+
+    Returns:
+        As `adopt_adapter`; method is "none" and the norms are 0.
+    """
+    import torch
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    environment.prepare()
+    base, modules = ctx.inputs["base_model"], ctx.params["target_modules"]
+    adapters.check_target_modules(base, modules)
+    layers = {name: shape for name, shape in _linear_shapes(base).items() if name.rpartition(".")[2] in modules}
+    config = LoraConfig(r=1, lora_alpha=1, target_modules=sorted(modules), task_type="CAUSAL_LM", inference_mode=True)
+    config.save_pretrained(str(ctx.work))
+    weights = {}
+    for name, (outputs, inputs) in layers.items():
+        weights[f"{_PREFIX}{name}.lora_A.weight"] = torch.zeros(1, inputs)
+        weights[f"{_PREFIX}{name}.lora_B.weight"] = torch.zeros(outputs, 1)
+    save_file(weights, ctx.work / adapters.WEIGHTS_FILE, metadata={"format": "pt"})
+    adapters.publish_adapter(ctx.work, ctx.output)
+    return {
+        "method": "none",
+        "trainable_parameters": 0,
+        "total_parameters": describe(base)["parameters"],
+        "b_norm_min": 0.0,
+        "b_norm_max": 0.0,
+        "b_matrices": len(layers),
+    }
+
+
+def changes_nothing(adapter: Path) -> bool:
+    """Whether this is the adapter that method none calls for; training starts from A matrices that are not zero."""
+    from safetensors import safe_open
+
+    with safe_open(adapter / adapters.WEIGHTS_FILE, framework="np") as weights:
+        return not any(weights.get_tensor(name).any() for name in weights.keys())  # noqa: SIM118 (not a mapping)
+
+
+def _check_directory(directory: Path) -> None:
+    names = {path.name for path in directory.iterdir()}
+    if adapters.CONFIG_FILE not in names:
+        raise UserError(
+            f"adapter_path: {directory} has no {adapters.CONFIG_FILE}, so it is no PEFT adapter. Name the folder that "
+            "model.save_pretrained() of a PEFT model wrote."
+        )
+    if adapters.WEIGHTS_FILE not in names:
+        pickled = " adapter_model.bin can run code when opened and is refused;" if "adapter_model.bin" in names else ""
+        raise UserError(
+            f"adapter_path: {directory} has no {adapters.WEIGHTS_FILE}.{pickled} save it with PEFT of today, which "
+            "writes safetensors."
+        )
+    kind = json.loads((directory / adapters.CONFIG_FILE).read_text(encoding="utf-8")).get("peft_type")
+    if kind != "LORA":
+        raise UserError(
+            f"adapter_path: {directory} holds an adapter of type {kind}; only LoRA and DoRA (LORA) can be merged here."
+        )
+
+
+def _check_fits(adapter: Path, base: Path) -> None:
+    """PEFT loads an adapter of another model with a warning, and the result is the base model."""
+    from safetensors import safe_open
+
+    layers = _linear_shapes(base)
+    with safe_open(adapter / adapters.WEIGHTS_FILE, framework="np") as weights:
+        for name in weights.keys():  # noqa: SIM118 (not a mapping)
+            layer, matrix, _ = name.removeprefix(_PREFIX).rpartition(".lora_")
+            if not matrix:
+                continue
+            if layer not in layers:
+                raise UserError(
+                    f"adapter_path: the adapter changes {layer}, which the base model does not have. It was trained "
+                    "on another model, or on one in another layout (Phi-3 fuses q, k, v into qkv_proj); name that "
+                    "one as base_model."
+                )
+            outputs, inputs = layers[layer]
+            shape = weights.get_slice(name).get_shape()
+            if ("lora_A" in name and shape[1] != inputs) or ("lora_B" in name and shape[0] != outputs):
+                raise UserError(
+                    f"adapter_path: {name} has the shape {shape}, but the base model's {layer} takes {inputs} numbers "
+                    f"and gives {outputs}. The adapter was trained on another model; name that one as base_model."
+                )
+
+
+def _linear_shapes(model: Path) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of each layer with a weight matrix, by full name."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in sorted(model.glob("*.safetensors")):
+        with safe_open(file, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118 (not a mapping)
+                shape = weights.get_slice(name).get_shape()
+                if len(shape) == 2:
+                    found[name.removesuffix(".weight")] = (shape[0], shape[1])
+    return found

@@ -1,0 +1,89 @@
+"""Adapters that are not trained here: the user's own, checked against the base model, and none at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from phi3_assets.errors import UserError
+from phi3_assets.steps import BASE_MODEL, LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
+from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
+
+
+def test_adapter_of_the_user_gives_the_same_merged_model(
+    tiny_chain: Chain, tiny_merged: Made, run_step: RunStep, tmp_path: Path
+) -> None:
+    given = shutil.copytree(tiny_chain.lora_adapter, tmp_path / "given")
+    config = json.loads((given / "adapter_config.json").read_text())
+    (given / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/somewhere/else"}))
+    inputs = {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
+    adopted = run_step(LORA_ADAPTER, inputs)
+    assert adopted.metrics["method"] == "given"
+    assert adopted.metrics["b_norm_min"] > 0
+    assert "/somewhere" not in (adopted.path / "adapter_config.json").read_text()
+    merged = run_step(MERGED_MODEL, {"base_model": tiny_chain.base_model, "lora_adapter": adopted.path})
+    name = "model.safetensors"
+    assert (merged.path / name).read_bytes() == (tiny_merged.path / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: (d / "adapter_config.json").unlink(), "no adapter_config.json, so it is no PEFT adapter"),
+        (
+            lambda d: (d / "adapter_model.safetensors").rename(d / "adapter_model.bin"),
+            "adapter_model.bin can run code when opened and is refused",
+        ),
+        (lambda d: (d / "adapter_config.json").write_text('{"peft_type": "IA3"}'), "of type IA3"),
+        (lambda d: _rename(d, "qkv_proj", "q_proj"), "changes model.layers.0.self_attn.q_proj, which the base model"),
+    ],
+)
+def test_directory_that_is_no_fitting_adapter_is_refused(change, said, tiny_chain, run_step, tmp_path) -> None:
+    given = shutil.copytree(tiny_chain.lora_adapter, tmp_path / "given")
+    change(given)
+    inputs = {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
+    with pytest.raises(UserError, match=f"adapter_path: .*{said}"):
+        run_step(LORA_ADAPTER, inputs)
+
+
+def test_adapter_of_a_model_of_another_size_is_refused(tiny_chain: Chain, run_step: RunStep, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    given = shutil.copytree(tiny_chain.lora_adapter, tmp_path / "given")
+    file = given / "adapter_model.safetensors"
+    save_file({name: tensor[:, :-8] if "lora_A" in name else tensor for name, tensor in load_file(file).items()}, file)
+    inputs = {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
+    with pytest.raises(UserError, match="trained on another model"):
+        run_step(LORA_ADAPTER, inputs)
+
+
+def test_method_none_quantises_the_base_model(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> None:
+    adapter = run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, method="none")
+    assert adapter.metrics["trainable_parameters"] == 0
+    merged = run_step(MERGED_MODEL, {"base_model": tiny_base.path, "lora_adapter": adapter.path})
+    weights = "model.safetensors"
+    assert (merged.path / weights).read_bytes() == (tiny_base.path / weights).read_bytes()
+    int4 = run_step(ONNX_INT4_MODEL, {"merged_model": merged.path, "formatted_corpus": tiny_corpus})
+    assert int4.metrics["generated_tokens"] > 0
+
+
+def test_adapter_of_method_none_is_one_that_peft_reads(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, method="none")
+    ids = torch.arange(5)[None]
+    base = AutoModelForCausalLM.from_pretrained(tiny_base.path).eval()
+    with torch.inference_mode():
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, adapter.path).eval()(ids).logits
+    assert torch.equal(before, after)
+
+
+def _rename(directory: Path, old: str, new: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    file = directory / "adapter_model.safetensors"
+    save_file({name.replace(old, new): tensor for name, tensor in load_file(file).items()}, file)
