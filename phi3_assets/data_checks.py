@@ -79,13 +79,16 @@ def questions_are_answered_once(store: ArtifactStore, raw_dataset: Record) -> dg
     metrics = metrics_of(store, raw_dataset)
     exact = metrics["quarantined_by_reason"].get("duplicate", 0)
     near, conflicts = metrics["near_duplicate_rows"], metrics["conflicting_questions"]
+    leaked = metrics["leaked_rows_removed"]
     return warning(
         conflicts == 0 and near == 0,
         f"{exact} exact duplicates left out, {near} near duplicates, {conflicts} questions with several answers "
-        "(conflicts.jsonl in the artefact has their places).",
+        f"(conflicts.jsonl in the artefact has their places); {leaked} near copies of test rows were taken out of "
+        "training (near_duplicates.jsonl).",
         exact_duplicates=exact,
         near_duplicates=near,
         conflicting_questions=conflicts,
+        near_copies_of_test_rows=leaked,
     )
 
 
@@ -103,17 +106,19 @@ def no_secrets_or_personal_data(store: ArtifactStore, raw_dataset: Record) -> dg
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
 def answers_are_learnt_to_the_end(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
-    """Every training row has learnt tokens, and the end token is among them; else the model never stops."""
+    """Every row has learnt tokens, and the end token is among them; else the model never stops."""
     metrics = metrics_of(store, formatted_corpus)
     masked, endless = metrics["rows_fully_masked"], metrics["rows_without_end_token"]
-    doubled = metrics["rows_with_two_begin_tokens"]
+    doubled, tests = metrics["rows_with_two_begin_tokens"], metrics["test_rows_without_end_token"]
     return result(
-        masked == endless == doubled == 0 and metrics["train_rows"] > 0,
+        masked == endless == doubled == tests == 0 and metrics["train_rows"] > 0,
         f"{metrics['train_rows']} training rows; {masked} learn nothing, {endless} do not learn the end token, "
-        f"{doubled} begin twice; {metrics['supervised_share']:.0%} of the tokens are learnt.",
+        f"{doubled} begin twice; {metrics['supervised_share']:.0%} of the tokens are learnt. Of the test answers "
+        f"{tests} lack the end token. The end token comes from the chat template or text_template.",
         rows_fully_masked=masked,
         rows_without_end_token=endless,
         rows_with_two_begin_tokens=doubled,
+        test_rows_without_end_token=tests,
         supervised_tokens=metrics["supervised_tokens"],
     )
 

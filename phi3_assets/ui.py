@@ -1,6 +1,7 @@
 """What a person sees of an artefact in the Dagster UI: metadata made from its manifest and files."""
 
 import base64
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,10 @@ def _raw_dataset(manifest: Manifest, directory: Path) -> Metadata:
 
 def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
     metrics = manifest.metrics
-    pieces = "".join(
-        f"**{_inline(piece['text'])}**" if piece["learnt"] else _inline(piece["text"])
-        for piece in metrics["masked_preview"]
-    )
+    preview = coloured_svg([(piece["text"], piece["learnt"]) for piece in metrics["masked_preview"]])
     return {
         "dagster/row_count": metrics["train_rows"],
-        "what is learnt (bold)": dg.MetadataValue.md(pieces),
+        "what is learnt of the first row": _picture(preview.encode(), "svg+xml", "learnt text is on yellow"),
         "length of training rows": histogram_table(metrics["length_histogram"]),
         "length percentiles, tokens": dg.MetadataValue.json(metrics["length_percentiles_tokens"]),
     }
@@ -100,8 +98,56 @@ def plot(path: Path, alternative: str) -> dg.MetadataValue:
     """A PNG inside Markdown, which the UI shows; its path if it is too large for the event log."""
     if path.stat().st_size > LARGEST_PLOT_BYTES:
         return dg.MetadataValue.path(str(path))
-    return dg.MetadataValue.md(
-        f"![{alternative}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+    return _picture(path.read_bytes(), "png", alternative)
+
+
+def _picture(content: bytes, kind: str, alternative: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{alternative}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
+
+
+def coloured_svg(pieces: list[tuple[str, bool]], columns: int = 96, most_lines: int = 40) -> str:
+    """A training row as a picture: what is learnt stands bold on yellow, what is only read is grey.
+
+    Args:
+        pieces: Text, and whether it is learnt.
+        columns: Characters of a line.
+        most_lines: Longer rows end in an ellipsis.
+    """
+    lines: list[list[tuple[int, str, bool]]] = [[]]
+    column = 0
+    for text, learnt in pieces:
+        for part in text.replace("\n", "↵\n").splitlines(keepends=True):
+            rest = part.removesuffix("\n")
+            while rest:
+                if column == columns:
+                    lines.append([])
+                    column = 0
+                fits, rest = rest[: columns - column], rest[columns - column :]
+                lines[-1].append((column, fits, learnt))
+                column += len(fits)
+            if part.endswith("\n"):
+                lines.append([])
+                column = 0
+    if len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], [(0, "…", False)]]
+    width, height = 8, 20  # pixels of a character
+    drawn = []
+    for number, line in enumerate(lines):
+        for start, text, learnt in line:
+            x, y = (start + 1) * width, (number + 1) * height
+            if learnt:
+                box = f'x="{x}" y="{y - 15}" width="{len(text) * width}" height="{height}"'
+                drawn.append(f'<rect {box} fill="#FFE28A"/>')
+            # textLength: whatever font the browser has, characters stand where the boxes are.
+            look = 'font-weight="bold" fill="#000"' if learnt else 'fill="#666"'
+            drawn.append(
+                f'<text x="{x}" y="{y}" textLength="{len(text) * width}" lengthAdjust="spacingAndGlyphs" {look} '
+                f'xml:space="preserve">{html.escape(text)}</text>'
+            )
+    size = f'width="{(columns + 2) * width}" height="{(len(lines) + 1) * height}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="monospace" font-size="13">'
+        f'<rect {size} fill="#FFF"/>{"".join(drawn)}</svg>'
     )
 
 
@@ -148,9 +194,3 @@ def _thin(rows: list[Any], most: int) -> list[Any]:
     """At most `most` rows, evenly spaced, the last always among them."""
     step = -(-len(rows) // most) or 1
     return rows[:-1:step] + rows[-1:]
-
-
-def _inline(text: str) -> str:
-    """Text that Markdown shows as it is; line ends become visible arrows."""
-    escaped = "".join(f"\\{char}" if char in "\\`*_{}[]<>()#+-.!|~" else char for char in text)
-    return escaped.replace("\n", "↵ ")

@@ -1,10 +1,11 @@
 """What `phi3` does with results, as a user calls it, on a home that was really made."""
 
+import json
 import subprocess
 from pathlib import Path
 
 from phi3_assets_tests.conftest import clean_env
-from phi3_assets_tests.tiny_graph import PHI3
+from phi3_assets_tests.tiny_graph import PHI3, TINY
 
 CONFIGS = Path(__file__).parent / "olive" / "configs"
 
@@ -47,3 +48,37 @@ def test_cookbook_configurations_come_in(tmp_path):
     assert "lora_alpha" in report
     assert "lora_r: 64" in out.read_text()
     assert "is not overwritten" in call("config", "import", CONFIGS / "cookbook-lora.json", "--out", out, fails=True)
+
+
+def test_a_training_leaves_its_olive_configuration(made_home):
+    (config,) = (made_home / "fine-tuning").glob("*/olive-config.json")
+    (adapter,) = (made_home / "gen-model" / "lora_adapter").glob("*/manifest.json")
+    assert config.parent.name == adapter.parent.name
+    (data,) = json.loads(config.read_text())["data_configs"]
+    assert Path(data["load_dataset_config"]["params"]["path"]).exists()
+
+
+def test_config_export_writes_what_a_recipe_would_run(copied_home, tmp_path):
+    out = tmp_path / "olive"
+    fields = ["--set", "method=dora", "--set", "lora_r=4"]
+    said = call("config", "export", "--out", out, *TINY, *fields, "--home", copied_home)
+    assert f"olive run --config {out / 'olive-config.json'}" in said
+    adapter = json.loads((out / "olive-config.json").read_text())["passes"]["adapter"]
+    assert (adapter["type"], adapter["r"]) == ("DoRA", 4)
+    assert "is not overwritten" in call("config", "export", "--out", out, *TINY, "--home", copied_home, fails=True)
+
+
+def test_an_adapter_of_ones_own_is_taken_and_the_run_ends_there(copied_home, tmp_path):
+    (adapter,) = (copied_home / "gen-model" / "lora_adapter").glob("*/adapter_config.json")
+    mine = adapter.parent.rename(tmp_path / "mine")
+    (copied_home / "gen-model" / ".pointers" / "latest" / "lora_adapter.json").unlink()
+    run = ["run", *TINY, "--to", "lora_adapter", "--home", copied_home]
+    said = call(*run, "--set", f"adapter_path={mine}")
+    assert "Smallest norm of" in said
+    assert "merged_model" not in said
+    assert f"lora_adapter: {copied_home}" in said.splitlines()[-1]
+    missing = call(*run, "--set", f"adapter_path={tmp_path / 'none'}", fails=True)
+    assert f"Adapter directory {tmp_path / 'none'} does not exist" in missing
+    assert "Did you mean 'lora_adapter'?" in call(
+        "run", *TINY, "--to", "lora_adaptr", "--home", copied_home, fails=True
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from phi3_assets.errors import UserError
 from phi3_assets.models import environment
-from phi3_assets.models.directory import describe, write_json
+from phi3_assets.models.directory import describe
 from phi3_assets.olive import adapter as adapters
 from phi3_assets.step import StepContext
 
