@@ -9,6 +9,8 @@ everything that is published.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,7 +38,9 @@ from phi3_assets.steps import STEPS
 overrides = json.loads(sys.argv[5])
 recipe, inputs, out = load_recipe(sys.argv[1], overrides), json.loads(sys.argv[2]), Path(sys.argv[3])
 start = time.perf_counter()
+seconds = {}
 for name in json.loads(sys.argv[4]):
+    began = time.perf_counter()
     step, output = STEPS[name], out / name
     output.mkdir(parents=True)
     work = out / "work" / name
@@ -45,7 +49,8 @@ for name in json.loads(sys.argv[4]):
         params=step.params(recipe), inputs={n: Path(inputs[n]) for n in step.inputs}, output=output,
         work=work, cache=Path(inputs["cache"]), log=lambda line: None))
     inputs[name] = str(output)
-print(time.perf_counter() - start)
+    seconds[name] = time.perf_counter() - began
+print(json.dumps({"wall": time.perf_counter() - start, "steps": seconds}))
 """
 
 # The job that a user runs, restricted to the model assets.
@@ -61,23 +66,30 @@ with dg.DagsterInstance.get() as instance:
         run_config={"resources": {"recipe": {"config": {"recipe": sys.argv[1], **json.loads(sys.argv[3])}}},
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}})
 assert result.success
-print(time.perf_counter() - start)
+wall = time.perf_counter() - start
+from phi3_assets.manifest import read_manifest
+from phi3_assets.runner import latest
+seconds = {name: read_manifest(path).ran["seconds"] for name, path in latest(None).items()}
+print(json.dumps({"wall": wall, "steps": seconds}))
 """
 
 
-def measure(code: str, *arguments: str, env: dict[str, str]) -> float:
-    """Seconds that the code prints last."""
+def measure(code: str, *arguments: str, env: dict[str, str]) -> dict[str, Any]:
+    """Seconds that the code prints last: of it all, and of each step's function."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-4000:])
-    return float(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def around(side: dict[str, Any]) -> float:
+    """Seconds outside the steps' functions."""
+    return float(side["wall"] - sum(side["steps"][name] for name in MODEL_ASSETS))
 
 
 def run(args: list[str]) -> dict[str, Any]:
     """Ratio of wall times; at most 1.1 on smol-cpu."""
-    import json
-    import os
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks overhead")
     parser.add_argument("--recipe", default="smol-cpu")
     parser.add_argument("--epochs", type=float, help="instead of the recipe's num_train_epochs")
@@ -106,11 +118,13 @@ def run(args: list[str]) -> dict[str, Any]:
         direct = measure(DIRECT, recipe, json.dumps(inputs), str(Path(folder) / "direct"), names, overrides, env=env)
         time.sleep(5)
         dagster = measure(THROUGH_DAGSTER, recipe, names, overrides, env=env)
-    ratio = dagster / direct
-    print(f"{'four model assets, ' + recipe:40}s")
-    print(f"{'steps called directly, one process':40}{direct:.1f}")
-    print(f"{'through Dagster':40}{dagster:.1f}")
-    print(f"{'ratio':40}{ratio:.3f} (at most {BAR})\n")
+    ratio = dagster["wall"] / direct["wall"]
+    print(f"{recipe + ', seconds':20}{'one process':>14}{'through Dagster':>18}")
+    for name in MODEL_ASSETS:
+        print(f"{name:20}{direct['steps'][name]:14.1f}{dagster['steps'][name]:18.1f}")
+    print(f"{'around them':20}{around(direct):14.1f}{around(dagster):18.1f}")
+    print(f"{'in all':20}{direct['wall']:14.1f}{dagster['wall']:18.1f}")
+    print(f"ratio {ratio:.3f} (at most {BAR})\n")
     return {
         "name": "overhead",
         "recipe": recipe,

@@ -41,6 +41,9 @@ class ProcessTree:
         finally:
             os.close(reading)
         self.peak_memory_bytes = 0
+        # Popen.wait with a timeout looks twenty times a second, which a training on all cores feels.
+        self._ended = threading.Event()
+        threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -49,12 +52,11 @@ class ProcessTree:
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait up to `timeout_s` seconds; the exit code, or None while it runs. Minus N: killed by signal N."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            memory = sum(_resident_bytes(process) for process in self._members())
-            self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
-            return None
+        if self._ended.wait(timeout_s):
+            return self._process.returncode
+        memory = sum(_resident_bytes(process) for process in self._members())
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+        return None
 
     def stop(self, grace_s: float) -> None:
         """Stop the whole tree: SIGINT, after `grace_s` seconds SIGTERM, after as many again SIGKILL.
@@ -83,6 +85,10 @@ class ProcessTree:
         with suppress(ProcessLookupError):  # the usual case: nobody of the group is left
             os.killpg(self.pid, signal.SIGKILL)
 
+    def _reap(self) -> None:
+        self._process.wait()
+        self._ended.set()
+
     def _members(self) -> list[psutil.Process]:
         try:
             leader = psutil.Process(self.pid)
@@ -103,7 +109,6 @@ class ProcessTree:
     def _wait_gone(self, members: list[psutil.Process], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            self._process.poll()  # reaps the leader; a zombie would count as alive
             if not any(_is_alive(process) for process in members) and not group_alive(self.pid):
                 return True
             time.sleep(0.05)

@@ -4,15 +4,12 @@ import os
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import psutil
-from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
+from dagster import PipesTempFileContextInjector, open_pipes_session
 from pydantic import Field
 
 from phi3_assets.home import SHORT
@@ -20,11 +17,13 @@ from phi3_assets.manifest import ArtefactRef, Manifest
 from phi3_assets.processes import ProcessTree
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution, UserFiles
+from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.step import StepCall
 from phi3_assets.worker import QUIET, StepFile, StepInput
 
 WORKER = ["-m", "phi3_assets.worker"]
 LOG_TAIL_LINES = 30
+MEMORY_SAMPLE_S = 2.0
 
 
 class LocalExecution(Execution):
@@ -90,7 +89,7 @@ class LocalExecution(Execution):
             )
             context.log.info(f"Step {call.step} {call.identity[:SHORT]} runs in process {tree.pid}, log in {log}.")
             try:
-                while (code := tree.wait(timeout_s=0.5)) is None:
+                while (code := tree.wait(MEMORY_SAMPLE_S)) is None:
                     pass
             except BaseException:
                 # Also KeyboardInterrupt and SystemExit: whatever ends this process must not leave the tree behind.
@@ -100,72 +99,6 @@ class LocalExecution(Execution):
             tree.close()
         if code != 0:
             raise _failure(call, code, messages, tree, log)
-
-
-class Messages:
-    """Turns the worker's custom messages into observations of its asset, and remembers why it failed."""
-
-    def __init__(
-        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, asset: str, observe_every_s: float
-    ) -> None:
-        """Observations are attached to `asset`, at most one in `observe_every_s` seconds."""
-        self._context = context
-        self._asset = asset
-        self._every_s = observe_every_s
-        self._next = 0.0
-        self.failed: str | None = None
-        self.user_error = False
-
-    def handle(self, payload: Any) -> None:
-        """Take one custom message."""
-        if "failed" in payload:
-            self.failed, self.user_error = payload["failed"], payload["user_error"]
-        elif "progress" in payload:
-            numbers = {
-                name: float(f"{value:.4g}") if isinstance(value, float) else value
-                for name, value in payload["progress"].items()
-            }
-            now = time.monotonic()
-            if now >= self._next or numbers.get("fraction") == 1:
-                self._next = now + self._every_s
-                self._context.log_event(dg.AssetObservation(asset_key=self._asset, metadata=numbers))
-
-
-class LiveMessageReader(PipesTempFileMessageReader):
-    """Dagster keeps custom messages until the process has ended; progress is wanted while it runs."""
-
-    def __init__(self, messages: Messages) -> None:
-        """Custom messages go to `messages` at once."""
-        super().__init__()
-        self._messages = messages
-
-    @property
-    def expected_writer_count(self) -> int:
-        """One worker; inherited, the property warns on every step that it is a preview."""
-        return 1
-
-    @contextmanager
-    def read_messages(self, handler: Any) -> Iterator[Any]:
-        """See `PipesMessageReader.read_messages`."""
-        with super().read_messages(_Diverted(handler, self._messages)) as params:  # type: ignore[arg-type]
-            yield params
-
-
-class _Diverted:
-    """A Pipes message handler whose custom messages go elsewhere."""
-
-    def __init__(self, handler: Any, messages: Messages) -> None:
-        self._handler = handler
-        self._messages = messages
-
-    def handle_message(self, message: Any) -> None:
-        if message["method"] == "report_custom_message":
-            self._messages.handle(message["params"]["payload"])
-        else:
-            self._handler.handle_message(message)
-
-    def report_pipes_framework_exception(self, *args: Any) -> None:
-        self._handler.report_pipes_framework_exception(*args)
 
 
 def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepInput:

@@ -1,0 +1,103 @@
+"""What a worker says while it runs, from its Dagster Pipes messages into the run's event log."""
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_pipes import PipesDefaultMessageWriter
+
+LOOK_EVERY_S = 0.25
+
+
+class Messages:
+    """Turns the worker's custom messages into observations of its asset, and remembers why it failed."""
+
+    def __init__(
+        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, asset: str, observe_every_s: float
+    ) -> None:
+        """Observations are attached to `asset`, at most one in `observe_every_s` seconds."""
+        self._context = context
+        self._asset = asset
+        self._every_s = observe_every_s
+        self._next = 0.0
+        self.failed: str | None = None
+        self.user_error = False
+
+    def handle(self, payload: Any) -> None:
+        """Take one custom message."""
+        if "failed" in payload:
+            self.failed, self.user_error = payload["failed"], payload["user_error"]
+        elif "progress" in payload:
+            numbers = {
+                name: float(f"{value:.4g}") if isinstance(value, float) else value
+                for name, value in payload["progress"].items()
+            }
+            now = time.monotonic()
+            if now >= self._next or numbers.get("fraction") == 1:
+                self._next = now + self._every_s
+                self._context.log_event(dg.AssetObservation(asset_key=self._asset, metadata=numbers))
+
+
+class LiveMessageReader(dg.PipesMessageReader):
+    """Follows the worker's messages in a temporary file, and hands custom ones on at once.
+
+    Dagster's own reader keeps custom messages until the process has ended, and looks into the file a hundred times a
+    second: each look takes a core from the threads of a training, which wait for one another.
+    """
+
+    def __init__(self, messages: Messages) -> None:
+        """Custom messages go to `messages`."""
+        self._messages = messages
+
+    @property
+    def expected_writer_count(self) -> int:
+        """One worker; inherited, the property warns on every step that it is a preview."""
+        return 1
+
+    @contextmanager
+    def read_messages(self, handler: Any) -> Iterator[dict[str, Any]]:
+        """See `PipesMessageReader.read_messages`."""
+        ended = threading.Event()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "messages"
+            path.touch()
+            follower = threading.Thread(target=self._follow, args=(path, handler, ended), daemon=True)
+            follower.start()
+            try:
+                yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(path)}
+            finally:
+                ended.set()
+                follower.join()
+
+    def no_messages_debug_text(self) -> str:
+        """For Dagster's warning when nothing came."""
+        return "Attempted to read messages from a local temporary file."
+
+    def _follow(self, path: Path, handler: Any, ended: threading.Event) -> None:
+        try:
+            with path.open(encoding="utf-8") as lines:
+                line = ""
+                last = False
+                while not last:
+                    last = ended.wait(LOOK_EVERY_S)
+                    while part := lines.readline():
+                        line += part
+                        if line.endswith("\n"):  # else the writer is in the midst of it
+                            self._handle(json.loads(line), handler)
+                            line = ""
+        except Exception:
+            handler.report_pipes_framework_exception(type(self).__name__, sys.exc_info())
+            raise
+
+    def _handle(self, message: Any, handler: Any) -> None:
+        if message["method"] == "report_custom_message":
+            self._messages.handle(message["params"]["payload"])
+        else:
+            handler.handle_message(message)
