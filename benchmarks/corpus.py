@@ -40,7 +40,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
         return CHILDREN[options.child](*json.loads(sys.stdin.read()))
     with tempfile.TemporaryDirectory(prefix="corpus-benchmark-") as name:
         work = Path(name)
-        model = str(options.base_model or base_model(work))
+        # In a process of its own: a child's peak memory starts at its parent's, and the step sets variables.
+        model = str(options.base_model or child("base_model", str(work))["path"])
         if options.incremental:
             return incremental(work, model, options.rows)
         return full(work, model, options.rows)
@@ -147,17 +148,18 @@ def write_rows(folder: Path, rows: int, name: str = "rows", seed: int = 0) -> No
                 writer.writerow([f"{question.capitalize()}?", f"{answer.capitalize()}."])
 
 
-def base_model(work: Path) -> Path:
+def _base_model(folder: str) -> dict[str, Any]:
     """The base model of the default recipe, as its step makes it."""
     from phi3_assets.recipe import load_recipe
     from phi3_assets.step import StepContext
     from phi3_assets.steps import BASE_MODEL
 
+    work = Path(folder)
     output, cache = work / "base_model", Path.home() / ".cache" / "phi3-benchmarks"
-    for folder in (output, work / "base_work", cache):
-        folder.mkdir(parents=True, exist_ok=True)
+    for path in (output, work / "base_work", cache):
+        path.mkdir(parents=True, exist_ok=True)
     BASE_MODEL.load()(StepContext(BASE_MODEL.params(load_recipe("smol-cpu")), {}, output, work / "base_work", cache))
-    return output
+    return {"path": str(output)}
 
 
 def ours(data: Path, home: Path, model: str, test_sets: Path | None = None) -> dict[str, Any]:
@@ -297,7 +299,7 @@ def _olive(data: str, model: str) -> dict[str, Any]:
     return _measured(start)
 
 
-CHILDREN = {"step": _step, "floor": _floor, "datasets.map": _datasets_map, "olive": _olive}
+CHILDREN = {"base_model": _base_model, "step": _step, "floor": _floor, "datasets.map": _datasets_map, "olive": _olive}
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ MODEL_ASSETS = ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
 DIRECT = """
 import json, os, sys, time
 from pathlib import Path
-from phi3_assets.worker import QUIET
-os.environ.update(QUIET)
+from phi3_assets.models.environment import SETTINGS
+os.environ.update(SETTINGS)
 from phi3_assets.recipe import load_recipe
 from phi3_assets.step import StepContext
 from phi3_assets.steps import STEPS

@@ -37,23 +37,10 @@ from phi3_assets.manifest import (
     seal,
     verify,
 )
+from phi3_assets.models.environment import SETTINGS
 from phi3_assets.processes import die_with_parent
 from phi3_assets.step import StepCall, StepContext, installed_versions
 from phi3_assets.steps import STEPS
-
-# Every library below phones home unless told not to. Olive sends one heartbeat before it reads its own switch, and
-# stays silent only when it believes itself in CI.
-QUIET = {
-    "CI": "1",
-    "OLIVE_DISABLE_TELEMETRY": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "TOKENIZERS_PARALLELISM": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -251,7 +238,7 @@ def disk_is_full(error: BaseException | None) -> bool:
 def main(path: str) -> int:
     """Run the step of the file at `path`; the exit code is 0 only if the artefact is sealed."""
     die_with_parent()
-    os.environ.update(QUIET)
+    os.environ.update(SETTINGS)
     step_file = StepFile.from_json(Path(path).read_text(encoding="utf-8"))
     if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
         return run_by_hand(step_file)

@@ -11,7 +11,8 @@ SETTINGS = {
     # Progress goes through StepContext.progress; bars would flood the event log line by line.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
+    "TOKENIZERS_PARALLELISM": "true",
+    "DO_NOT_TRACK": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
 

@@ -14,12 +14,13 @@ from pydantic import Field
 
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, Manifest
+from phi3_assets.models.environment import SETTINGS
 from phi3_assets.processes import ProcessTree
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.step import StepCall
-from phi3_assets.worker import QUIET, StepFile, StepInput
+from phi3_assets.worker import StepFile, StepInput
 
 WORKER = ["-m", "phi3_assets.worker"]
 LOG_TAIL_LINES = 30
@@ -80,7 +81,7 @@ class LocalExecution(Execution):
                 # Python's -c and -m put the working directory first on sys.path; a user's torch.py must not win.
                 env={
                     **os.environ,
-                    **QUIET,
+                    **SETTINGS,
                     "PYTHONSAFEPATH": "1",
                     "PYTHONUNBUFFERED": "1",
                     **session.get_bootstrap_env_vars(),
