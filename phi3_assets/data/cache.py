@@ -20,7 +20,7 @@ class DirectoryCache:
     """Directories under `root`, one per key (a file name)."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         root.mkdir(parents=True, exist_ok=True)
         os.utime(root)  # a cache may be an entry of another
 
@@ -29,7 +29,7 @@ class DirectoryCache:
 
         With `used`, the entry is kept for another month.
         """
-        folder = self._root / key
+        folder = self.root / key
         try:
             seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
             whole = all((folder / name).stat().st_size == size for name, size in seal.items())
@@ -44,13 +44,13 @@ class DirectoryCache:
 
     def put(self, key: str, make: Callable[[Path], None]) -> Path:
         """Have `make` fill an empty directory and keep it under `key`; a directory that is there already wins."""
-        new = self._root / f".{key}.{uuid4().hex}"
+        new = self.root / f".{key}.{uuid4().hex}"
         new.mkdir()
         try:
             make(new)
             sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
             (new / _SEAL).write_text(json.dumps(sizes), encoding="utf-8")
-            target = self._root / key
+            target = self.root / key
             try:
                 new.rename(target)
             except OSError:
@@ -62,12 +62,12 @@ class DirectoryCache:
 
     def __iter__(self) -> Iterator[str]:
         """Keys of the entries, sorted."""
-        return iter(sorted(path.name for path in self._root.iterdir() if not path.name.startswith(".")))
+        return iter(sorted(path.name for path in self.root.iterdir() if not path.name.startswith(".")))
 
     def prune(self) -> None:
         """Remove what no run has used for a month, and what was left by runs that were killed."""
         oldest = time.time() - _KEEP_S
-        for path in self._root.iterdir():
+        for path in self.root.iterdir():
             seal = path / _SEAL
             try:
                 used = (seal if seal.exists() else path).stat().st_mtime

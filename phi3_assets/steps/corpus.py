@@ -8,10 +8,9 @@ Leaves:
 - `quarantine.jsonl`: file, row and reason of the records left out, never their text
 """
 
-import hashlib
 import json
 import shutil
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,11 @@ from phi3_assets.data.join import join_corpus
 from phi3_assets.data.pieces import KnownRows, make_piece
 from phi3_assets.data.records import RECORDS, blocks
 from phi3_assets.data.rendering import Renderer, chat_renderer, template_renderer
+from phi3_assets.data.side_by_side import side_by_side
 from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.tokens import load_model_tokens
-from phi3_assets.step import StepContext, installed_versions, sha256_of
+from phi3_assets.manifest import hash_file
+from phi3_assets.step import StepContext, canonical_json, installed_versions, sha256_of
 from phi3_assets.steps import FORMATTED_CORPUS
 
 TRAIN = "train.parquet"
@@ -45,9 +46,9 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
         UserError: The base model's tokenizer or template cannot be used, a row is too long where the recipe says
             "fail", or no row is left on one side of the split.
     """
-    formatting = _formatting(ctx)
+    formatting = _formatting(ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
     cache = DirectoryCache(ctx.cache / "formatted_corpus" / _cache_name(ctx))
-    pieces, tokenised = _make_pieces(ctx, formatting, cache)
+    pieces, tokenised = _make_pieces(ctx, cache)
     tests = _make_tests(ctx, formatting, cache)
     DirectoryCache(ctx.cache / "formatted_corpus").prune()
     cache.prune()
@@ -70,23 +71,25 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
     return metrics | {"rows_tokenised": tokenised, "rows_reused": stats.rows - tokenised}
 
 
-def _formatting(ctx: StepContext) -> Formatting:
-    model = load_model_tokens(ctx.inputs["base_model"])
+@lru_cache(maxsize=1)
+def _formatting(base_model: Path, params_json: str) -> Formatting:
+    params = json.loads(params_json)
+    model = load_model_tokens(base_model)
     end_text = next(iter(model.end_texts), "")
     renderer: Renderer
-    if ctx.params["text_template"]:
-        columns = ctx.params["question_column"], ctx.params["answer_column"]
-        renderer = template_renderer(ctx.params["text_template"], *columns, end_text)
+    if params["text_template"]:
+        columns = params["question_column"], params["answer_column"]
+        renderer = template_renderer(params["text_template"], *columns, end_text)
     else:
-        renderer = chat_renderer(load_chat_template(ctx.inputs["base_model"]), end_text)
+        renderer = chat_renderer(load_chat_template(base_model), end_text)
     return Formatting(
         model=model,
         renderer=renderer,
-        system=ctx.params["system_prompt"],
-        supervise=ctx.params["supervise"],
-        over_long=ctx.params["over_long"],
+        system=params["system_prompt"],
+        supervise=params["supervise"],
+        over_long=params["over_long"],
         # Joined rows are cut into equal sequences, so none is too long.
-        max_seq_len=None if ctx.params["strategy"] == "join" else ctx.params["max_seq_len"],
+        max_seq_len=None if params["strategy"] == "join" else params["max_seq_len"],
     )
 
 
@@ -94,31 +97,44 @@ def _cache_name(ctx: StepContext) -> str:
     """All that a row's tokens depend on beside the row."""
     model = ctx.inputs["base_model"]
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
-    files = {name: _sha256(model / name) for name in names if (model / name).is_file()}
+    files = {name: hash_file(model / name).sha256 for name in names if (model / name).is_file()}
     made_by = [FORMATTED_CORPUS.code_version, installed_versions(FORMATTED_CORPUS.libraries)]
     return sha256_of([files, dict(ctx.params), made_by])
 
 
-def _make_pieces(ctx: StepContext, formatting: Formatting, cache: DirectoryCache) -> tuple[list[Path], int]:
+def _make_pieces(ctx: StepContext, cache: DirectoryCache) -> tuple[list[Path], int]:
     """The pieces of all blocks, and how many rows had to be tokenised for them."""
-    known = KnownRows(cache)
+    _known_rows.cache_clear()  # of an earlier run in this process
     files = blocks(ctx.inputs["raw_dataset"] / RECORDS)
+    keys = [hash_file(block).sha256 for block in files]
+    known = [cache.get(key) for key in keys]
+    made_of = (cache.root, ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
+    missing = [(key, block, *made_of) for key, block, piece in zip(keys, files, known, strict=True) if piece is None]
+    new = side_by_side(_make, missing, sum(block.stat().st_size for _, block, *_ in missing))
     pieces: list[Path] = []
     tokenised = 0
-    for done, block in enumerate(files):
-        key = _sha256(block)
-        piece = cache.get(key)
+    for done, piece in enumerate(known):
         if piece is None:
-            piece = cache.put(key, partial(make_piece, block, formatting, known))
+            piece = next(new)
             tokenised += Stats.load((piece / "stats.json").read_text(encoding="utf-8")).rows_tokenised
         pieces.append(piece)
         ctx.progress(fraction=(done + 1) / (len(files) + 1))
     return pieces, tokenised
 
 
+def _make(key: str, block: Path, root: Path, base_model: Path, params_json: str) -> Path:
+    formatting = _formatting(base_model, params_json)
+    return DirectoryCache(root).put(key, partial(make_piece, block, formatting, _known_rows(root)))
+
+
+@lru_cache(maxsize=1)
+def _known_rows(root: Path) -> KnownRows:
+    return KnownRows(DirectoryCache(root))
+
+
 def _make_tests(ctx: StepContext, formatting: Formatting, cache: DirectoryCache) -> Path:
     test_set = ctx.inputs["raw_dataset"] / TEST_SET
-    key = f"tests-{_sha256(test_set)}"
+    key = f"tests-{hash_file(test_set).sha256}"
     return cache.get(key) or cache.put(key, partial(make_test_items, test_set, formatting))
 
 
@@ -141,8 +157,3 @@ def _concatenate(sources: list[Path], target: Path) -> None:
         for source in sources:
             with source.open("rb") as content:
                 shutil.copyfileobj(content, out)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

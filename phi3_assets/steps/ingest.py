@@ -10,7 +10,6 @@ Leaves, equal bytes for equal input (no time, no absolute path):
 None of the JSON files holds text of the user's.
 """
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -30,9 +29,11 @@ from phi3_assets.data.part_store import PartSettings
 from phi3_assets.data.parts import make_part
 from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SCHEMA, SPLITS, block_path, open_block
 from phi3_assets.data.report import dataset_metrics, refuse_if_useless
+from phi3_assets.data.side_by_side import side_by_side
 from phi3_assets.data.sources import SourceFile, list_files
 from phi3_assets.data.testset import TEST_SET, TestSets, load_test_sets, write_test_set
 from phi3_assets.errors import UserError
+from phi3_assets.manifest import hash_file
 from phi3_assets.step import StepContext, installed_versions, sha256_of
 from phi3_assets.steps import RAW_DATASET
 
@@ -77,25 +78,28 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
 
 def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
     """The parts of all files, from the cache where a file was read before."""
-    cache = DirectoryCache(ctx.cache / "raw_dataset")
+    root = ctx.cache / "raw_dataset"
+    cache = DirectoryCache(root)
     settings = PartSettings(**{name: ctx.params[name] for name in PartSettings.__dataclass_fields__})
     made_by = [RAW_DATASET.code_version, installed_versions(RAW_DATASET.libraries), asdict(settings)]
+    keys = [sha256_of([file.name, file.format, file.gzip, hash_file(file.path).sha256, made_by]) for file in files]
+    known = [cache.get(key) for key in keys]
+    missing = [(root, key, file, settings) for key, file, part in zip(keys, files, known, strict=True) if part is None]
+    new = side_by_side(_make, missing, sum(file.path.stat().st_size for _, _, file, _ in missing))
     parts: list[PartOf] = []
-    for done, file in enumerate(files):
-        with file.path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        key = sha256_of([file.name, file.format, file.gzip, digest, made_by])
-        folder = cache.get(key)
-        reused = folder is not None
-        if folder is None:
-            folder = cache.put(key, partial(make_part, file, settings))
+    for done, (file, part) in enumerate(zip(files, known, strict=True)):
+        folder = part or next(new)
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if facts["damage"]:
             ctx.log(f"{file.name}: {facts['damage'][1]}; the {facts['rows_kept']} rows before that are kept")
-        parts.append(PartOf(file, folder, facts, reused))
+        parts.append(PartOf(file, folder, facts, part is not None))
         ctx.progress(fraction=(done + 1) / len(files), rows_read=sum(part.facts["rows_read"] for part in parts))
     cache.prune()
     return parts
+
+
+def _make(root: Path, key: str, file: SourceFile, settings: PartSettings) -> Path:
+    return DirectoryCache(root).put(key, partial(make_part, file, settings))
 
 
 def _refuse_blocked(parts: list[PartOf], ctx: StepContext) -> None:

@@ -32,7 +32,8 @@ def test_anchors_and_offsets_agree(case: Case, messages) -> None:
     anchor = tokens._anchor(model, skeleton)
     assert anchor is not None
     rows = [renderer.render(messages)] * 2
-    fast, sure = tokens._by_anchor(model, rows, anchor), tokens._by_offsets(model, rows)
+    head = tokens._head(model, [skeleton.between[0]])
+    fast, sure = tokens._by_anchor(model, rows, anchor, head), tokens._by_offsets(model, rows)
     assert fast is not None
     for name in ("ids", "offsets", "starts", "ends", "turns", "ended"):
         assert getattr(fast, name).tolist() == getattr(sure, name).tolist(), name
@@ -47,7 +48,23 @@ def test_a_header_that_melts_into_the_answer_is_noticed(case: Case) -> None:
     anchor = tokens._anchor(model, renderer.skeleton(("user", "assistant")))
     rows = [renderer.render([("user", "a"), ("assistant", "b")])]
     cut = rows[0]._replace(text=rows[0].text.replace("assistant", "assist"))
-    assert tokens._by_anchor(model, [cut], anchor) is None
+    assert tokens._by_anchor(model, [cut], anchor, "") is None
+
+
+def test_what_all_rows_begin_with_is_encoded_once(case: Case) -> None:
+    model, renderer = case
+    messages = [("user", "Say a b"), ("assistant", "a b")]
+    skeleton = renderer.skeleton(("user", "assistant"))
+    head = tokens._head(model, [skeleton.between[0]])
+    assert head == ("<|im_start|>system\nYou are helpful.<|im_end|>\n" if "im_start" in skeleton.between[0] else "")
+    assert tokens._head(model, [skeleton.between[0], "other"]) == ""
+    rows = [renderer.render(messages)] * 3
+    sure = tokens._by_offsets(model, rows)
+    ids, offsets = tokens._encode(model, rows, head)
+    assert (ids.tolist(), offsets.tolist()) == (sure.ids.tolist(), sure.offsets.tolist())
+    # A tokenizer for which the cut makes a difference is noticed; here, a cut inside a word.
+    ids, offsets = tokens._encode(model, rows, rows[0].text[: rows[0].text.index("Say") + 2])
+    assert (ids.tolist(), offsets.tolist()) == (sure.ids.tolist(), sure.offsets.tolist())
 
 
 def test_equal_prompts_and_only_they_have_equal_hashes(case: Case) -> None:
