@@ -109,3 +109,18 @@ def _mix(values: Hashes) -> Hashes:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+def among(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
+    """Which values are among the wanted: numpy's isin, several times faster where these are the fewer."""
+    if not len(wanted):
+        return np.zeros(len(values), bool)
+    ordered = np.sort(wanted)
+    found: NDArray[np.bool_] = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    return found
+
+
+def shared(values: Hashes) -> NDArray[np.bool_]:
+    """Which values stand there more than once."""
+    ordered = np.sort(values)
+    return among(values, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))

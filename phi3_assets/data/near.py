@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import BANDS, Hashes, likeness
+from phi3_assets.data.fingerprints import BANDS, Hashes, likeness, shared
 
 Pair = tuple[str, str]
 """Normalised question and answer."""
@@ -74,13 +74,7 @@ def _candidates(
     Each row is paired with the first row of its run of equal hashes, with the one before it, and with some test rows
     of the run: linear in the rows, however many are alike.
     """
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    same = ordered[1:] == ordered[:-1]
-    member = np.zeros(len(order), bool)
-    member[1:] |= same
-    member[:-1] |= same
-    rows = order[member]
+    rows = np.flatnonzero(shared(hashes))
     rows = rows[~out[rows]]
     # Test rows first within a run, then by row number.
     rows = rows[np.lexsort((rows, ~on_test_side[rows], hashes[rows]))]

@@ -22,6 +22,7 @@ from phi3_assets.data.cache import DirectoryCache
 from phi3_assets.data.chat_template import load_chat_template
 from phi3_assets.data.corpus_report import corpus_metrics, refuse_if_empty
 from phi3_assets.data.corpus_rows import Stats
+from phi3_assets.data.fingerprints import among
 from phi3_assets.data.formatting import Formatting
 from phi3_assets.data.items import make_test_items
 from phi3_assets.data.join import join_corpus
@@ -141,7 +142,7 @@ def _make_tests(ctx: StepContext, formatting: Formatting, cache: DirectoryCache)
 def _overlap(pieces: list[Path], tests: Path) -> int:
     """Training rows whose prompt is, token for token, that of a test: proved on the result, not on the split."""
     asked = np.fromfile(tests / "prompt.bin", np.uint64)
-    return sum(int(np.isin(np.fromfile(piece / "prompt.bin", np.uint64), asked).sum()) for piece in pieces)
+    return sum(int(among(np.fromfile(piece / "prompt.bin", np.uint64), asked).sum()) for piece in pieces)
 
 
 def _first_row(folder: Path) -> pa.Table | None:
