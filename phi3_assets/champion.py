@@ -33,7 +33,8 @@ class Entry:
         release: The release_bundle that is champion from here on, or that was refused; None if the model was not even
             fit to be bundled.
         report: The eval_report it was judged by.
-        decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason.
+        decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason; "made_of", the
+            artefacts of the release by name, and "page", its comparison with the champion, where there are such.
         at: UTC, ISO 8601.
         previous: SHA-256 of the entry before; "" for the first.
     """
@@ -181,7 +182,9 @@ def rollback(home: Path, reason: str, *, check: Callable[[ArtefactRef], object])
         target = line[-2]
         assert target.release is not None
         check(target.release)
-        return _append(home, entries, "rollback", target.release, target.report, {"sentence": reason})
+        # What it was made of goes along, for the next candidate is compared with it.
+        kept = {name: target.decision[name] for name in ("made_of",) if name in target.decision}
+        return _append(home, entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
 
 
 def succession(entries: list[Entry]) -> list[Entry]:

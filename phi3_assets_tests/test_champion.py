@@ -69,6 +69,13 @@ def test_a_refused_model_is_not_promoted(tmp_path):
     assert champion.champion(tmp_path) is None
 
 
+def test_what_a_champion_was_made_of_is_known_after_a_rollback(tmp_path):
+    promote(tmp_path, 1, decision={**YES, "made_of": {"raw_dataset": "x"}})
+    promote(tmp_path, 2, against=1)
+    back = champion.rollback(tmp_path, "worse in the field", check=sound)
+    assert back.decision == {"made_of": {"raw_dataset": "x"}, "sentence": "worse in the field"}
+
+
 NO = {"promote": False, "sentence": "Fit for release, but the champion stays: NLL is not measurably better."}
 
 

@@ -47,9 +47,19 @@ class Side:
         """Code version of each step."""
         return {name: one.call.code_version for name, one in self.manifests.items()}
 
-    def merged(self, part: str) -> dict[str, Any]:
-        """Recipe fields (`params`) or `libraries` of all steps."""
-        return {name: value for one in self.manifests.values() for name, value in getattr(one.call, part).items()}
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Recipe fields of all steps."""
+        return {name: value for one in self.manifests.values() for name, value in one.call.params.items()}
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """Library versions of all steps; several where a step was reused from before an upgrade."""
+        found: dict[str, set[str]] = {}
+        for one in self.manifests.values():
+            for name, version in one.call.libraries.items():
+                found.setdefault(name, set()).add(version)
+        return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,8 @@ def find_changes(ours: Side, champion: Side) -> Changes:
     moved = sorted(((_moved(*pair), pair) for pair in pairs), key=lambda one: (-abs(one[0]), one[1][0]["id"]))
     return Changes(
         scores=_scores(ours, champion, compared),
-        recipe=_differing(champion.merged("params"), ours.merged("params")),
-        libraries=_differing(champion.merged("libraries"), ours.merged("libraries")),
+        recipe=_differing(champion.recipe, ours.recipe),
+        libraries=_differing(champion.libraries, ours.libraries),
         code=_differing(champion.code_versions, ours.code_versions),
         data=[("training rows", _rows(ours.rows, champion.rows)), ("test set", _test_set(ours, champion, len(pairs)))],
         gained=[pair for amount, pair in moved if amount > 0],

@@ -68,7 +68,7 @@ def templates() -> "jinja2.Environment":
 
 
 def verdict(table: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any]) -> str:
-    """The outcome in one or two sentences."""
+    """The outcome in three sentences."""
     base, int4 = table["base"], table["int4"]
     text = (
         f"On {scores['items']} questions never trained on, the int4 model answers {int4['exact_match']:.0%} exactly "
@@ -76,8 +76,11 @@ def verdict(table: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any]) -
     )
     kept = scores["int4_gain_kept"]
     if kept is None:
-        return f"{text} Fine-tuning brought no gain in likelihood."
-    return f"{text} Quantising kept {kept:.0%} of what fine-tuning gained."
+        text += " Fine-tuning brought no gain in likelihood."
+    else:
+        text += f" Quantising kept {kept:.0%} of what fine-tuning gained."
+    ratio = int4["general_nll"] / base["general_nll"]
+    return f"{text} What it cost: its NLL of general text is {ratio:.2f} times the base model's."
 
 
 def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -1,5 +1,7 @@
 """The general suite: it is sound, and the scorers agree on it with the plainest reference there is."""
 
+import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +20,14 @@ def test_the_suite_is_what_its_head_says():
     for one in suite["questions"]:
         assert set(one) == {"text", "right", "wrong"}, one
         assert len({one["right"], *one["wrong"]}) == 3, one
+
+
+def test_the_task_for_lm_evaluation_harness_asks_the_same_questions():
+    folder = Path(__file__).parents[2] / "docs" / "lm-eval"
+    rows = runpy.run_path(str(folder / "phi3_general.py"))["load"]()["test"]
+    assert len(rows) == len(yaml.safe_load(SUITE.read_text(encoding="utf-8"))["questions"])
+    assert rows[0] == {"text": "The capital of France is", "choices": ["Paris", "Madrid", "Berlin"]}
+    assert "custom_dataset: !function phi3_general.load" in (folder / "phi3_general.yaml").read_text()
 
 
 def test_summary_by_hand():
