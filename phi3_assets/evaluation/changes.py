@@ -6,7 +6,7 @@ one of them. The page stands beside the record of the decision.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phi3_assets.evaluation.against_champion import common_items, compare_with_champion
@@ -19,7 +19,7 @@ from phi3_assets.manifest import Manifest
 Record = Mapping[str, Any]
 SHOWN_ITEMS = 8  # of the gained ones, and of the lost ones
 F1_STEP = 0.2  # an answer that moved by less is not called gained or lost, unless it became or was the reference
-UNKNOWN = "not known"
+ABSENT = "-"  # a recipe field or library that there was not
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,20 @@ def find_changes(ours: Side, champion: Side) -> Changes:
     pairs = common_items(ours.records, champion.records)
     compared = compare_with_champion(pairs) if pairs else {}
     moved = sorted(((_moved(*pair), pair) for pair in pairs), key=lambda one: (-abs(one[0]), one[1][0]["id"]))
+    data = [("training rows", _rows(ours.rows, champion.rows)), ("test set", _test_set(ours, champion, len(pairs)))]
+    # What one side was made of cannot be compared if the other's is gone: dozens of lines would say no more than this.
+    known = ours.manifests.keys() & champion.manifests.keys()
+    if unknown := sorted(ours.manifests.keys() ^ champion.manifests.keys()):
+        data.append(("not compared", f"recipe and versions of {', '.join(unknown)}: one of the two is gone"))
+    after, before = (
+        replace(side, manifests={name: side.manifests[name] for name in known}) for side in (ours, champion)
+    )
     return Changes(
         scores=_scores(ours, champion, compared),
-        recipe=_differing(champion.recipe, ours.recipe),
-        libraries=_differing(champion.libraries, ours.libraries),
-        code=_differing(champion.code_versions, ours.code_versions),
-        data=[("training rows", _rows(ours.rows, champion.rows)), ("test set", _test_set(ours, champion, len(pairs)))],
+        recipe=_differing(before.recipe, after.recipe),
+        libraries=_differing(before.libraries, after.libraries),
+        code=_differing(before.code_versions, after.code_versions),
+        data=data,
         gained=[pair for amount, pair in moved if amount > 0],
         lost=[pair for amount, pair in moved if amount < 0],
     )
@@ -131,7 +139,7 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tupl
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     return [
-        (name, text(before.get(name, UNKNOWN)), text(after.get(name, UNKNOWN)))
+        (name, text(before.get(name, ABSENT)), text(after.get(name, ABSENT)))
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
@@ -139,7 +147,7 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tupl
 
 def _rows(ours: Collection[str] | None, champion: Collection[str] | None) -> str:
     if ours is None or champion is None:
-        return f"{UNKNOWN}: the raw_dataset of {'this release' if ours is None else 'the champion'} is gone"
+        return f"not known: the raw_dataset of {'this release' if ours is None else 'the champion'} is gone"
     new, old = set(ours), set(champion)
     return f"{len(old)} before, {len(new)} now: {len(new - old)} added, {len(old - new)} removed"
 

@@ -62,8 +62,12 @@ def test_gained_and_lost_items_are_those_whose_answers_moved():
 def test_a_champion_whose_artefacts_are_gone_can_still_be_compared():
     ours, champion, _ = two_sides()
     changes = find_changes(ours, Side(champion.records, {}, None))
-    assert ("lora_r", "not known", "16") in changes.recipe
+    assert changes.recipe == changes.libraries == changes.code == []
     assert changes.data[0] == ("training rows", "not known: the raw_dataset of the champion is gone")
+    assert changes.data[2] == (
+        "not compared",
+        "recipe and versions of eval_report, lora_adapter: one of the two is gone",
+    )
     assert next(row for row in changes.scores if row[0] == "NLL")[1] == "-"
 
 
