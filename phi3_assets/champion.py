@@ -1,6 +1,6 @@
-"""The champion: which release is the one to take, who it replaced and why.
+"""The champion: which release is the one to take, who it replaced and why, and who was refused.
 
-One small file in the home, `gen-model/champion.json`, holds the whole history; its last line of business is the
+One small file in the home, `gen-model/champion.json`, holds every decision; the last one that was no refusal names the
 champion. It is replaced by one rename, so a reader sees the old state or the new one. Entries are only ever added, and
 each carries the hash of the one before, so a history that was edited is noticed.
 """
@@ -20,25 +20,28 @@ from phi3_assets.step import sha256_of
 
 FORMAT = 1
 LOCK_TIMEOUT_S = 30.0
+Action = Literal["promote", "rollback", "refuse"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One change of the champion.
+    """One decision.
 
     Attributes:
         number: 1 for the first.
-        action: promote, or rollback to the champion before.
-        release: The release_bundle that is champion from here on.
+        action: promote, rollback to the champion before, or refuse, which leaves the champion as it is.
+        release: The release_bundle that is champion from here on, or that was refused; None if the model was not even
+            fit to be bundled.
         report: The eval_report it was judged by.
-        decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason.
+        decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason; "made_of", the
+            artefacts of the release by name, and "page", its comparison with the champion, where there are such.
         at: UTC, ISO 8601.
         previous: SHA-256 of the entry before; "" for the first.
     """
 
     number: int
-    action: Literal["promote", "rollback"]
-    release: ArtefactRef
+    action: Action
+    release: ArtefactRef | None
     report: ArtefactRef
     decision: dict[str, Any]
     at: str
@@ -51,7 +54,7 @@ class Entry:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Entry":
         """Inverse of `to_dict`."""
-        refs = {name: ArtefactRef(**value[name]) for name in ("release", "report")}
+        refs = {name: ArtefactRef(**value[name]) if value[name] else None for name in ("release", "report")}
         return cls(**{**value, **refs})
 
 
@@ -61,7 +64,7 @@ def champion_path(home: Path) -> Path:
 
 
 def history(home: Path) -> list[Entry]:
-    """All changes of the champion, oldest first; empty when there never was one.
+    """All decisions, oldest first; empty when there never was one.
 
     Raises:
         DamagedArtefact: The file is not JSON, of another format, or was edited.
@@ -91,8 +94,11 @@ def history(home: Path) -> list[Entry]:
 
 def champion(home: Path) -> Entry | None:
     """The entry that made the present champion, or None."""
-    entries = history(home)
-    return entries[-1] if entries else None
+    return _present(history(home))
+
+
+def _present(entries: list[Entry]) -> Entry | None:
+    return next((entry for entry in reversed(entries) if entry.action != "refuse"), None)
 
 
 def promote(
@@ -125,15 +131,35 @@ def promote(
     check(report)
     with _locked(home):
         entries = history(home)
-        now = entries[-1].release if entries else None
-        if entries and now == release:
-            return entries[-1]
+        present = _present(entries)
+        now = present.release if present else None
+        if present is not None and now == release:
+            return present
         if now != judged_against:
             raise UserError(
                 f"The champion is now {_name(now)}; this decision was made against {_name(judged_against)}. "
                 "Materialise the gate again."
             )
         return _append(home, entries, "promote", release, report, decision)
+
+
+def refuse(home: Path, release: ArtefactRef | None, report: ArtefactRef, decision: Mapping[str, Any]) -> Entry:
+    """Record that the gate said no. Said again while nothing else was decided of it, it is recorded once.
+
+    Args:
+        home: PHI3_HOME.
+        release: The release_bundle that does not become champion; None if the model was not fit to be bundled.
+        report: The eval_report it was judged by.
+        decision: The gate's, as a dictionary.
+    """
+    with _locked(home):
+        entries = history(home)
+        for entry in reversed(entries):
+            if entry.action != "refuse":
+                break
+            if (entry.release, entry.report, entry.decision) == (release, report, decision):
+                return entry
+        return _append(home, entries, "refuse", release, report, decision)
 
 
 def rollback(home: Path, reason: str, *, check: Callable[[ArtefactRef], object]) -> Entry:
@@ -154,8 +180,11 @@ def rollback(home: Path, reason: str, *, check: Callable[[ArtefactRef], object])
         if len(line) < 2:
             raise UserError("There is no champion before this one to go back to; `phi3 champion history` lists all.")
         target = line[-2]
+        assert target.release is not None
         check(target.release)
-        return _append(home, entries, "rollback", target.release, target.report, {"sentence": reason})
+        # What it was made of goes along, for the next candidate is compared with it.
+        kept = {name: target.decision[name] for name in ("made_of",) if name in target.decision}
+        return _append(home, entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
 
 
 def succession(entries: list[Entry]) -> list[Entry]:
@@ -164,7 +193,7 @@ def succession(entries: list[Entry]) -> list[Entry]:
     for entry in entries:
         if entry.action == "rollback":
             line.pop()
-        else:
+        elif entry.action == "promote":
             line.append(entry)
     return line
 
@@ -172,8 +201,8 @@ def succession(entries: list[Entry]) -> list[Entry]:
 def _append(
     home: Path,
     entries: list[Entry],
-    action: Literal["promote", "rollback"],
-    release: ArtefactRef,
+    action: Action,
+    release: ArtefactRef | None,
     report: ArtefactRef,
     decision: Mapping[str, Any],
 ) -> Entry:

@@ -4,8 +4,7 @@ import math
 
 import dagster as dg
 
-from phi3_assets import data_checks
-from phi3_assets.assets.evaluation import eval_report
+from phi3_assets import data_checks, gate_checks
 from phi3_assets.assets.model import base_model, lora_adapter
 from phi3_assets.data_checks import result
 from phi3_assets.ops import Record, metrics_of
@@ -42,20 +41,4 @@ def adapter_is_not_inert(store: ArtifactStore, lora_adapter: Record) -> dg.Asset
     )
 
 
-@dg.asset_check(asset=eval_report, blocking=True)
-def every_variant_beats_base(store: ArtifactStore, eval_report: Record) -> dg.AssetCheckResult:
-    """Adapter, merged and int4 each find the held-out answers more likely than the base model does."""
-    metrics = metrics_of(store, eval_report)
-    nll = {name: scores["nll"] for name, scores in metrics["variants"].items()}
-    worse = [name for name in ("adapter", "merged", "int4") if not nll[name] < nll["base"]]
-    return result(
-        not worse,
-        f"{', '.join(worse)} no better than base on {metrics['items']} held-out questions: the release is held back."
-        if worse
-        else f"All three beat base on {metrics['items']} held-out questions; int4 keeps "
-        f"{metrics['int4_gain_kept']:.1%} of merged's gain.",
-        **{f"nll_{name}": value for name, value in nll.items()},
-    )
-
-
-ALL = [*data_checks.ALL, layout_keeps_the_logits, adapter_is_not_inert, every_variant_beats_base]
+ALL = [*data_checks.ALL, layout_keeps_the_logits, adapter_is_not_inert, gate_checks.model_is_fit]

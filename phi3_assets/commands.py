@@ -48,7 +48,7 @@ def show(home: Home = None) -> None:
     from phi3_assets.runner import where
 
     entry = present(home or default_home())
-    if entry is None:
+    if entry is None or entry.release is None:
         print("There is no champion yet; the first release that is fit becomes it.")
         return
     print(f"{where(home, entry.release)}\nsince {entry.at}: {entry.decision['sentence']}")
@@ -56,12 +56,12 @@ def show(home: Home = None) -> None:
 
 @champion.command()
 def history(home: Home = None) -> None:
-    """List every change of the champion, oldest first."""
+    """List every decision of the gate and of people, refusals included, oldest first."""
     from phi3_assets.champion import history as entries
     from phi3_assets.home import SHORT
 
     for entry in entries(home or default_home()):
-        release = entry.release.identity[:SHORT]
+        release = entry.release.identity[:SHORT] if entry.release else "-" * SHORT
         print(f"{entry.number:3} {entry.at} {entry.action:8} {release} {entry.decision['sentence']}")
 
 
@@ -72,6 +72,7 @@ def rollback(reason: Annotated[str, typer.Option(help="Why, for the history.")],
     from phi3_assets.runner import check, where
 
     entry = roll_back(home or default_home(), reason, check=lambda ref: check(home, ref))
+    assert entry.release is not None
     print(f"Champion again: {where(home, entry.release)}")
 
 

@@ -3,7 +3,8 @@
 datasets/      your csv, json, jsonl and parquet files
 fine-tuning/   raw_dataset/ and formatted_corpus/: what training is fed with
 model-cache/   downloads, and base_model/
-gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/
+gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/; champion.json: every
+               decision of the gate; decisions/: a page for each comparison with a champion
 inferences/    examples of using the results
 setup/         what a worker needs elsewhere
 work/          unfinished work: checkpoints, logs of running steps, locks; may be deleted when nothing runs

@@ -13,10 +13,9 @@ from typing import Any
 
 import dagster as dg
 
-from phi3_assets import champion, steps, ui
+from phi3_assets import steps, ui
 from phi3_assets.data import freeze as freezing
 from phi3_assets.errors import UserError
-from phi3_assets.evaluation import gate
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, Manifest, digest_of, fingerprint
 from phi3_assets.olive.export import export_config
@@ -127,36 +126,6 @@ def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeRes
         name = freezing.freeze(folder, store.fetch(ref), ref.identity, made_with)
         if name is not None:
             context.log.info(f"Froze test set {name} in {folder}: its rows will never be trained on.")
-
-
-def promote_release(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> str:
-    """Let the gate decide whether a release becomes the champion, and record it when it does.
-
-    The champion is not part of any identity: the same release is judged anew against whoever is champion now.
-
-    Returns:
-        The decision in one sentence.
-    """
-    with readable_errors():
-        release, report = (ArtefactRef(**ref) for ref in (done["ref"], done["inputs"]["eval_report"]))
-        present = champion.champion(store.home_path)
-        if present is not None and present.release == release:
-            return "It is the champion."
-        scores, records = gate.read_evaluation(store.fetch(report))
-        against = gate.read_evaluation(store.fetch(present.report))[1] if present else None
-        thresholds = gate.Thresholds.from_params(recipe.load().model_dump())
-        decision = gate.decide(scores, records, thresholds, against)
-        if decision.promote:
-            champion.promote(
-                store.home_path,
-                release,
-                report,
-                decision.to_dict(),
-                judged_against=present.release if present else None,
-                check=lambda ref: store.fetch(ref, content=True),
-            )
-        context.log.info(decision.sentence)
-        return decision.sentence
 
 
 def export_olive_config(

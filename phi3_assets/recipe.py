@@ -195,11 +195,22 @@ class Recipe(pydantic.BaseModel):
         0.05, gt=0, lt=0.5, description="How often a model that is no better may pass for better, per decision."
     )
     gate_min_items: int = Field(20, ge=2, description="Fewest test items a decision may rest on.")
+    gate_learnt_answers: bool = Field(
+        True,
+        description="Whether int4 must prefer the right answer to that of another question measurably more than base "
+        "does; false where style is all that is to be learnt.",
+    )
     gate_min_gain_kept: float = Field(
         0.95, ge=0, description="Least share of fine-tuning's gain in likelihood over base that int4 must keep."
     )
     gate_min_stop_rate: float = Field(
         0.95, ge=0, le=1, description="Least share of int4's answers that must end by themselves."
+    )
+    gate_max_general_nll_ratio: float = Field(
+        1.5,
+        ge=1,
+        description="Most that int4's NLL of general text may be, as a multiple of base's: what fine-tuning may make "
+        "it forget.",
     )
 
     @pydantic.model_validator(mode="after")

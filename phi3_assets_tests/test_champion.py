@@ -69,6 +69,53 @@ def test_a_refused_model_is_not_promoted(tmp_path):
     assert champion.champion(tmp_path) is None
 
 
+def test_what_a_champion_was_made_of_is_known_after_a_rollback(tmp_path):
+    promote(tmp_path, 1, decision={**YES, "made_of": {"raw_dataset": "x"}})
+    promote(tmp_path, 2, against=1)
+    back = champion.rollback(tmp_path, "worse in the field", check=sound)
+    assert back.decision == {"made_of": {"raw_dataset": "x"}, "sentence": "worse in the field"}
+
+
+NO = {"promote": False, "sentence": "Fit for release, but the champion stays: NLL is not measurably better."}
+
+
+def refuse(home, name, decision=NO):
+    return champion.refuse(home, ref("release_bundle", name), ref("eval_report", name), decision)
+
+
+def test_refusals_are_kept_and_change_nothing(tmp_path):
+    refuse(tmp_path, 9)
+    assert champion.champion(tmp_path) is None
+    first = promote(tmp_path, 1)
+    refuse(tmp_path, 2)
+    champion.refuse(tmp_path, None, ref("eval_report", 3), NO)
+    assert champion.champion(tmp_path) == first
+    assert promote(tmp_path, 1) == first
+    promote(tmp_path, 4, against=1)
+    refuse(tmp_path, 5)
+    assert champion.rollback(tmp_path, "worse", check=sound).release == ref("release_bundle", 1)
+    actions = [(entry.action, entry.release and entry.release.identity[-1]) for entry in champion.history(tmp_path)]
+    assert actions == [
+        ("refuse", "9"),
+        ("promote", "1"),
+        ("refuse", "2"),
+        ("refuse", None),
+        ("promote", "4"),
+        ("refuse", "5"),
+        ("rollback", "1"),
+    ]
+
+
+def test_the_same_refusal_is_kept_once_but_again_after_another_decision(tmp_path):
+    assert refuse(tmp_path, 2) == refuse(tmp_path, 2)
+    refuse(tmp_path, 3)
+    refuse(tmp_path, 2)
+    assert len(champion.history(tmp_path)) == 2
+    promote(tmp_path, 1)
+    refuse(tmp_path, 2)
+    assert len(champion.history(tmp_path)) == 4
+
+
 def test_a_decision_against_a_former_champion_is_void(tmp_path):
     promote(tmp_path, 1)
     promote(tmp_path, 2, against=1)

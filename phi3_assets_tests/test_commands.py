@@ -1,6 +1,7 @@
 """What `phi3` does with results, as a user calls it, on a home that was really made."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,9 +38,10 @@ def test_bundle_is_handed_out_and_a_flipped_bit_is_seen(made_home, tmp_path):
     assert "model/model.onnx.data was changed" in call("bundle", "verify", out, fails=True)
 
 
-def test_a_model_that_learnt_nothing_does_not_become_champion(made_home):
-    assert "There is no champion yet" in call("champion", "show", "--home", made_home)
-    assert "Not fit for release" in (made_home / "run.log").read_text()
+def test_the_first_release_that_is_fit_is_champion(made_home):
+    why = "Promoted: it is fit for release, and there is no champion yet."
+    assert why in call("champion", "show", "--home", made_home)
+    assert re.fullmatch(rf"  1 \S+ promote  [0-9a-f]{{16}} {why}\n", call("champion", "history", "--home", made_home))
 
 
 def test_cookbook_configurations_come_in(tmp_path):

@@ -9,10 +9,10 @@ from phi3_assets.ops import (
     Record,
     make_plan,
     materialise,
-    promote_release,
     run_plan,
     verify_and_show,
 )
+from phi3_assets.promotion import promote_release
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
@@ -70,4 +70,4 @@ def release_bundle(
     done = run_plan(context, plan, execution, store)
     decision = promote_release(context, done, recipe, store)
     shown = verify_and_show(context, done, store)
-    return shown._replace(metadata={"champion": decision, **(shown.metadata or {})})
+    return shown._replace(metadata={**decision, **(shown.metadata or {})})

@@ -43,6 +43,15 @@ def blocks(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
+def training_ids(folder: Path) -> set[str]:
+    """Ids of the rows that are trained on."""
+    found: set[str] = set()
+    for block in blocks(folder):
+        table = pq.read_table(block, columns=["id"], filters=[("split", "==", "train")])
+        found.update(table["id"].to_pylist())
+    return found
+
+
 def open_block(path: Path) -> pq.ParquetWriter:
     """A writer of records; equal records give equal bytes."""
     return pq.ParquetWriter(path, SCHEMA, compression="lz4", use_dictionary=["file", "split"], write_statistics=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import STEPS, Speed, time_decoding
 
@@ -99,6 +100,18 @@ def _answer_loss(generator: Any, prompt_ids: Sequence[int], answer_ids: Sequence
     return nll
 
 
+def losses(model: Any, passages: Sequence[Passage]) -> list[float]:
+    """Nats of the scored tokens of each passage, summed; in the order of `passages`."""
+    found = []
+    for passage in passages:
+        generator = new_generator(model, len(passage.ids))
+        generator.append_tokens(list(passage.ids[:-1]))
+        targets = passage.ids[passage.start :]
+        logits = generator.get_output("logits")[0][passage.start - 1 :]
+        found.append(mean_nll(logits, targets) * len(targets))
+    return found
+
+
 def mean_nll(logits: Any, targets: Sequence[int]) -> float:
     """Mean of -log softmax(logits)[target], in nats.
 
@@ -167,4 +180,4 @@ def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
         answers[0] = start()
         next(answers[0])
 
-    return time_decoding(prefill, lambda: next(answers[0]))
+    return time_decoding(len(prompt_ids), prefill, lambda: next(answers[0]))

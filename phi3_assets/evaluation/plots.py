@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"base": "#7a7a7a", "adapter": "#E69F00", "merged": "#0072B2", "int4": "#009E73"}
 MARKERS = {"base": "s", "adapter": "^", "merged": "o", "int4": "D"}
+# Of the names in size_svg: offset in points and alignment.
+LABEL_PLACES = {"base": ((0, -10), "center"), "merged": ((-8, 0), "right")}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -72,15 +74,15 @@ def size_svg(variants: Numbers) -> str:
         for name, numbers in variants.items():
             x, y = numbers["bytes"] / 1e6, numbers["nll"]
             axes.scatter(x, y, color=COLOURS[name], marker=MARKERS[name], s=60, zorder=3)
-            below = name in ("merged", "base")  # adapter and merged score alike and would write over each other
-            axes.annotate(
-                LABELS[name], (x, y), (0, -14 if below else 9), textcoords="offset points", ha="center", fontsize=8
-            )
+            # adapter and merged score and weigh alike, and their names would be written over each other
+            place, across = LABEL_PLACES.get(name, ((0, 9), "center"))
+            axes.annotate(LABELS[name], (x, y), place, textcoords="offset points", ha=across, va="center", fontsize=8)
         axes.set_title("Quality against size")
         axes.set_xlabel("MB on disk")
         axes.set_ylabel("NLL, nats per token ↓")
         axes.set_xlim(left=0, right=1.15 * axes.get_xlim()[1])
-        axes.set_ylim(bottom=0, top=1.2 * axes.get_ylim()[1])
+        top = 1.2 * max(axes.get_ylim()[1], 0.1)
+        axes.set_ylim(bottom=-0.06 * top, top=top)  # a marker at zero is shown whole
         axes.grid(visible=True)
         return _save(figure, "svg").decode()
 

@@ -62,7 +62,11 @@ QUALITY = (
     Column("repetition", "Repeats", "4-token sequences that an answer had before", -1, _percent),
     Column("answer_tokens", "Length", "Mean tokens of an answer", 0, "{:.1f}".format),
 )
+# What fine-tuning and quantising cost, and running the result.
 COST = (
+    Column("general_nll", "General NLL", "Surprise at ordinary prose: what was forgotten", -1, "{:.3f}".format),
+    Column("general_right", "General facts", "Plain facts it finds likelier than errors", 1, _percent),
+    Column("prefill_tokens_per_s", "Prefill/s", "Tokens of the prompt read in a second", 1, "{:.0f}".format),
     Column("tokens_per_s", "Tokens/s", "Decoding speed for one user", 1, "{:.1f}".format),
     Column("time_to_first_token_s", "First token", "Wait for the first token", -1, _seconds),
     Column("peak_memory_bytes", "Memory", "Peak of a process that does nothing else", -1, _size),

@@ -1,10 +1,13 @@
 """report.html: one self-contained page for people. Numbers and answers in, HTML out; no model runs here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phi3_assets.evaluation import plots
 from phi3_assets.evaluation.present import COLUMNS, COST, LABELS, QUALITY, Column, Variants, shown_columns, table_cells
+
+if TYPE_CHECKING:
+    import jinja2
 
 METRIC_TITLES = {column.metric: column.title for column in COLUMNS}
 EXAMPLES = 6  # answers shown from each end
@@ -27,36 +30,45 @@ def render(
         history: Points of the loss curve; may be empty.
         identity: What was evaluated, as (name, text) pairs in groups.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
+    best, worst = examples(records)
+    figures = [Markup(plots.scores_svg(table, scores["intervals"]))]  # noqa: S704 - matplotlib's own output, not a user's text
+    small = [Markup(plots.loss_svg(history))] if history else []  # noqa: S704
+    small += [Markup(plots.size_svg(table)), Markup(plots.length_svg(records))]  # noqa: S704
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            scores=scores,
+            verdict=verdict(table, scores),
+            tables=[number_table(table, QUALITY), number_table(table, COST)],
+            comparisons=comparison_rows(scores["comparisons"]),
+            figures=figures,
+            small=small,
+            best=best,
+            worst=worst,
+            labels=LABELS,
+            identity=identity,
+        )
+    )
+
+
+def templates() -> "jinja2.Environment":
+    """The pages' templates; they share one style."""
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("phi3_assets.evaluation", "."),
         autoescape=True,  # answers are what a model says: untrusted text
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    best, worst = examples(records)
-    figures = [Markup(plots.scores_svg(table, scores["intervals"]))]  # noqa: S704 - matplotlib's own output, not a user's text
-    small = [Markup(plots.loss_svg(history))] if history else []  # noqa: S704
-    small += [Markup(plots.size_svg(table)), Markup(plots.length_svg(records))]  # noqa: S704
-    return environment.get_template("report.html.j2").render(
-        scores=scores,
-        verdict=verdict(table, scores),
-        tables=[number_table(table, QUALITY), number_table(table, COST)],
-        comparisons=comparison_rows(scores["comparisons"]),
-        figures=figures,
-        small=small,
-        best=best,
-        worst=worst,
-        labels=LABELS,
-        identity=identity,
-    )
 
 
 def verdict(table: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any]) -> str:
-    """The outcome in one or two sentences."""
+    """The outcome in three sentences."""
     base, int4 = table["base"], table["int4"]
     text = (
         f"On {scores['items']} questions never trained on, the int4 model answers {int4['exact_match']:.0%} exactly "
@@ -64,8 +76,11 @@ def verdict(table: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any]) -
     )
     kept = scores["int4_gain_kept"]
     if kept is None:
-        return f"{text} Fine-tuning brought no gain in likelihood."
-    return f"{text} Quantising kept {kept:.0%} of what fine-tuning gained."
+        text += " Fine-tuning brought no gain in likelihood."
+    else:
+        text += f" Quantising kept {kept:.0%} of what fine-tuning gained."
+    ratio = int4["general_nll"] / base["general_nll"]
+    return f"{text} What it cost: its NLL of general text is {ratio:.2f} times the base model's."
 
 
 def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

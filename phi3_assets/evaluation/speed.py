@@ -29,12 +29,14 @@ class Speed:
 
     Attributes:
         time_to_first_token_s: From the prompt's tokens to the first token of the answer.
+        prefill_tokens_per_s: Tokens of the prompt over that time.
         tokens_per_s: Decoding after that; 1 / median of the step times, so a busy neighbour moves it little.
         peak_memory_bytes: Most memory that a process needs for it, Python and runtime included; None where the
             operating system does not tell.
     """
 
     time_to_first_token_s: float
+    prefill_tokens_per_s: float
     tokens_per_s: float
     peak_memory_bytes: int | None
 
@@ -61,10 +63,11 @@ def measure_apart(model: Path, prompt_ids: Sequence[int]) -> Speed:
     return Speed(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def time_decoding(prefill: Callable[[], None], step: Callable[[], object]) -> Speed:
+def time_decoding(prompt_tokens: int, prefill: Callable[[], None], step: Callable[[], object]) -> Speed:
     """Run prefill, then steps, once to warm up and once against the clock.
 
     Args:
+        prompt_tokens: Length of the prompt.
         prefill: Starts anew and produces the first token.
         step: Produces one more token; called at most `STEPS` times after a prefill.
     """
@@ -79,7 +82,9 @@ def time_decoding(prefill: Callable[[], None], step: Callable[[], object]) -> Sp
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return Speed(round(first, 4), round(1 / statistics.median(times), 2), peak_memory_bytes())
+    return Speed(
+        round(first, 4), round(prompt_tokens / first, 1), round(1 / statistics.median(times), 2), peak_memory_bytes()
+    )
 
 
 def forget_peak_memory() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import Speed, time_decoding
 
@@ -88,6 +89,22 @@ def score(
             scores.update(zip(batch, found, strict=True))
             tick(len(scores))
     return [scores[index] for index in range(len(items))]
+
+
+def losses(model: Any, passages: Sequence[Passage]) -> list[float]:
+    """Nats of the scored tokens of each passage, summed; in the order of `passages`."""
+    import torch
+
+    found: dict[int, float] = {}
+    with torch.inference_mode():
+        for batch in batches([len(passage.ids) for passage in passages]):
+            ids, mask = _pad([passages[index].ids for index in batch], model.device, left=False)
+            states = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            for row, index in enumerate(batch):
+                start, end = passages[index].start, len(passages[index].ids)
+                logits = model.lm_head(states[row, start - 1 : end - 1]).float()
+                found[index] = torch.nn.functional.cross_entropy(logits, ids[row, start:end], reduction="sum").item()
+    return [found[index] for index in range(len(passages))]
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -227,4 +244,4 @@ def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
         answers[0] = greedy(model, prompt_ids)
         next(answers[0])
 
-    return time_decoding(prefill, lambda: next(answers[0]))
+    return time_decoding(len(prompt_ids), prefill, lambda: next(answers[0]))

@@ -108,7 +108,7 @@ ONNX_INT4_MODEL = Step(
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="3",
+    code_version="4",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     recipe_fields=("max_new_tokens",),
     libraries=(
@@ -125,9 +125,17 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="4",
+    code_version="5",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
-    recipe_fields=("gate_metric", "gate_alpha", "gate_min_items", "gate_min_gain_kept", "gate_min_stop_rate"),
+    recipe_fields=(
+        "gate_metric",
+        "gate_alpha",
+        "gate_min_items",
+        "gate_learnt_answers",
+        "gate_min_gain_kept",
+        "gate_min_stop_rate",
+        "gate_max_general_nll_ratio",
+    ),
     libraries=("cyclonedx-python-lib", "huggingface_hub", "numpy", "onnxruntime", "onnxruntime-genai"),
     function="phi3_assets.steps.release:bundle_release",
 )

@@ -18,6 +18,7 @@ from typing import Any
 
 from phi3_assets.errors import UserError
 from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, statistics, torch_scorer
+from phi3_assets.evaluation.general import GeneralSuite, load_general
 from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
 from phi3_assets.evaluation.speed import Speed, forget_peak_memory, measure_apart
 from phi3_assets.home import SHORT
@@ -43,7 +44,8 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     items = load_items(ctx.inputs["formatted_corpus"] / "test.jsonl")
     max_new_tokens: int = ctx.params["max_new_tokens"]
     check_lengths(items, ctx.inputs["base_model"], max_new_tokens)
-    decode = decoder(ctx.inputs["base_model"])
+    tokenizer = load_tokenizer(ctx.inputs["base_model"])
+    suite = load_general(tokenizer, context_tokens(ctx.inputs["base_model"]))
     records = [metrics.new_record(item) for item in items]
     quality: dict[str, dict[str, float]] = {}
     speeds: dict[str, dict[str, float | None]] = {}
@@ -53,10 +55,11 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
             ctx.progress(fraction=round((place + done / len(items)) / len(VARIANTS), 4))
 
         variant_started = time.perf_counter()
-        result = score_variant(variant, ctx.inputs, items, max_new_tokens, tick)
+        result = score_variant(variant, ctx.inputs, items, suite, max_new_tokens, tick)
         for record, score in zip(records, result.raw, strict=True):
-            record["variants"][variant] = metrics.judge(variant, record, score, decode(score.generated_ids))
-        quality[variant] = metrics.summarise(records, variant)
+            answer = tokenizer.decode(list(score.generated_ids), skip_special_tokens=True).strip()
+            record["variants"][variant] = metrics.judge(variant, record, score, answer)
+        quality[variant] = {**metrics.summarise(records, variant), **result.general}
         if result.prompts_as_trained is not None:
             quality[variant]["prompts_as_trained"] = result.prompts_as_trained
         seconds = time.perf_counter() - variant_started
@@ -70,6 +73,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         "items": len(items),
         "test_set": test_set_digest(items),
         "max_new_tokens": max_new_tokens,
+        "general": {"texts": len(suite.texts), "questions": len(suite.questions)},
         "int4_gain_kept": metrics.int4_gain_kept(quality),
         "intervals": statistics.intervals(records, VARIANTS),
         "comparisons": [comparison.to_dict() for comparison in statistics.compare_variants(records)],
@@ -113,12 +117,14 @@ class VariantResult:
     Attributes:
         raw: Scores in the order of the items.
         speed: For one user.
+        general: general_nll and general_right.
         prompts_as_trained: Share of prompts that the device's own tokenizer and template build as in training; None
             for variants that are only run here, on the tokens of the corpus.
     """
 
     raw: list[RawScore]
     speed: Speed
+    general: dict[str, float]
     prompts_as_trained: float | None = None
 
 
@@ -126,6 +132,7 @@ def score_variant(
     variant: str,
     inputs: Mapping[str, Path],
     items: Sequence[Item],
+    suite: GeneralSuite,
     max_new_tokens: int,
     tick: Callable[[int], None],
 ) -> VariantResult:
@@ -146,6 +153,7 @@ def score_variant(
         result = VariantResult(
             genai_scorer.score(model, items, ends, max_new_tokens, tick),
             speed,
+            suite.summarise(genai_scorer.losses(model, suite.passages)),
             genai_scorer.prompts_as_trained(model, folder, items),
         )
     else:
@@ -155,23 +163,27 @@ def score_variant(
         if not ends:
             raise no_end
         speed = torch_scorer.speed(model, median)
-        result = VariantResult(torch_scorer.score(model, items, ends, max_new_tokens, tick), speed)
+        result = VariantResult(
+            torch_scorer.score(model, items, ends, max_new_tokens, tick),
+            speed,
+            suite.summarise(torch_scorer.losses(model, suite.passages)),
+        )
     del model
     gc.collect()
     return result
 
 
-def decoder(base_model: Path) -> Callable[[Sequence[int]], str]:
-    """The base model's own detokeniser, the same for all variants."""
+def load_tokenizer(base_model: Path) -> Any:
+    """The base model's own tokenizer, the same for all variants."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
+    return AutoTokenizer.from_pretrained(base_model, local_files_only=True)
 
-    def decode(ids: Sequence[int]) -> str:
-        text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text.strip()
 
-    return decode
+def context_tokens(base_model: Path) -> int:
+    """Longest sequence that the model takes, in tokens."""
+    config = json.loads((base_model / "config.json").read_text(encoding="utf-8"))
+    return int(config["max_position_embeddings"])
 
 
 def check_lengths(items: Sequence[Item], base_model: Path, max_new_tokens: int) -> None:
@@ -180,8 +192,7 @@ def check_lengths(items: Sequence[Item], base_model: Path, max_new_tokens: int) 
     Raises:
         UserError: Names the first such item.
     """
-    config = json.loads((base_model / "config.json").read_text(encoding="utf-8"))
-    context: int = config["max_position_embeddings"]
+    context = context_tokens(base_model)
     for item in items:
         needed = len(item.prompt_ids) + max(len(item.answer_ids), max_new_tokens)
         if needed > context:

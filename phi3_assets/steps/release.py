@@ -12,7 +12,8 @@ from phi3_assets import bundle
 from phi3_assets.bundle.card import model_card
 from phi3_assets.bundle.sbom import SBOM, bill_of_materials
 from phi3_assets.errors import UserError
-from phi3_assets.evaluation import VARIANTS, gate
+from phi3_assets.evaluation import gate
+from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
 from phi3_assets.recipe import is_hub_id
 from phi3_assets.step import StepContext, installed_versions
@@ -28,20 +29,19 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     """Lay the bundle out and verify it as a device would.
 
     Raises:
-        UserError: The evaluation lacks a variant.
+        UserError: The model is not fit for release. The checks of eval_report say so before; here it is asked again,
+            since they hold nothing back when release_bundle is materialised alone.
     """
-    scores = json.loads((ctx.inputs["eval_report"] / "scores.json").read_text(encoding="utf-8"))
-    missing = [name for name in VARIANTS if name not in scores["variants"]]
-    if missing:
-        raise UserError(f"eval_report has no scores for {', '.join(missing)}; materialise it anew.")
+    scores, records = gate.read_evaluation(ctx.inputs["eval_report"])
+    decision = gate.decide(scores, records, Thresholds.from_params(ctx.params))
+    if not decision.fit:
+        raise UserError(decision.sentence)
     place_model(ctx.inputs["onnx_int4_model"], ctx.output / "model")
     manifests = {name: read_manifest(path) for name, path in ctx.inputs.items() if (path / MANIFEST).exists()}
     base_manifest = manifests.get("base_model")
     licence, licence_file = place_licence(ctx.inputs["base_model"], ctx.output, base_manifest)
     shutil.copyfile(ctx.inputs["eval_report"] / "scores.json", ctx.output / "scores.json")
     shutil.copyfile(Path(bundle.__file__).with_name("smoke_test.py"), ctx.output / "smoke_test.py")
-    records = read_records(ctx.inputs["eval_report"])
-    decision = gate.decide(scores, records, gate.Thresholds.from_params(ctx.params))
     smoke = smoke_questions(records, scores["max_new_tokens"])
     write_json(ctx.output / "smoke.json", smoke)
     origin = {name: manifest.digest for name, manifest in manifests.items()}
@@ -80,7 +80,6 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
             "licence": licence,
             "runtime": {name: versions[name] for name in RUNTIME},
             "test_set": scores["test_set"],
-            "fit": decision.fit,
             "findings": [asdict(finding) for finding in decision.findings],
             "made_of": origin,
             "files": {path: asdict(entry) for path, entry in sorted(files.items())},
@@ -89,11 +88,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     bundle.verify_bundle(ctx.output)
     size = sum(entry.bytes for entry in files.values())
     ctx.log(f"bundle of {len(files) + 1} files, {size / 1e6:.1f} MB, licence {licence}")
-    if not decision.fit:
-        ctx.log(decision.sentence)
     return {
-        "fit": decision.fit,
-        "decision": decision.sentence,
         "bytes": size,
         "files": len(files) + 1,
         "digest": digest,
@@ -132,12 +127,6 @@ def place_licence(base_model: Path, target: Path, manifest: Manifest | None) -> 
         return "unknown", None
     head = texts[0].read_text(encoding="utf-8", errors="replace")[:300].lower()
     return next((name for words, name in LICENCES.items() if words in head), "other"), texts[0].name
-
-
-def read_records(eval_report: Path) -> list[dict[str, Any]]:
-    """Lines of items.jsonl."""
-    with (eval_report / "items.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def smoke_questions(records: list[dict[str, Any]], max_new_tokens: int) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def test_speed_and_memory_of_both_runtimes(chain):
     for speed in (merged, int4):
         assert speed.tokens_per_s > 1
         assert 0 < speed.time_to_first_token_s < 60
+        prompt_s = len(prompt) / speed.prefill_tokens_per_s
+        assert prompt_s == pytest.approx(speed.time_to_first_token_s, rel=0.1, abs=1e-3)
     assert 30e6 < int4.peak_memory_bytes < merged.peak_memory_bytes / 2
 
 

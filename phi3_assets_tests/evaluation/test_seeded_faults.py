@@ -1,4 +1,4 @@
-"""Real models with a fault seeded into them, through the real step, refused by the gate with the right sentence.
+"""Real models with a fault seeded into them, through the real step, held back by the real checks.
 
 The model is tiny and learns twenty-four facts by heart; it is scored on them. That is no honest test of learning, but
 the gate only sees scores.
@@ -12,12 +12,14 @@ import sys
 
 import pytest
 
-from phi3_assets.evaluation.gate import Thresholds, decide
+from phi3_assets.evaluation.gate import read_evaluation
 from phi3_assets.recipe import load_recipe
+from phi3_assets.resources.artifacts import LocalArtifactStore
 from phi3_assets.step import StepContext
 from phi3_assets.steps import RELEASE_BUNDLE
 from phi3_assets.steps.evaluate import evaluate_variants
 from phi3_assets.steps.release import bundle_release
+from phi3_assets_tests.evaluation.gated import publish_report, through_the_checks
 from phi3_assets_tests.evaluation.tiny import export, make_base, make_tokenizer, write_corpus
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
@@ -25,7 +27,8 @@ WORDS = (
     "red blue green black white grey pink brown one two three four five six seven eight cat dog cow hen pig fox owl bee"
 )
 FACTS = [(f"What does code {number} mean?", f"{word} it is.") for number, word in enumerate(WORDS.split())]
-THRESHOLDS = Thresholds(metric="nll", alpha=0.05, min_items=20, min_gain_kept=0.8, min_stop_rate=0.9)
+# So small a model loses more to rounding than the default model.
+TINY = {"gate_min_gain_kept": 0.8, "gate_min_stop_rate": 0.9, "gate_max_general_nll_ratio": 10.0}
 
 
 def learn(base, output, facts):
@@ -78,10 +81,9 @@ def judge(base, tmp_path_factory):
             "onnx_int4_model": int4,
         }
         evaluate_variants(StepContext({"max_new_tokens": 12}, inputs, root / "output", root, root))
-        scores = json.loads((root / "output" / "scores.json").read_text())
-        records = [json.loads(line) for line in (root / "output" / "items.jsonl").open()]
         through_the_step.reports.append(root / "output")
-        return decide(scores, records, THRESHOLDS)
+        report = publish_report(LocalArtifactStore(home=str(root / "home")), *read_evaluation(root / "output"))
+        return through_the_checks(root / "home", report, **TINY)
 
     through_the_step.reports = []
     return through_the_step
@@ -95,13 +97,12 @@ def good(base, tmp_path_factory):
 
 
 def test_a_model_that_learnt_is_fit_and_its_smoke_test_sees_answers_end(judge, good, base, tmp_path):
-    decision = judge(*good)
-    assert decision.fit, decision.sentence
+    outcome = judge(*good)
+    assert outcome.released, outcome.refused
     inputs = {"base_model": base, "onnx_int4_model": good[2], "eval_report": judge.reports[-1]}
     params = RELEASE_BUNDLE.params(load_recipe("tiny-test"))
     (tmp_path / "bundle").mkdir()
-    metrics = bundle_release(StepContext(params, inputs, tmp_path / "bundle", tmp_path, tmp_path))
-    assert metrics["fit"], metrics["decision"]
+    bundle_release(StepContext(params, inputs, tmp_path / "bundle", tmp_path, tmp_path))
     smoke = json.loads((tmp_path / "bundle" / "smoke.json").read_text())
     assert all(question["stopped"] for question in smoke["questions"])
     done = subprocess.run([sys.executable, tmp_path / "bundle" / "smoke_test.py"], capture_output=True, text=True)
@@ -113,11 +114,10 @@ def test_shuffled_answers_are_refused(base, judge, tmp_path):
     answers = [answer for _, answer in FACTS]
     shuffled = [(question, answers[(index + 7) % len(answers)]) for index, (question, _) in enumerate(FACTS)]
     adapter, merged = learn(base, tmp_path, shuffled)
-    decision = judge(adapter, merged, export(merged, tmp_path / "int4", "int4"))
-    findings = {finding.rule: finding for finding in decision.findings}
-    assert not decision.fit
-    assert not findings["learnt_answers"].passed
-    assert "questions and answers of the training rows may not belong together" in findings["learnt_answers"].sentence
+    outcome = judge(adapter, merged, export(merged, tmp_path / "int4", "int4"))
+    assert not outcome.released
+    sentence = outcome.refused["answers_were_learnt"]
+    assert "questions and answers of the training rows may not belong together" in sentence
 
 
 def test_a_broken_embedding_in_int4_is_refused(judge, good, tmp_path):
@@ -133,8 +133,8 @@ def test_a_broken_embedding_in_int4_is_refused(judge, good, tmp_path):
     for path in broken.glob("model.onnx*"):
         path.unlink()
     onnx.save(model, broken / "model.onnx")
-    decision = judge(adapter, merged, broken)
-    refused = {finding.rule for finding in decision.findings if not finding.passed}
-    assert {"learnt_answers", "int4_keeps_gain"} <= refused
-    sentence = next(finding.sentence for finding in decision.findings if finding.rule == "int4_keeps_gain")
+    outcome = judge(adapter, merged, broken)
+    assert not outcome.released
+    assert {"answers_were_learnt", "int4_keeps_the_gain"} <= outcome.refused.keys()
+    sentence = outcome.refused["int4_keeps_the_gain"]
     assert "of the likelihood that fine-tuning gained, less than the 80.0% that is needed" in sentence

@@ -27,6 +27,8 @@ QUALITY = {
     "repetition",
     "stop_rate",
     "answer_tokens",
+    "general_nll",
+    "general_right",
 }
 
 

@@ -1,0 +1,200 @@
+"""Is this model fit to be released? The gate's rules that look at the model alone, each a blocking asset check.
+
+Pure functions of scores. When in doubt the answer is no: a number that is missing or not finite, or a test set too
+small refuses.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phi3_assets.evaluation import VARIANTS
+from phi3_assets.evaluation.findings import Finding, Thresholds, difference, numbers, title
+from phi3_assets.evaluation.statistics import COMPARED, compare, item_values
+
+NEEDED_METRICS = ("nll", "exact_match", "f1", "stop_rate", "general_nll")
+# Each rule and what it asks for, in the order in which they are judged; their names are those of the asset checks.
+RULES = {
+    "every_score_is_there": "All four variants have finite numbers, over the test set and on each item.",
+    "test_set_is_large_enough": "The test set has enough items for a decision to rest on.",
+    "every_variant_beats_base": "Adapter, merged and int4 each find the held-out answers more likely than base does.",
+    "int4_is_measurably_better": "int4 is better than base by more than chance would bring (paired permutation test).",
+    "answers_were_learnt": "int4 prefers the right answer to that of another question more than base does.",
+    "int4_keeps_the_gain": "int4 keeps enough of the likelihood that fine-tuning gained.",
+    "answers_end_by_themselves": "int4 ends its answers by itself.",
+    "devices_ask_as_trained": "A device's own tokenizer and chat template build the prompts of the training.",
+    "general_language_is_kept": "Fine-tuning and int4 did not make the model forget ordinary language.",
+}
+
+
+def judge_fitness(
+    scores: Mapping[str, Any], records: Sequence[Mapping[str, Any]], thresholds: Thresholds
+) -> list[Finding]:
+    """A finding for each rule, in their order; of an incomplete evaluation the first alone.
+
+    Args:
+        scores: What scores.json holds.
+        records: What items.jsonl holds.
+        thresholds: The recipe's.
+    """
+    complete = _complete(scores, records)
+    if not complete.passed:
+        return [complete]
+    return [
+        complete,
+        _enough_items(len(records), thresholds.min_items),
+        _every_variant_beats_base(scores),
+        _measurably_better(records, thresholds),
+        _answers_learnt(records, thresholds),
+        _keeps_gain(scores, thresholds.min_gain_kept),
+        _stops(scores, thresholds.min_stop_rate),
+        _asks_as_trained(scores),
+        _remembers(scores, thresholds.max_general_nll_ratio),
+    ]
+
+
+def _complete(scores: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Finding:
+    def refuse(why: str) -> Finding:
+        return Finding("every_score_is_there", False, f"{why}; make eval_report anew.")
+
+    if len(records) != scores.get("items") or not records:
+        return refuse(f"scores.json speaks of {scores.get('items')} items, items.jsonl holds {len(records)}")
+    for variant in VARIANTS:
+        numbers = scores.get("variants", {}).get(variant)
+        if numbers is None:
+            return refuse(f"variant {variant} was not scored")
+        for metric in NEEDED_METRICS:
+            if not _finite(numbers.get(metric)):
+                return refuse(f"{metric} of {variant} is {numbers.get(metric, 'missing')}, not a number")
+        for record in records:
+            own = record["variants"].get(variant)
+            if own is None:
+                return refuse(f"variant {variant} has no score for item {record['id']}")
+            for metric in COMPARED:
+                if not _finite(own.get(metric)):
+                    return refuse(
+                        f"{metric} of {variant} for item {record['id']} is {own.get(metric, 'missing')}, not a number"
+                    )
+    sentence = f"All {len(VARIANTS)} variants have all numbers for {len(records)} items."
+    return Finding("every_score_is_there", True, sentence)
+
+
+def _enough_items(items: int, least: int) -> Finding:
+    passed = items >= least
+    needed = f"at least {least} are needed." if passed else f"a decision needs at least {least}; add data."
+    return Finding(
+        "test_set_is_large_enough",
+        passed,
+        f"The test set has {items} items, {needed}",
+        {"items": items, "least": least},
+    )
+
+
+def _every_variant_beats_base(scores: Mapping[str, Any]) -> Finding:
+    nll = {name: float(scores["variants"][name]["nll"]) for name in VARIANTS}
+    worse = [name for name in VARIANTS[1:] if not nll[name] < nll["base"]]
+    told = ", ".join(f"{name} {nll[name]:.3f}" for name in worse or VARIANTS[1:])
+    return Finding(
+        "every_variant_beats_base",
+        not worse,
+        f"The held-out answers are {'not ' if worse else ''}likelier than to base, whose NLL is {nll['base']:.3f}: "
+        f"{told}.",
+        {f"nll_{name}": value for name, value in nll.items()},
+    )
+
+
+def _measurably_better(records: Sequence[Mapping[str, Any]], thresholds: Thresholds) -> Finding:
+    metric = thresholds.metric
+    found = compare(metric, "int4", "base", item_values(records, "int4", metric), item_values(records, "base", metric))
+    passed = found.p_better <= thresholds.alpha
+    return Finding(
+        "int4_is_measurably_better",
+        passed,
+        f"int4 is {'' if passed else 'not '}measurably better than base: {title(metric)} differs by "
+        f"{difference(found, thresholds.alpha)}.",
+        numbers(found),
+    )
+
+
+def _answers_learnt(records: Sequence[Mapping[str, Any]], thresholds: Thresholds) -> Finding:
+    """Style alone makes any answer likelier than base finds it; what is asked here is that the right one gains most."""
+    rule = "answers_were_learnt"
+    if not thresholds.learnt_answers:
+        return Finding(rule, True, "The recipe does not ask for it (gate_learnt_answers).")
+    values = {name: [record["variants"][name].get("preference") for record in records] for name in ("int4", "base")}
+    if not all(_finite(value) for one in values.values() for value in one):
+        return Finding(
+            rule,
+            False,
+            "All test answers are the same, so it cannot be told whether answers were learnt; add data, or set "
+            "gate_learnt_answers to false if style is all that is to be learnt.",
+        )
+    found = compare("preference", "int4", "base", values["int4"], values["base"])
+    passed = found.p_better <= thresholds.alpha
+    return Finding(
+        rule,
+        passed,
+        f"int4 prefers the right answer to that of another question {'' if passed else 'not '}measurably more than "
+        f"base does: by {found.difference:+.3f} nats per token (p = {found.p_better:.4f}, limit {thresholds.alpha})"
+        + ("." if passed else "; questions and answers of the training rows may not belong together."),
+        numbers(found),
+    )
+
+
+def _keeps_gain(scores: Mapping[str, Any], least: float) -> Finding:
+    rule = "int4_keeps_the_gain"
+    kept = scores.get("int4_gain_kept")
+    if kept is None or not _finite(kept):
+        return Finding(rule, False, "Fine-tuning gained no likelihood over base, so int4 has none to keep.")
+    passed = bool(kept >= least)
+    return Finding(
+        rule,
+        passed,
+        f"int4 keeps {kept:.1%} of the likelihood that fine-tuning gained, "
+        f"{'at least' if passed else 'less than the'} {least:.1%} {'are' if passed else 'that is'} needed.",
+        {"kept": kept, "least": least},
+    )
+
+
+def _stops(scores: Mapping[str, Any], least: float) -> Finding:
+    rate = scores["variants"]["int4"]["stop_rate"]
+    passed = bool(rate >= least)
+    return Finding(
+        "answers_end_by_themselves",
+        passed,
+        f"{rate:.1%} of int4's answers end by themselves, {'' if passed else 'but '}at least {least:.1%} must.",
+        {"stop_rate": rate, "least": least},
+    )
+
+
+def _asks_as_trained(scores: Mapping[str, Any]) -> Finding:
+    rule = "devices_ask_as_trained"
+    share = scores["variants"]["int4"].get("prompts_as_trained")
+    if share is None or not _finite(share):
+        return Finding(rule, False, "It was not measured whether a device builds prompts as in training.")
+    if share < 1:
+        return Finding(
+            rule,
+            False,
+            f"A device builds only {share:.1%} of the prompts as in training: tokenizer or chat template in the int4 "
+            "folder differ from the corpus.",
+            {"share": share},
+        )
+    return Finding(rule, True, "A device builds all prompts as in training.", {"share": share})
+
+
+def _remembers(scores: Mapping[str, Any], most: float) -> Finding:
+    own, base = (scores["variants"][name]["general_nll"] for name in ("int4", "base"))
+    ratio = own / base
+    passed = bool(ratio <= most)
+    return Finding(
+        "general_language_is_kept",
+        passed,
+        f"int4's NLL of general text is {own:.3f}, {ratio:.2f} times base's {base:.3f}; at most {most:.2f} times is "
+        f"allowed{'' if passed else ', so it forgot too much: train less, or with a lower learning_rate'}.",
+        {"ratio": round(ratio, 4), "most": most},
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
