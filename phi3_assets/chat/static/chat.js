@@ -63,13 +63,16 @@ async function ask() {
   showBusy(true);
   section.scrollIntoView({ block: "start" });
   const { signal } = stopping;
-  // The fast one first: it is read while the others still answer.
-  for (const each of cards.toSorted((a, b) => (b.variant === "int4") - (a.variant === "int4"))) {
-    if (signal.aborted) each.note("Not asked: you stopped.");
-    else await answer(each, turn, signal);
+  try {
+    // The fast one first: it is read while the others still answer.
+    for (const each of cards.toSorted((a, b) => (b.variant === "int4") - (a.variant === "int4"))) {
+      if (signal.aborted) each.note("Not asked: you stopped.");
+      else await answer(each, turn, signal);
+    }
+  } finally {
+    stopping = null;
+    showBusy(false);
   }
-  stopping = null;
-  showBusy(false);
 }
 
 function card(variant, label) {
@@ -85,9 +88,7 @@ function card(variant, label) {
       note.hidden = !words;
     },
     add: (piece) => {
-      const isAtEnd = text.scrollTop + text.clientHeight > text.scrollHeight - 8;
       text.append(piece); // a string becomes a text node
-      if (isAtEnd) text.scrollTop = text.scrollHeight;
       if (text.scrollHeight > text.clientHeight) text.tabIndex = 0; // so that the keyboard can scroll it
     },
     figures: (words) => figures.replaceChildren(...words.map((each) => make("li", "", each))),
