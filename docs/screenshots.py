@@ -1,7 +1,7 @@
 """Take the pictures of docs/images in a real browser: `python docs/screenshots.py URL` after `pip install playwright`.
 
 URL is a running `make ui` whose home was filled with `make run`; it needs Debian's chromium. Further arguments name
-pages, or give paths such as /runs/RUN_ID.
+pages, or give paths such as /runs/RUN_ID. The name `chat` takes a running `phi3 chat --web` as URL.
 """
 
 import re
@@ -17,6 +17,7 @@ PAGES = {
     "eval_report": "/assets/eval_report?view=overview",
     "checks": "/assets/formatted_corpus?view=checks",
 }
+CHAT = "chat"
 
 
 def open_groups(page: Page) -> None:
@@ -33,6 +34,16 @@ def open_groups(page: Page) -> None:
     page.wait_for_timeout(2000)
 
 
+def ask_all(page: Page) -> None:
+    """Put a question to all four variants and wait for their answers."""
+    page.set_viewport_size({"width": 1200, "height": 640})
+    for variant in ("base", "adapter", "merged"):
+        page.check(f"#variants input[value={variant}]")
+    page.fill("#question", "A customer gets 404 in the browser. What should I tell them?")
+    page.press("#question", "Enter")
+    page.wait_for_selector("#stop", state="hidden", timeout=300_000)
+
+
 def main(url: str, names: list[str]) -> None:
     """Open each page, wait until it has settled, and keep a picture of it."""
     IMAGES.mkdir(exist_ok=True)
@@ -42,10 +53,12 @@ def main(url: str, names: list[str]) -> None:
         )
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         for name in names or PAGES:
-            page.goto(url + PAGES.get(name, name))
+            page.goto(url + PAGES.get(name, "/" if name == CHAT else name))
             page.wait_for_timeout(5000)
             if name == "lineage":
                 open_groups(page)
+            if name == CHAT:
+                ask_all(page)
             page.screenshot(path=IMAGES / f"{Path(name).name}.png")
         browser.close()
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from phi3_assets.errors import UserError
+from phi3_assets.errors import UserError, nearest
 from phi3_assets.home import default_home
 from phi3_assets.options import Home, Overrides, RecipeName, parse_overrides
 
@@ -17,18 +17,30 @@ config = typer.Typer(no_args_is_help=True, help="Configurations of plain Olive, 
 
 def chat(
     question: Annotated[str, typer.Argument(help="One question; without it, a conversation.")] = "",
-    variant: Annotated[str, typer.Option(help="adapter, merged or int4.")] = "int4",
+    variant: Annotated[str, typer.Option(help="base, adapter, merged or int4.")] = "int4",
     file: Annotated[Path | None, typer.Option(help="Questions, .txt or .jsonl; needs --out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the answers to --file go, .jsonl.")] = None,
-    system: Annotated[str, typer.Option(help="System prompt, as in training.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    system: Annotated[str | None, typer.Option(help="System prompt; default: the one it was trained with.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
+    web: Annotated[bool, typer.Option("--web", help="A page in the browser, with the variants side by side.")] = False,
+    port: Annotated[int, typer.Option(help="Where --web listens, on this computer only; 0: any free one.")] = 8000,
     home: Home = None,
 ) -> None:
-    """Talk to a model of this home: a conversation, one question, or a file of questions."""
+    """Talk to a model of this home: a conversation, one question, a file of questions, or a page in the browser."""
     from phi3_assets.chat import terminal
-    from phi3_assets.chat.engines import open_engine
-    from phi3_assets.runner import latest
+    from phi3_assets.chat.engines import INPUTS, open_engine
+    from phi3_assets.runner import latest, trained_system_prompt
 
+    system = trained_system_prompt(home) if system is None else system
+    if web:
+        from phi3_assets.chat.web import Settings, serve
+
+        if question or file or out:
+            raise UserError("--web takes its questions in the browser: leave out the question, --file and --out.")
+        if variant not in INPUTS:
+            raise UserError(f"There is no variant {variant!r}.{nearest(variant, list(INPUTS))}")
+        serve(lambda name: latest(home, INPUTS[name]), Settings(variant, system, max_new_tokens), port)
+        return
     engine = open_engine(variant, latest(home))
     if file is not None:
         if out is None:

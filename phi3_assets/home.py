@@ -5,7 +5,7 @@ fine-tuning/   raw_dataset/ and formatted_corpus/: what training is fed with
 model-cache/   downloads, and base_model/
 gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/; champion.json: every
                decision of the gate; decisions/: a page for each comparison with a champion
-inferences/    examples of using the results
+inferences/    adapter.py, merged.py, int4.py: plain scripts for the three ways to infer, yours to change
 setup/         what a worker needs elsewhere
 work/          unfinished work: checkpoints, logs of running steps, locks; may be deleted when nothing runs
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "setup", "work")
 _KIND_FOLDER = {"raw_dataset": "fine-tuning", "formatted_corpus": "fine-tuning", "base_model": "model-cache"}
 SAMPLE = Path(__file__).parent / "sample"
+EXAMPLES = Path(__file__).parent / "chat" / "examples"
 DAGSTER_YAML = Path(__file__).parent / "dagster.yaml"
 # Sixteen hex digits in a path are short enough to read; the manifest holds all 64 and is checked.
 SHORT = 16
@@ -38,7 +39,7 @@ def work_dir(home: Path, kind: str, identity: str) -> Path:
 
 
 def initialise(home: Path) -> bool:
-    """Lay out a new home with the sample dataset; an existing home is left alone.
+    """Lay out a new home with the sample dataset and the scripts of `inferences`; an existing home is left alone.
 
     Returns:
         True when a home was made.
@@ -49,6 +50,8 @@ def initialise(home: Path) -> bool:
         (home / name).mkdir(parents=True, exist_ok=True)
     for file in sorted(SAMPLE.glob("*.csv")):
         shutil.copy(file, home / "datasets" / file.name)
+    for file in sorted(EXAMPLES.glob("[!_]*.py")):
+        shutil.copy(file, home / "inferences" / file.name)
     return True
 
 

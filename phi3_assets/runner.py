@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import psutil
 from phi3_assets.errors import UserError, nearest
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.home import prepare_home
-from phi3_assets.manifest import ArtefactRef
+from phi3_assets.manifest import ArtefactRef, read_manifest
 from phi3_assets.recipe import load_recipe
 from phi3_assets.resources.artifacts import LocalArtifactStore
-from phi3_assets.steps import STEPS
+from phi3_assets.steps import FORMATTED_CORPUS, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
 PROCESS_TAG = "phi3/process"
@@ -143,11 +144,21 @@ def store_of(home: Path | None) -> LocalArtifactStore:
     return LocalArtifactStore(home=str(home) if home else "")
 
 
-def latest(home: Path | None) -> dict[str, Path]:
-    """Directory of each asset that was materialised in this home, as it was last."""
+def latest(home: Path | None, names: Iterable[str] = tuple(STEPS)) -> dict[str, Path]:
+    """Directory of each of these assets that was materialised in this home, as it was last.
+
+    Raises:
+        UserError: One was materialised and is gone, or damaged.
+    """
     store = store_of(home)
-    pointers = {name: store.load_pointer(f"latest/{name}") for name in STEPS}
+    pointers = {name: store.load_pointer(f"latest/{name}") for name in names}
     return {name: store.fetch(ArtefactRef(**pointer)) for name, pointer in pointers.items() if pointer}
+
+
+def trained_system_prompt(home: Path | None) -> str:
+    """The system prompt of this home's corpus: asked without it, a model gives other answers than those scored."""
+    corpus = latest(home, [FORMATTED_CORPUS.name]).get(FORMATTED_CORPUS.name)
+    return str(read_manifest(corpus).call.params["system_prompt"]) if corpus else ""
 
 
 def where(home: Path | None, ref: ArtefactRef) -> str:

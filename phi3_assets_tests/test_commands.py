@@ -5,7 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
+from phi3_assets.recipe import load_recipe
+from phi3_assets.runner import trained_system_prompt
+from phi3_assets.step import StepCall
+from phi3_assets.steps import FORMATTED_CORPUS
 from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.resources.store_contract import stage
 from phi3_assets_tests.tiny_graph import PHI3, TINY
 
 CONFIGS = Path(__file__).parent / "olive" / "configs"
@@ -21,6 +26,16 @@ def call(*arguments: str | Path, fails: bool = False) -> str:
 
 def test_chat_answers_one_question(made_home):
     assert "tokens/s" in call("chat", "What does code 7 mean?", "--max-new-tokens", "4", "--home", made_home)
+
+
+def test_chat_asks_with_the_system_prompt_of_the_training(store):
+    home = store.home_path
+    assert trained_system_prompt(home) == ""
+    params = FORMATTED_CORPUS.params(load_recipe("tiny-test", {"system_prompt": "Be brief."}))
+    call = StepCall(step=FORMATTED_CORPUS.name, code_version="1", params=params, inputs={}, libraries={})
+    made = store.publish(call, stage(store, call=call))
+    store.save_pointer("latest/formatted_corpus", made.ref.to_dict())
+    assert trained_system_prompt(home) == "Be brief."
 
 
 def test_chat_without_a_model_says_how_to_get_one(home):

@@ -1,7 +1,7 @@
-"""Asking a model: the three ways to infer (base + adapter, merged, ONNX int4) behind one small interface.
+"""Asking a model: the three ways to infer (base + adapter, merged, ONNX int4) and the base model, behind one interface.
 
-`engines` opens a variant, `terminal` talks to it, `examples` are plain scripts that do the same without this package.
-Answers are greedy, as in the evaluation, so what the report shows is what one gets here.
+`engines` opens a variant; `terminal` and `web` (over `serving`) talk to it; `examples` are plain scripts that do the
+same without this package. Answers are greedy, as in the evaluation, so what the report shows is what one gets here.
 """
 
 import time
@@ -18,7 +18,7 @@ class Engine(Protocol):
     """An opened model.
 
     Attributes:
-        variant: adapter, merged or int4.
+        variant: base, adapter, merged or int4.
         context_tokens: Longest prompt and answer together.
         ends: Tokens that end an answer.
     """
@@ -45,6 +45,7 @@ class Reply:
         text: The answer so far.
         tokens: Its tokens, without the end token.
         stopped: Ended by itself.
+        context_full: Cut off where the model's context ends, before max_new_tokens.
         first_token_s: Seconds until the first token.
         decode_s: Seconds for all others.
     """
@@ -52,6 +53,7 @@ class Reply:
     text: str = ""
     tokens: int = 0
     stopped: bool = False
+    context_full: bool = False
     first_token_s: float = 0.0
     decode_s: float = field(default=0.0, repr=False)
     _steps: int = field(default=0, repr=False)
@@ -63,7 +65,7 @@ class Reply:
 
 
 def stream(engine: Engine, messages: Sequence[Message], max_new_tokens: int, reply: Reply) -> Iterator[str]:
-    """Answer, piece by piece.
+    """Answer, a piece for each token; empty where a character is not complete yet.
 
     Args:
         engine: The model.
@@ -94,5 +96,20 @@ def stream(engine: Engine, messages: Sequence[Message], max_new_tokens: int, rep
         reply.tokens += 1
         piece = decode(token)
         reply.text += piece
-        if piece:
-            yield piece
+        yield piece
+    else:
+        reply.context_full = room < max_new_tokens
+
+
+def with_system(system_prompt: str, turns: list[Message]) -> list[Message]:
+    """The turns after a system message, if there is one."""
+    return [{"role": "system", "content": system_prompt}, *turns] if system_prompt else turns
+
+
+def fit(engine: Engine, system_prompt: str, turns: list[Message], max_new_tokens: int) -> list[Message]:
+    """Leave out the oldest turns until prompt and answer fit into the context, or only the last question is left."""
+    while len(turns) > 2:
+        if len(engine.encode(with_system(system_prompt, turns))) + max_new_tokens <= engine.context_tokens:
+            break
+        turns = turns[2:]
+    return turns

@@ -1,4 +1,4 @@
-"""Opening a variant: torch for base + adapter and merged, ONNX Runtime GenAI for int4."""
+"""Opening a variant: torch for base, base + adapter and merged, ONNX Runtime GenAI for int4."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from phi3_assets.errors import UserError, nearest
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 
 INPUTS = {
+    "base": ("base_model",),
     "adapter": ("base_model", "lora_adapter"),
     "merged": ("merged_model",),
     "int4": ("onnx_int4_model",),
@@ -75,12 +76,12 @@ class GenaiEngine:
         return decode
 
 
-def open_engine(variant: str, directories: Mapping[str, Path]) -> Engine:
-    """Open a variant.
+def check_variant(variant: str, directories: Mapping[str, Path]) -> None:
+    """Refuse a variant that cannot be opened.
 
     Args:
-        variant: adapter, merged or int4.
-        directories: Artefact directories by kind: base_model and lora_adapter, merged_model, or onnx_int4_model.
+        variant: base, adapter, merged or int4.
+        directories: Artefact directories by kind.
 
     Raises:
         UserError: No such variant, or an artefact it needs is not there.
@@ -92,8 +93,19 @@ def open_engine(variant: str, directories: Mapping[str, Path]) -> Engine:
     missing = [name for name in INPUTS[variant] if name not in directories]
     if missing:
         raise UserError(f"Variant {variant} needs {' and '.join(missing)}: materialise it first, with `phi3 run`.")
-    if variant == "int4":
-        return GenaiEngine(directories["onnx_int4_model"])
-    if variant == "merged":
-        return TorchEngine(variant, directories["merged_model"])
-    return TorchEngine(variant, directories["base_model"], directories["lora_adapter"])
+
+
+def open_engine(variant: str, directories: Mapping[str, Path]) -> Engine:
+    """Open a variant.
+
+    Args:
+        variant: base, adapter, merged or int4.
+        directories: Artefact directories by kind: base_model, lora_adapter, merged_model, onnx_int4_model; those that
+            `INPUTS` names for the variant are needed.
+
+    Raises:
+        UserError: See `check_variant`.
+    """
+    check_variant(variant, directories)
+    model, *over = (directories[name] for name in INPUTS[variant])
+    return GenaiEngine(model) if variant == "int4" else TorchEngine(variant, model, *over)

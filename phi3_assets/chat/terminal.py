@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from phi3_assets.chat import Engine, Message, Reply, stream
+from phi3_assets.chat import Engine, Message, Reply, fit, stream, with_system
 from phi3_assets.errors import UserError
 
 HELP = "/new starts over, /system TEXT sets the system prompt, /quit or Ctrl-D ends; Ctrl-C stops an answer."
@@ -154,23 +154,9 @@ def read_questions(source: Path, system_prompt: str) -> Iterator[list[Message]]:
         yield messages
 
 
-def with_system(system_prompt: str, turns: list[Message]) -> list[Message]:
-    """The turns after a system message, if there is one."""
-    return [{"role": "system", "content": system_prompt}, *turns] if system_prompt else turns
-
-
-def fit(engine: Engine, system_prompt: str, turns: list[Message], max_new_tokens: int) -> list[Message]:
-    """Leave out the oldest turns until prompt and answer fit into the context, or only the last question is left."""
-    while len(turns) > 2:
-        if len(engine.encode(with_system(system_prompt, turns))) + max_new_tokens <= engine.context_tokens:
-            break
-        turns = turns[2:]
-    return turns
-
-
 def figures(reply: Reply) -> str:
     """Tokens and speed of an answer, in one line."""
-    cut = "" if reply.stopped else ", cut off"
+    cut = "" if reply.stopped else ", cut off: the context is full" if reply.context_full else ", cut off"
     return (
         f"[{reply.tokens} tokens{cut}, first after {reply.first_token_s:.2f} s, then {reply.tokens_per_s:.1f} tokens/s]"
     )

@@ -1,15 +1,27 @@
 """Way 3: the int4 model with ONNX Runtime GenAI. What a device runs; needs onnxruntime-genai alone.
 
-python int4.py ONNX_INT4_MODEL "Your question"
+python int4.py "Your question" [ONNX_INT4_MODEL]
+
+Without the directory: the one that was made last in the home that this script lies in.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import onnxruntime_genai as og
 
-onnx_int4_model, question = sys.argv[1:3]
-model = og.Model(onnx_int4_model)
+HOME = Path(__file__).resolve().parents[1]
+
+
+def latest(name: str) -> Path:
+    """Directory of what was made last."""
+    identity: str = json.loads((HOME / f"gen-model/.pointers/latest/{name}.json").read_text())["identity"]
+    return HOME / "gen-model" / name / identity[:16]
+
+
+question, *directories = sys.argv[1:]
+model = og.Model(str(directories[0] if directories else latest("onnx_int4_model")))
 tokenizer = og.Tokenizer(model)
 messages = json.dumps([{"role": "user", "content": question}])
 prompt = tokenizer.encode(tokenizer.apply_chat_template(messages, add_generation_prompt=True))

@@ -1,13 +1,27 @@
 """Way 2: the merged model with transformers alone. One directory, no PEFT.
 
-python merged.py MERGED_MODEL "Your question"
+python merged.py "Your question" [MERGED_MODEL]
+
+Without the directory: the one that was made last in the home that this script lies in.
 """
 
+import json
 import sys
+from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
-merged_model, question = sys.argv[1:3]
+HOME = Path(__file__).resolve().parents[1]
+
+
+def latest(name: str) -> Path:
+    """Directory of what was made last."""
+    identity: str = json.loads((HOME / f"gen-model/.pointers/latest/{name}.json").read_text())["identity"]
+    return HOME / "gen-model" / name / identity[:16]
+
+
+question, *directories = sys.argv[1:]
+merged_model = directories[0] if directories else latest("merged_model")
 tokenizer = AutoTokenizer.from_pretrained(merged_model)
 model = AutoModelForCausalLM.from_pretrained(merged_model)
 messages = [{"role": "user", "content": question}]
