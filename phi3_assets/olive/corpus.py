@@ -101,6 +101,11 @@ class CorpusRows:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, in training order."""
+        return [self._offsets[row + 1] - self._offsets[row] for row in self._order]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self._order[index]
         span = slice(self._offsets[row], self._offsets[row + 1])

@@ -3,7 +3,7 @@
 The passes are Olive's own; what they need beyond their configuration is overridden where they offer a method for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,16 @@ from phi3_assets.olive.corpus import CorpusRows
 PASSES = {"lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA"}
 
 
-def training_pass(method: str, target_modules: list[str], watcher: Any) -> Any:
+def training_pass(
+    method: str, target_modules: list[str], watcher: Any, rehearse: Callable[[Any, int], None] = lambda *_: None
+) -> Any:
     """Derive a pass from Olive's for one run.
 
     Args:
         method: A key of `PASSES`.
         target_modules: Linear layers that get an adapter.
         watcher: A transformers TrainerCallback that follows the training.
+        rehearse: Called before the training with the model, as it will be trained, and the token id that fills rows.
 
     Returns:
         A subclass of Olive's pass with the same parameters.
@@ -51,9 +54,10 @@ def training_pass(method: str, target_modules: list[str], watcher: Any) -> Any:
             self.hidden_size, self.dtype = model.config.hidden_size, model.dtype
             return adapted
 
-        def train_and_save_new_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        def train_and_save_new_model(self, model: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
+            rehearse(model, tokenizer.pad_token_id)
             with progress_callback(watcher):
-                return super().train_and_save_new_model(model, *args, **kwargs)
+                return super().train_and_save_new_model(model, tokenizer, *args, **kwargs)
 
     CorpusPass.__name__ = f"Corpus{base.__name__}"
     return CorpusPass

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ class Training:
         step_rows: Rows of one optimiser step; the last step may have fewer.
         logging_steps: Optimiser steps between two points of the loss curve.
         progress: Takes the numbers while it runs.
+        note: Takes a line for the step's log at each point of the loss curve.
         first_step: Where this process began; above 0 after a restart.
         steps: Optimiser steps in all.
         seconds: Time this process spent training.
@@ -38,6 +40,7 @@ class Training:
     step_rows: int
     logging_steps: int
     progress: ProgressSink
+    note: Callable[[str], None]
     first_step: int = 0
     steps: int = 0
     seconds: float = 0.0
@@ -110,20 +113,26 @@ def watch(training: Training, stop: StopRequest) -> Any:
                     "(a tenth) or max_grad_norm, or use torch_dtype float32."
                 )
             now = time.monotonic()
-            if step % training.logging_steps and step < state.max_steps and now - self.reported < REPORT_S:
+            elapsed = now - self.started
+            tokens_per_s = (training.epoch(step) - training.epoch(training.first_step)) * training.tokens / elapsed
+            rate, norm = float(logs["learning_rate"]), float(logs["grad_norm"])
+            if step % training.logging_steps == 0 or step == state.max_steps:
+                training.note(
+                    f"step {step}/{state.max_steps} epoch {training.epoch(step):.3f} loss {loss:.4f} "
+                    f"learning_rate {rate:.3g} grad_norm {norm:.3g} tokens_per_s {tokens_per_s:.0f}"
+                )
+            elif now - self.reported < REPORT_S:
                 return
             self.reported = now
-            elapsed = now - self.started
-            epochs = training.epoch(step) - training.epoch(training.first_step)
             training.progress(
                 fraction=step / state.max_steps,
                 step=step,
                 steps=state.max_steps,
                 epoch=training.epoch(step),
                 loss=loss,
-                learning_rate=float(logs["learning_rate"]),
-                grad_norm=float(logs["grad_norm"]),
-                tokens_per_s=epochs * training.tokens / elapsed,
+                learning_rate=rate,
+                grad_norm=norm,
+                tokens_per_s=tokens_per_s,
                 eta_s=elapsed / (step - training.first_step) * (state.max_steps - step),
             )
 

@@ -7,6 +7,7 @@ from phi3_assets.models.directory import describe, write_json
 from phi3_assets.olive import adapter as adapters
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.checkpoints import StopRequest, drop_unfinished
+from phi3_assets.olive.forecast import Forecast, peak_bytes
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.olive.training import training_pass
 from phi3_assets.olive.watcher import Training, watch
@@ -24,11 +25,12 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
 
     Returns:
         trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, tokens_per_s,
-        supervised_tokens_per_s, train_seconds, peak_memory_bytes, device, dtype, resumed_from_step, and what
-        `adapter_norms` says.
+        supervised_tokens_per_s, train_seconds, estimated_seconds, peak_memory_bytes, estimated_memory_bytes,
+        estimated_disk_bytes, device, dtype, resumed_from_step, and what `adapter_norms` says.
 
     Raises:
-        UserError: No rows, wrong target modules, a loss that is not finite, an inert adapter, or memory is full.
+        UserError: No rows, wrong target modules, more memory or disk needed than there is, a loss that is not finite,
+            or an inert adapter.
     """
     environment.prepare()
     base = ctx.inputs["base_model"]
@@ -45,6 +47,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         step_rows=order.step_rows,
         logging_steps=params["logging_steps"],
         progress=ctx.progress,
+        note=ctx.note,
     )
     ctx.log(f"Training on {rows.rows} rows, {rows.supervised_tokens} supervised of {rows.tokens} tokens")
     checkpoints = ctx.work / "checkpoints"
@@ -55,21 +58,26 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     with olive_log():
         import torch
         import transformers
+        from olive.passes.pytorch import lora  # noqa: F401  (loads what trains, which the forecast counts)
 
         corpus.register()
         on_gpu = torch.cuda.is_available()
+        forecast = Forecast(base, params, rows, ctx.log, on_gpu=on_gpu)
+        forecast.refuse_if_too_large(ctx.work)
         # The adapter's first values are drawn when it is created, before the trainer sets the seed
         # (https://github.com/huggingface/peft/issues/951 and others).
         transformers.set_seed(params["seed"])
         try:
             run_pass(
-                training_pass(params["method"], list(params["target_modules"]), watch(training, stop)),
+                training_pass(
+                    params["method"], list(params["target_modules"]), watch(training, stop), forecast.rehearse
+                ),
                 configs.fine_tuning(params, corpus.data_config(train_file, order), checkpoints, on_gpu=on_gpu),
                 base,
                 scratch,
             )
         except (RuntimeError, MemoryError) as error:
-            raise adapters.out_of_memory(error) or error from error
+            raise adapters.out_of_memory(error, params) or error from error
         finally:
             stop.disarm()
     adapters.publish_adapter(scratch / "adapter", ctx.output)
@@ -88,7 +96,10 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         "tokens_per_s": training.epochs_per_s * training.tokens,
         "supervised_tokens_per_s": training.epochs_per_s * training.supervised_tokens,
         "train_seconds": training.seconds,
-        "peak_memory_bytes": adapters.peak_memory_bytes(),
+        "estimated_seconds": forecast.seconds,
+        "peak_memory_bytes": peak_bytes(on_gpu=on_gpu),
+        "estimated_memory_bytes": forecast.estimate.memory,
+        "estimated_disk_bytes": forecast.estimate.disk,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "dtype": params["torch_dtype"],
         "method": params["method"],

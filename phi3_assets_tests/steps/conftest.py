@@ -36,6 +36,7 @@ class Made:
     metrics: dict[str, Any]
     progress: list[dict[str, float]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 RunStep = Callable[..., Made]
@@ -56,6 +57,7 @@ def run_step(tmp_path_factory: pytest.TempPathFactory) -> RunStep:
             cache=root / "cache",
             log=made.log.append,
             progress=lambda **numbers: made.progress.append(numbers),
+            note=made.notes.append,
         )
         for directory in (ctx.output, ctx.work, ctx.cache):
             directory.mkdir(exist_ok=True)
