@@ -104,7 +104,7 @@ def describe(directory: Path) -> dict[str, Any]:
 
 
 def tensor_headers(directory: Path) -> dict[str, Any]:
-    """ "dtype", "shape" and "data_offsets" of each tensor in the directory's *.safetensors, by name."""
+    """Each tensor in the directory's *.safetensors by name: a mapping of "dtype", "shape" and "data_offsets"."""
     return {
         name: tensor
         for file in sorted(directory.glob("*.safetensors"))

@@ -116,7 +116,7 @@ def out_of_memory(error: BaseException, params: Mapping[str, Any]) -> UserError 
 
 
 def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss and learning rate over steps as PNG; the same curve gives the same bytes."""
+    """Draw loss, loss on held-out rows and learning rate over steps as PNG; the same curve gives the same bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -125,6 +125,9 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
     axis = figure.subplots()
     steps = [point["step"] for point in curve]
     axis.plot(steps, [point["loss"] for point in curve], color="#0072B2", marker="o", markersize=3, label="loss")
+    looks = [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
+    if looks:
+        axis.plot(*zip(*looks, strict=True), color="#009E73", marker="s", markersize=4, label="loss on held-out rows")
     axis.set(xlabel="optimiser step", ylabel="loss on answer tokens (nats)")
     axis.set_ylim(bottom=0)
     axis.grid(visible=True, color="#DDDDDD")

@@ -9,7 +9,7 @@ uninterrupted run.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -112,27 +112,58 @@ class CorpusRows:
         return {"input_ids": self._input_ids[span], "labels": self._labels[span]}
 
 
-def read_corpus(path: Path, order: CorpusOrder) -> CorpusRows:
+def read_corpus(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> CorpusRows:
     """Read train.parquet.
 
     Args:
-        path: Parquet file with list columns `input_ids` and `labels` of equal lengths.
+        path: Parquet file with list columns `input_ids` and `labels` of equal lengths, and `group`, a hash.
         order: The order of the rows.
+        eval_share: Share of groups that is left out; `read_eval_rows` reads it.
 
     Raises:
         UserError: No rows, or a row without a label to learn.
     """
-    import numpy as np
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-    import torch
-
-    table = pq.read_table(path, columns=["input_ids", "labels"])
+    table = _read(path, eval_share, lambda groups, limit: groups >= limit)
     if not table.num_rows:
         raise UserError(
             "The corpus has no training rows. See formatted_corpus for how many were read and why rows "
-            "were quarantined; a larger max_seq_len or more data brings rows back."
+            "were quarantined; a larger max_seq_len, a lower eval_share or more data brings rows back."
         )
+    return _corpus_rows(table, path, order.indices)
+
+
+def read_eval_rows(path: Path, eval_share: float) -> CorpusRows:
+    """Read the rows that `read_corpus` leaves out, the shortest first.
+
+    Raises:
+        UserError: There are none.
+    """
+    table = _read(path, eval_share, lambda groups, limit: groups < limit)
+    if not table.num_rows:
+        raise UserError(
+            f"eval_share {eval_share} takes none of the training rows, which are chosen by a hash of their group. "
+            "Raise it, add data, or set it to 0."
+        )
+    return _corpus_rows(table, path, lambda lengths: sorted(range(len(lengths)), key=lambda row: lengths[row]))
+
+
+def _read(path: Path, eval_share: float, wanted: Callable[[Any, Any], Any]) -> Any:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["input_ids", "labels"]
+    if not eval_share:
+        return pq.read_table(path, columns=columns)
+    table = pq.read_table(path, columns=[*columns, "group"])
+    return table.filter(pa.array(wanted(table["group"].to_numpy(), np.uint64(int(eval_share * 2**64)))))
+
+
+def _corpus_rows(table: Any, path: Path, order: Callable[[list[int]], list[int]]) -> CorpusRows:
+    import numpy as np
+    import pyarrow.compute as pc
+    import torch
+
     lengths = pc.list_value_length(table["input_ids"]).to_numpy()
     input_ids, labels = (
         torch.from_numpy(pc.list_flatten(table[name]).to_numpy().astype(np.int64)) for name in ("input_ids", "labels")
@@ -147,7 +178,7 @@ def read_corpus(path: Path, order: CorpusOrder) -> CorpusRows:
     if bool((empty := starts[1:] == starts[:-1]).any()):
         row = int(empty.nonzero()[0])
         raise UserError(f"Row {row} of {path.name} has no label to learn; the corpus was not made by this package.")
-    return CorpusRows(input_ids, labels, offsets, order.indices(lengths.tolist()))
+    return CorpusRows(input_ids, labels, offsets, order(lengths.tolist()))
 
 
 def register() -> None:
@@ -155,20 +186,23 @@ def register() -> None:
     from olive.data.registry import Registry
 
     @Registry.register_dataset(COMPONENT)  # type: ignore[untyped-decorator]
-    def load(path: str, order: dict[str, Any]) -> CorpusRows:
-        return read_corpus(Path(path), CorpusOrder(**order))
+    def load(path: str, order: dict[str, Any], eval_share: float) -> CorpusRows:
+        return read_corpus(Path(path), CorpusOrder(**order), eval_share)
 
     @Registry.register_dataset(CALIBRATION)  # type: ignore[untyped-decorator]
     def calibrate(path: str, tokens: int) -> list[tuple[dict[str, Any], int]]:
         return read_calibration(Path(path), tokens)
 
 
-def data_config(path: Path, order: CorpusOrder) -> dict[str, Any]:
+def data_config(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> dict[str, Any]:
     """Olive data config that trains on the corpus at `path`; needs `register()` first."""
     return {
         "name": "train",
         "type": "DataContainer",
-        "load_dataset_config": {"type": COMPONENT, "params": {"path": str(path), "order": asdict(order)}},
+        "load_dataset_config": {
+            "type": COMPONENT,
+            "params": {"path": str(path), "order": asdict(order), "eval_share": eval_share},
+        },
         "pre_process_data_config": {"type": "skip_pre_process"},
     }
 

@@ -3,7 +3,7 @@
 It trains on the same rows with the same masks in the same order. With `lora_dropout: 0` and
 `gradient_accumulation_steps: 1` the adapter is the graph's within float tolerance; dropout draws other masks, because
 Olive pads rows that the graph lets share their beginning, and Olive 0.13 weighs accumulated batches alike however many
-tokens they teach.
+tokens they teach. Olive alone keeps the last adapter, where the graph keeps the best on the rows of `eval_share`.
 """
 
 import json
@@ -60,7 +60,7 @@ def olive_config(
     """The configuration itself; see `export_config`."""
     params = recipe.model_dump()
     train_file = formatted_corpus.resolve() / corpus.TRAIN_FILE
-    data = corpus.data_config(train_file, configs.corpus_order(params))
+    data = corpus.data_config(train_file, configs.corpus_order(params), params["eval_share"])
     data["user_script"] = str(target.resolve() / SCRIPT_FILE)
     provider = configs.PROVIDERS[recipe.execution_provider]
     device = "gpu" if recipe.execution_provider == "cuda" else "cpu"

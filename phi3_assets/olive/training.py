@@ -14,7 +14,11 @@ PASSES = {"lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA"}
 
 
 def training_pass(
-    method: str, target_modules: list[str], watcher: Any, rehearse: Callable[[Any, int], None] = lambda *_: None
+    method: str,
+    target_modules: list[str],
+    watcher: Any,
+    rehearse: Callable[[Any, int], None] = lambda *_: None,
+    eval_rows: CorpusRows | None = None,
 ) -> Any:
     """Derive a pass from Olive's for one run.
 
@@ -23,6 +27,7 @@ def training_pass(
         target_modules: Linear layers that get an adapter.
         watcher: A transformers TrainerCallback that follows the training.
         rehearse: Called before the training with the model, as it will be trained, and the token id that fills rows.
+        eval_rows: Rows to look at while it trains, where the configuration says when.
 
     Returns:
         A subclass of Olive's pass with the same parameters.
@@ -35,10 +40,10 @@ def training_pass(
         """Olive's pass on the rows of the corpus."""
 
         @staticmethod
-        def get_datasets(config: Any) -> tuple[CorpusRows, None]:
+        def get_datasets(config: Any) -> tuple[CorpusRows, CorpusRows | None]:
             # Olive copies every row through Dataset.from_generator into the user's Hugging Face cache, at 1.3 k rows/s.
             container = config.train_data_config.to_data_container()
-            return container.pre_process(container.load_dataset()), None
+            return container.pre_process(container.load_dataset()), eval_rows
 
         def collate_batch(self, batch: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
             return collate(batch, tokenizer.pad_token_id, self.hidden_size, self.dtype)
@@ -56,7 +61,7 @@ def training_pass(
 
         def train_and_save_new_model(self, model: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
             rehearse(model, tokenizer.pad_token_id)
-            with progress_callback(watcher):
+            with progress_callback(watcher), token_weighted_evaluation():
                 return super().train_and_save_new_model(model, tokenizer, *args, **kwargs)
 
     CorpusPass.__name__ = f"Corpus{base.__name__}"
@@ -78,3 +83,52 @@ def progress_callback(watcher: Any) -> Iterator[None]:
         yield
     finally:
         trainer.DEFAULT_PROGRESS_CALLBACK = kept
+
+
+@contextmanager
+def token_weighted_evaluation() -> Iterator[None]:
+    """Let trainers built meanwhile evaluate by the mean over learnt tokens, as the step eval_report does.
+
+    The trainer's own figure is a mean over rows of means over batches, which depends on how rows fall into batches; and
+    it takes a batch of rows that share their beginning for a single row. `evaluate` is there to be overridden; only
+    Olive's pass builds the trainer itself, of the class that stands in this module variable.
+    """
+    import transformers
+
+    kept = transformers.Trainer
+
+    class CorpusTrainer(kept):  # type: ignore[misc, valid-type]
+        def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            metrics = {"eval_loss": mean_loss(self.model, self.eval_dataset, self.data_collator, self.args)}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    transformers.Trainer = CorpusTrainer
+    try:
+        yield
+    finally:
+        transformers.Trainer = kept
+
+
+def mean_loss(model: Any, rows: CorpusRows, collator: Callable[[list[Any]], Any], args: Any) -> float:
+    """Mean negative log-likelihood of the learnt tokens of all rows, in nats.
+
+    Args:
+        model: The model; it is left in evaluation mode, and the trainer puts it back before each step.
+        rows: The rows.
+        collator: Makes a batch of rows.
+        args: The trainer's arguments: rows of a batch, and the device.
+    """
+    import torch
+
+    model.eval()
+    total, tokens, size = 0.0, 0, args.per_device_train_batch_size
+    with torch.no_grad():
+        for start in range(0, len(rows), size):
+            part = [rows[number] for number in range(start, min(start + size, len(rows)))]
+            batch = {name: tensor.to(args.device) for name, tensor in collator(part).items()}
+            learnt = batch["shift_labels"].numel()
+            total += float(model(**batch).loss) * learnt
+            tokens += learnt
+    return total / tokens

@@ -24,7 +24,8 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     one; on CPU its result is bit-equal to that of an uninterrupted run.
 
     Returns:
-        trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, tokens_per_s,
+        trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, with eval_share
+        also eval_rows, best_step and eval_loss; tokens_per_s,
         supervised_tokens_per_s, train_seconds, estimated_seconds, peak_memory_bytes, estimated_memory_bytes,
         estimated_disk_bytes, device, dtype, resumed_from_step, and what `adapter_norms` says.
 
@@ -38,7 +39,10 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     adapters.check_target_modules(base, params["target_modules"])
     order = configs.corpus_order(params)
     train_file = ctx.inputs["formatted_corpus"] / corpus.TRAIN_FILE
-    rows = corpus.read_corpus(train_file, order)
+    eval_share = params["eval_share"]
+    rows = corpus.read_corpus(train_file, order, eval_share)
+    eval_rows = corpus.read_eval_rows(train_file, eval_share) if eval_share else None
+    data = corpus.data_config(train_file, order, eval_share)
     training = Training(
         rows=rows.rows,
         tokens=rows.tokens,
@@ -46,10 +50,13 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         total_rows=len(rows),
         step_rows=order.step_rows,
         logging_steps=params["logging_steps"],
+        patience=params["early_stopping_patience"],
         progress=ctx.progress,
         note=ctx.note,
     )
     ctx.log(f"Training on {rows.rows} rows, {rows.supervised_tokens} supervised of {rows.tokens} tokens")
+    if eval_rows:
+        ctx.log(f"{eval_rows.rows} more are not learnt, but looked at every {params['eval_steps']} steps")
     checkpoints = ctx.work / "checkpoints"
     if (resumed := drop_unfinished(checkpoints)) is not None:
         ctx.log(f"Resuming from the checkpoint of step {resumed}")
@@ -70,9 +77,13 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         try:
             run_pass(
                 training_pass(
-                    params["method"], list(params["target_modules"]), watch(training, stop), forecast.rehearse
+                    params["method"],
+                    list(params["target_modules"]),
+                    watch(training, stop),
+                    forecast.rehearse,
+                    eval_rows,
                 ),
-                configs.fine_tuning(params, corpus.data_config(train_file, order), checkpoints, on_gpu=on_gpu),
+                configs.fine_tuning(params, data, checkpoints, on_gpu=on_gpu),
                 base,
                 scratch,
             )
@@ -93,6 +104,8 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         "epochs": round(training.epoch(training.steps), 3),
         "first_loss": training.history[0]["loss"],
         "final_loss": curve[-1]["loss"],
+        **({"eval_rows": eval_rows.rows, "best_step": training.best_step} if eval_rows else {}),
+        **({"eval_loss": training.evaluations[training.best_step]} if eval_rows else {}),
         "tokens_per_s": training.epochs_per_s * training.tokens,
         "supervised_tokens_per_s": training.epochs_per_s * training.supervised_tokens,
         "train_seconds": training.seconds,

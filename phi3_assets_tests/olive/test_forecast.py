@@ -1,4 +1,4 @@
-"""Before a training starts: the estimate holds, what cannot fit is refused with the way out, the dry run leaves no trace."""
+"""Before a training starts: the estimate holds, what cannot fit is refused, the dry run leaves no trace."""
 
 import os
 import random
