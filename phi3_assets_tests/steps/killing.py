@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SCRIPT = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 from phi3_assets.olive import watcher
 from phi3_assets.recipe import load_recipe
@@ -17,7 +17,7 @@ from phi3_assets.steps import LORA_ADAPTER
 
 root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6])
 recipe, overrides = sys.argv[6], json.loads(sys.argv[7])
-if not number:
+if number in (0, signal.SIGKILL):
     watcher.CHECKPOINT_S = 0.0
 
 def progress(**numbers):
