@@ -147,6 +147,12 @@ class Recipe(pydantic.BaseModel):
     max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs.")
     per_device_train_batch_size: int = Field(8, ge=1, description="Rows a device sees at once.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed into one optimiser step.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that train together on one machine, one per GPU; on a CPU they share its cores. The "
+        "same result as one process with gradient_accumulation_steps times as many, but sooner.",
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third slower.")
     group_by_length: bool = Field(True, description="Batch rows of like length together: less padding.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")

@@ -15,12 +15,14 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def corpus_order(params: Mapping[str, Any]) -> CorpusOrder:
     """The order of rows that a recipe's fields ask for."""
+    batch_rows = params["per_device_train_batch_size"] * params["processes"]
     return CorpusOrder(
         num_train_epochs=params["num_train_epochs"],
         max_steps=params["max_steps"],
-        step_rows=params["per_device_train_batch_size"] * params["gradient_accumulation_steps"],
+        step_rows=batch_rows * params["gradient_accumulation_steps"],
         group_by_length=params["group_by_length"],
         data_seed=params["data_seed"],
+        whole_rows=batch_rows if params["processes"] > 1 else 1,
     )
 
 
@@ -72,6 +74,11 @@ def fine_tuning(
             "disable_tqdm": False,
         },
     }
+    if params["processes"] > 1:
+        config["training_args"] |= {
+            "ddp_backend": "nccl" if on_gpu else "gloo",
+            "ddp_find_unused_parameters": False,
+        }
     if params["eval_share"] and checkpoints:
         # A checkpoint with each look, so that the best adapter can be taken up again at the end.
         config["training_args"] |= {

@@ -37,6 +37,8 @@ class CorpusOrder:
         step_rows: Rows of one optimiser step, over all devices and accumulated batches.
         group_by_length: Put rows of like length into one step.
         data_seed: Seed of the order.
+        whole_rows: The rows are cut to a multiple of this, or come again to fill one, as processes that train
+            together all need the same number of batches.
     """
 
     num_train_epochs: float
@@ -44,6 +46,7 @@ class CorpusOrder:
     step_rows: int
     group_by_length: bool
     data_seed: int
+    whole_rows: int = 1
 
     def steps(self, rows: int) -> int:
         """Optimiser steps for a corpus of `rows` rows."""
@@ -59,11 +62,12 @@ class CorpusOrder:
         total = self.max_steps * self.step_rows if self.max_steps > 0 else max(1, round(rows * self.num_train_epochs))
         shuffle = random.Random(self.data_seed).shuffle  # noqa: S311 (an order, not a secret)
         order: list[int] = []
-        while len(order) < total:
+        while len(order) < max(total, self.whole_rows):
             epoch = list(range(rows))
             shuffle(epoch)
             order += epoch
-        order = order[:total]
+        order = order[: max(total // self.whole_rows, 1) * self.whole_rows]
+        total = len(order)
         if not self.group_by_length:
             return order
         block_rows = self.step_rows * _BATCHES_PER_BLOCK

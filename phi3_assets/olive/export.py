@@ -59,6 +59,9 @@ def olive_config(
 ) -> dict[str, Any]:
     """The configuration itself; see `export_config`."""
     params = recipe.model_dump()
+    # Plain Olive is one process; accumulated batches give the same steps.
+    params["gradient_accumulation_steps"] *= params["processes"]
+    params["processes"] = 1
     train_file = formatted_corpus.resolve() / corpus.TRAIN_FILE
     data = corpus.data_config(train_file, configs.corpus_order(params), params["eval_share"])
     data["user_script"] = str(target.resolve() / SCRIPT_FILE)

@@ -58,6 +58,8 @@ class Forecast:
         from transformers import AutoConfig
 
         self._params, self._log, self._on_gpu = params, log, on_gpu
+        # Processes that share this memory; each GPU has its own.
+        self._sharing = 1 if on_gpu else params["processes"]
         self._largest = largest_batch(rows, params["per_device_train_batch_size"])
         config = AutoConfig.from_pretrained(base_model)
         batch = collate(self._largest.rows, 0, config.hidden_size, getattr(torch, params["torch_dtype"]))
@@ -87,7 +89,7 @@ class Forecast:
             parts += f", Python and libraries {gib(self.estimate.libraries)}"
         needed = self.estimate.memory
         self._log(f"Estimate: {gib(needed)} of memory ({parts}) and {gib(self.estimate.disk)} of disk")
-        self._refuse(needed, f"Training needs about {gib(needed)} of memory ({parts})")
+        self._refuse(needed, f"{self._who} needs about {gib(needed)} of memory ({parts})")
         free = shutil.disk_usage(work).free
         if free < self.estimate.disk:
             raise UserError(
@@ -110,7 +112,7 @@ class Forecast:
         with kept_random_states():
             _forward_and_backward(model, batch)
         seconds = time.monotonic() - started
-        self.seconds = seconds * self._largest.batches
+        self.seconds = seconds * self._largest.batches / self._params["processes"]
         peak = peak_bytes(on_gpu=self._on_gpu)
         self._log(
             f"Dry run of the largest batch: {gib(peak)} at most, {seconds:.1f} s; the training will take about "
@@ -119,7 +121,11 @@ class Forecast:
         # The two moments are half of what the adapter takes.
         with_moments = peak + self.estimate.adapter // 2
         held = 0 if self._on_gpu else memory.held_bytes()
-        self._refuse(with_moments, f"Training needs {gib(with_moments)} of memory, by a dry run", held)
+        self._refuse(with_moments, f"{self._who} needs {gib(with_moments)} of memory, by a dry run", held)
+
+    @property
+    def _who(self) -> str:
+        return "Training" if self._sharing == 1 else f"Each of {self._sharing} processes"
 
     def _refuse(self, needed: int, what: str, held: int | None = None) -> None:
         if self._on_gpu:
@@ -128,11 +134,13 @@ class Forecast:
             free, total = torch.cuda.mem_get_info()
             available, where = free + torch.cuda.memory_reserved(), "the GPU's"
         else:
-            available = memory.available_bytes() + (self._held if held is None else held)
+            held = self._held if held is None else held
+            available = memory.available_bytes() // self._sharing + held
             total, where = memory.total_bytes(), "this machine's"
         if needed > available:
+            each = " to each" if self._sharing > 1 else ""
             raise UserError(
-                f"{what}, and of {where} {gib(total)} {gib(available)} are available. "
+                f"{what}, and of {where} {gib(total)} {gib(available)} are available{each}. "
                 + memory.what_to_lower(self._params)
             )
 

@@ -17,7 +17,7 @@ def training_pass(
     method: str,
     target_modules: list[str],
     watcher: Any,
-    rehearse: Callable[[Any, int], None] = lambda *_: None,
+    rehearse: Callable[[Any, int], None] | None = None,
     eval_rows: CorpusRows | None = None,
 ) -> Any:
     """Derive a pass from Olive's for one run.
@@ -60,7 +60,8 @@ def training_pass(
             return adapted
 
         def train_and_save_new_model(self, model: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
-            rehearse(model, tokenizer.pad_token_id)
+            if rehearse is not None:
+                rehearse(model, tokenizer.pad_token_id)
             with progress_callback(watcher), token_weighted_evaluation():
                 return super().train_and_save_new_model(model, tokenizer, *args, **kwargs)
 
@@ -101,7 +102,7 @@ def token_weighted_evaluation() -> Iterator[None]:
         def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
             metrics = {"eval_loss": mean_loss(self.model, self.eval_dataset, self.data_collator, self.args)}
             self.log(metrics)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
     transformers.Trainer = CorpusTrainer
@@ -123,12 +124,15 @@ def mean_loss(model: Any, rows: CorpusRows, collator: Callable[[list[Any]], Any]
     import torch
 
     model.eval()
-    total, tokens, size = 0.0, 0, args.per_device_train_batch_size
+    # Sum of losses and number of tokens; of several processes, each takes every so manyth batch.
+    sums = torch.zeros(2, dtype=torch.float64, device=args.device)
+    size = args.per_device_train_batch_size
     with torch.no_grad():
-        for start in range(0, len(rows), size):
+        for start in range(args.process_index * size, len(rows), args.world_size * size):
             part = [rows[number] for number in range(start, min(start + size, len(rows)))]
             batch = {name: tensor.to(args.device) for name, tensor in collator(part).items()}
             learnt = batch["shift_labels"].numel()
-            total += float(model(**batch).loss) * learnt
-            tokens += learnt
-    return total / tokens
+            sums += torch.tensor([float(model(**batch).loss) * learnt, learnt], device=args.device)
+    if args.world_size > 1:
+        torch.distributed.all_reduce(sums)
+    return float(sums[0] / sums[1])

@@ -75,14 +75,16 @@ class Training:
             step = int(entry["step"])
             if step % self.logging_steps and step not in self.evaluations and step != self.steps:
                 continue
-            point = {
+            point: dict[str, float | None] = {
                 "step": step,
                 "epoch": round(self.epoch(step), 4),
                 "loss": sum(entry["loss"] for entry in part) / len(part),
                 "learning_rate": entry["learning_rate"],
                 "grad_norm": sum(entry["grad_norm"] for entry in part) / len(part),
             }
-            points.append({**point, "eval_loss": self.evaluations.get(step)} if self.evaluations else point)
+            if self.evaluations:
+                point["eval_loss"] = self.evaluations.get(step)
+            points.append(point)
             part = []
         return points
 
@@ -90,6 +92,17 @@ class Training:
 def looks_without_gain(losses: Sequence[float]) -> int:
     """Losses that came after the lowest one."""
     return len(losses) - 1 - min(range(len(losses)), key=lambda number: losses[number]) if losses else 0
+
+
+def _anywhere(flag: bool, args: Any) -> bool:
+    """Whether any of the processes that train together says so: they must write a checkpoint at the same step."""
+    if args.world_size == 1:
+        return flag
+    import torch
+
+    flags = torch.tensor(int(flag), device=args.device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
 def _evaluations(state: Any) -> dict[int, float]:
@@ -131,7 +144,7 @@ def watch(training: Training, stop: StopRequest) -> Any:
                 control.should_training_stop = True
                 return
             due = time.monotonic() - self.saved >= CHECKPOINT_S and state.global_step < state.max_steps
-            if due or stop.number is not None:
+            if _anywhere(due or stop.number is not None, args):
                 control.should_save = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -70,6 +70,7 @@ LORA_ADAPTER = Step(
         "max_steps",
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
+        "processes",
         "gradient_checkpointing",
         "group_by_length",
         "weight_decay",

@@ -12,12 +12,18 @@ from phi3_assets.olive.watcher import looks_without_gain
 from phi3_assets.recipe import load_recipe
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import assert_same, metrics_of, train
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, metrics_of, train
 
 WEIGHTS = "adapter_model.safetensors"
 # Two of the six facts are looked at: what four facts teach about them is soon exhausted, so the best look is not the
 # last one.
-LOOKING = {"eval_share": 0.45, "eval_steps": 3, "learning_rate": 0.05, "lr_scheduler_type": "constant"}
+LOOKING = {
+    "eval_share": 0.45,
+    "eval_steps": 3,
+    "learning_rate": 0.05,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -81,33 +87,35 @@ def test_best_adapter_is_kept(inputs: dict[str, Path], looked: Path) -> None:
     assert metrics["eval_loss"] == pytest.approx(total / tokens, abs=1e-5)
 
 
-def test_looking_changes_nothing_that_is_learnt(inputs: dict[str, Path], looked: Path, tmp_path: Path) -> None:
-    """A training that looks once, at the end, ends with the same adapter, down to the last bit of its loss."""
-    assert train(inputs, tmp_path, **{**LOOKING, "eval_steps": 1000}) == 0
-    last = [json.loads((root / "output" / "history.json").read_text())[-1] for root in (tmp_path, looked)]
-    assert last[0]["eval_loss"] == last[1]["eval_loss"]
-    assert metrics_of(tmp_path)["best_step"] == 12
+def test_looking_changes_nothing_that_is_learnt(inputs: dict[str, Path], run_step: RunStep) -> None:
+    """A training that looks once, at the end, goes down the same curve to the last bit."""
+    curves = []
+    for eval_steps in (3, 1000):
+        made = run_step(LORA_ADAPTER, inputs, **{**SEVERAL_EPOCHS, **LOOKING, "eval_steps": eval_steps})
+        curves.append(json.loads((made.path / "history.json").read_text()))
+        last = curves[-1][-1].pop("eval_loss")
+        assert last == curves[0][-1].get("eval_loss", last)
+    assert [point["loss"] for point in curves[0]] == [point["loss"] for point in curves[1]]
+    assert made.metrics["best_step"] == 12
 
 
-@pytest.mark.parametrize("kill_at", [5, 10])
-def test_killed_between_looks_ends_bit_equal(kill_at, inputs, looked: Path, tmp_path: Path) -> None:
-    """Before and after the best look, which is resumed with the checkpoint."""
-    assert train(inputs, tmp_path, kill_at=kill_at, **LOOKING) == 9
+def test_killed_between_looks_ends_bit_equal(inputs, looked: Path, tmp_path: Path) -> None:
+    """After the best look, which is resumed with the checkpoint."""
+    assert train(inputs, tmp_path, kill_at=10, **LOOKING) == 9
     assert train(inputs, tmp_path, **LOOKING) == 0
     assert_same(looked / "output", tmp_path / "output")
-    assert metrics_of(tmp_path)["best_step"] == metrics_of(looked)["best_step"]
+    assert metrics_of(tmp_path)["best_step"] == metrics_of(looked)["best_step"] < 10
 
 
-def test_early_stopping_ends_and_stays_ended(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_early_stopping_ends_and_stays_ended(inputs: dict[str, Path], run_step: RunStep, tmp_path: Path) -> None:
     """Also when the process is killed with the last checkpoint written: here the whole step is run again on it."""
-    stopping = {**LOOKING, "eval_steps": 1, "early_stopping_patience": 2}
-    assert train(inputs, tmp_path, **stopping) == 0
-    metrics = metrics_of(tmp_path)
-    assert metrics["steps"] == metrics["best_step"] + 2 < 12
-    (tmp_path / "output").rename(tmp_path / "first")
-    assert train(inputs, tmp_path, **stopping) == 0
-    assert_same(tmp_path / "first", tmp_path / "output")
-    assert metrics_of(tmp_path)["resumed_from_step"] == metrics["steps"]
+    stopping = {**SEVERAL_EPOCHS, **LOOKING, "eval_steps": 1, "early_stopping_patience": 2}
+    first = run_step(LORA_ADAPTER, inputs, work=tmp_path, **stopping)
+    assert first.metrics["steps"] == first.metrics["best_step"] + 2 < 12
+    assert first.notes[-1] == "No better eval_loss in 2 looks: training ends early"
+    again = run_step(LORA_ADAPTER, inputs, work=tmp_path, **stopping)
+    assert_same(first.path, again.path)
+    assert again.metrics["resumed_from_step"] == first.metrics["steps"]
 
 
 @pytest.mark.parametrize(("losses", "expected"), [([], 0), ([3.0], 0), ([3, 2, 1], 0), ([1, 2, 3], 2), ([2, 1, 1], 1)])
