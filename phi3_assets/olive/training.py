@@ -88,28 +88,27 @@ def progress_callback(watcher: Any) -> Iterator[None]:
 
 @contextmanager
 def token_weighted_evaluation() -> Iterator[None]:
-    """Let trainers built meanwhile evaluate by the mean over learnt tokens, as the step eval_report does.
+    """Let trainers evaluate by the mean over learnt tokens, as the step eval_report does.
 
-    The trainer's own figure is a mean over rows of means over batches, which depends on how rows fall into batches; and
-    it takes a batch of rows that share their beginning for a single row. `evaluate` is there to be overridden; only
-    Olive's pass builds the trainer itself, of the class that stands in this module variable.
+    The trainer's own figure is a mean over rows of means over batches, which depends on how rows fall into batches; it
+    takes a batch of rows that share their beginning for a single row; and it draws from the generator that dropout
+    draws from, so that looking would change what is learnt. `evaluate` is there to be overridden, but Olive's pass
+    builds the trainer itself.
     """
-    import transformers
+    from transformers import trainer
 
-    kept = transformers.Trainer
+    def evaluate(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = {"eval_loss": mean_loss(self.model, self.eval_dataset, self.data_collator, self.args)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
-    class CorpusTrainer(kept):  # type: ignore[misc, valid-type]
-        def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-            metrics = {"eval_loss": mean_loss(self.model, self.eval_dataset, self.data_collator, self.args)}
-            self.log(metrics)
-            self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-            return metrics
-
-    transformers.Trainer = CorpusTrainer
+    kept = trainer.Trainer.evaluate
+    trainer.Trainer.evaluate = evaluate
     try:
         yield
     finally:
-        transformers.Trainer = kept
+        trainer.Trainer.evaluate = kept
 
 
 def mean_loss(model: Any, rows: CorpusRows, collator: Callable[[list[Any]], Any], args: Any) -> float:
