@@ -30,6 +30,7 @@ def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
     """
     import torch
     from torch import multiprocessing
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(
@@ -55,7 +56,7 @@ def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
             else:
                 getattr(sinks, kind)(value)
 
-    ranks = multiprocessing.start_processes(
+    ranks = start_processes(  # type: ignore[no-untyped-call]
         _rank, args=(job, processes, _free_port(), messages), nprocs=processes, join=False, start_method="spawn"
     )
     forwarded = False
@@ -67,9 +68,9 @@ def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
                 for process in ranks.processes:
                     if process.is_alive():
                         os.kill(process.pid, stop.number)
-    except multiprocessing.ProcessExitedException as error:
+    except ProcessExitedException as error:
         failure.append(_exited(error, job.params))
-    except multiprocessing.ProcessRaisedException as error:
+    except ProcessRaisedException as error:
         failure.append(RuntimeError(str(error)))
     finally:
         for process in ranks.processes:
@@ -78,8 +79,8 @@ def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
     take_messages()
     stop.deliver()
     # The user's error is the cause; that others lost their peer follows from it.
-    for error in sorted(failure, key=lambda error: not isinstance(error, UserError)):
-        raise error
+    for cause in sorted(failure, key=lambda cause: not isinstance(cause, UserError)):
+        raise cause
     (fitted,) = result
     return fitted
 
@@ -105,12 +106,9 @@ def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None
         with suppress(BrokenPipeError):
             messages.put((kind, value))
 
-    def silent(*_: Any, **__: Any) -> None:
-        """What the first process tells, the others would only repeat."""
-
     try:
         if rank:
-            fit(replace(job, scratch=job.scratch / f"rank{rank}"), Sinks(silent, silent, silent), leads=False)
+            fit(replace(job, scratch=job.scratch / f"rank{rank}"), Sinks(_nowhere, _nowhere, _nowhere), leads=False)
             return
         sinks = Sinks(
             log=lambda line: tell("log", line),
@@ -121,8 +119,13 @@ def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None
     except UserError as error:
         messages.put(("failed", str(error)))
         raise SystemExit(1) from None
-    fitted.training.progress = fitted.training.note = print  # what they were cannot be sent
+    # What they were cannot be sent.
+    fitted.training.progress, fitted.training.note = _nowhere, _nowhere
     messages.put(("fitted", fitted))
+
+
+def _nowhere(*_: str, **numbers: float) -> None:
+    """What the first process tells, the others would only repeat."""
 
 
 def _exited(error: Any, params: dict[str, Any]) -> BaseException:
