@@ -153,6 +153,12 @@ class Recipe(pydantic.BaseModel):
     max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs.")
     per_device_train_batch_size: int = Field(8, ge=1, description="Rows a device sees at once.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed into one optimiser step.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that train together on one machine, one per GPU; on a CPU they share its cores. The "
+        "same result as one process with gradient_accumulation_steps times as many, but sooner.",
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third slower.")
     group_by_length: bool = Field(True, description="Batch rows of like length together: less padding.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
@@ -163,6 +169,19 @@ class Recipe(pydantic.BaseModel):
     )
     seed: int = Field(0, ge=0, description="Seed of the adapter's first values and of dropout.")
     data_seed: int = Field(42, ge=0, description="Seed of the row order.")
+    eval_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of training rows, by whole groups, that is not learnt but tells when learning stops paying: "
+        "the adapter with the best loss on them is kept; 0: the last one is. With strategy join: of whole sequences.",
+    )
+    eval_steps: int = Field(
+        50, ge=1, description="Optimiser steps between two looks at the rows of eval_share; the last step has one too."
+    )
+    early_stopping_patience: int = Field(
+        0, ge=0, description="Training ends after so many looks without a better loss; 0: never early (eval_share)."
+    )
     logging_steps: int = Field(5, ge=1, description="Optimiser steps between two points of the loss curve.")
 
     # Quantising: one Olive ModelBuilder pass
@@ -218,6 +237,12 @@ class Recipe(pydantic.BaseModel):
         # onnxruntime-genai 0.14.1 builds it without complaint, and the model babbles: NLL 2.9 where 1.3 is usual.
         if self.int4_algorithm.startswith("k_quant") and self.int4_symmetric:
             raise ValueError(f"int4_symmetric: must be false with int4_algorithm {self.int4_algorithm}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _watched(self) -> "Recipe":
+        if self.early_stopping_patience and not self.eval_share:
+            raise ValueError("early_stopping_patience: needs rows to look at, so set eval_share too, such as 0.1")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -45,6 +45,7 @@ class StepContext:
         cache: Where downloads are kept between runs.
         log: Shows one line to the user, in the Dagster event log. Never pass text of the user's data.
         progress: Reports numbers while the step runs, such as `fraction`, `loss`, `tokens_per_s`.
+        note: Writes one line to the step's own log and nowhere else, for what would flood the event log.
     """
 
     params: Mapping[str, Any]
@@ -54,6 +55,7 @@ class StepContext:
     cache: Path
     log: Callable[[str], None] = print
     progress: ProgressSink = field(default=lambda **numbers: None)
+    note: Callable[[str], None] = print
 
 
 @dataclass(frozen=True)

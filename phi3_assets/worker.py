@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def run_step(
     step_file: StepFile,
     log: Callable[[str], None],
     progress: Callable[..., None],
+    note: Callable[[str], None] = print,
 ) -> Manifest:
     """Verify the inputs, run the step's function and seal its output.
 
@@ -134,6 +136,7 @@ def run_step(
             cache=Path(step_file.cache),
             log=log,
             progress=progress,
+            note=note,
         )
     )
     for name, item in step_file.inputs.items():
@@ -248,16 +251,18 @@ def main(path: str) -> int:
 
 def run_under_dagster(step_file: StepFile, pipes: PipesContext) -> int:
     """Run with logs, progress and failure reported through Pipes."""
+    # Olive's passes run with sys.stdout turned away.
+    note = partial(print, file=sys.stdout, flush=True)
 
     def log(line: str) -> None:
-        print(line, flush=True)
+        note(line)
         pipes.log.info(line)
 
     def progress(**numbers: float) -> None:
         pipes.report_custom_message({"progress": numbers})
 
     try:
-        run_step(step_file, log, progress)
+        run_step(step_file, log, progress, note)
     except Exception as error:
         traceback.print_exc()
         message, user_error = describe_failure(error, step_file)
@@ -269,7 +274,8 @@ def run_under_dagster(step_file: StepFile, pipes: PipesContext) -> int:
 def run_by_hand(step_file: StepFile) -> int:
     """Run without an orchestrator: everything goes to the terminal."""
     try:
-        manifest = run_step(step_file, print, lambda **numbers: print(json.dumps(numbers)))
+        note = partial(print, file=sys.stdout, flush=True)
+        manifest = run_step(step_file, note, lambda **numbers: note(json.dumps(numbers)), note)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

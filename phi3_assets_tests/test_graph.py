@@ -74,6 +74,20 @@ def test_training_was_observed_while_it_ran(events):
     assert {"fraction", "loss", "tokens_per_s"} <= numbers.keys()
 
 
+def test_log_beside_the_adapter_tells_the_training(made_home, events):
+    """A line for each point of the loss curve, which would flood the event log, and no progress bars."""
+    (log,) = (made_home / "gen-model" / "lora_adapter").glob("*.log")
+    lines = log.read_text()
+    history = json.loads((log.with_suffix("") / "history.json").read_text())
+    told = re.findall(r"^step (\d+)/\d+ epoch \S+ loss \S+ learning_rate \S+ grad_norm \S+ tokens_per_s", lines, re.M)
+    assert [int(step) for step in told] == [point["step"] for point in history]
+    assert "\r" not in lines
+    assert "it/s" not in lines
+    assert "Dry run of the largest batch" in lines
+    metadata = materialisation(events, "lora_adapter").metadata
+    assert metadata["estimated_memory_bytes"].value > 0
+
+
 def test_second_run_reuses_everything_and_never_imports_torch(copied_home):
     before = pointers(copied_home)
     start = time.monotonic()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from phi3_assets.data.tokens import IGNORED
 
-CORPUS_SCHEMA = pa.schema(
+TOKENS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
@@ -22,6 +22,9 @@ CORPUS_SCHEMA = pa.schema(
         ("length", pa.int32()),
     ]
 )
+CORPUS_SCHEMA = TOKENS_SCHEMA.append(pa.field("group", pa.uint64()))
+"""As stored. `group` is a hash of the row's group, of other bytes than the one that decides between training and test,
+so that training can hold out whole groups to watch itself with."""
 ENDLESS, TRUNCATED = 1, 2
 """Flags of a row."""
 
@@ -66,7 +69,7 @@ class CorpusRows:
     """Tokenised rows, and what the checks need of each beyond its tokens.
 
     Attributes:
-        table: Rows of `CORPUS_SCHEMA`.
+        table: Rows of `TOKENS_SCHEMA`.
         prompts: A hash of each row's prompt.
         flags: `ENDLESS` if an answer has no end token behind it, `TRUNCATED` if the row was cut.
     """
@@ -103,7 +106,7 @@ class CorpusRows:
 def join_rows(parts: Sequence[CorpusRows]) -> CorpusRows:
     """Rows of several, one after the other."""
     return CorpusRows(
-        pa.concat_tables([CORPUS_SCHEMA.empty_table(), *(part.table for part in parts)]),
+        pa.concat_tables([TOKENS_SCHEMA.empty_table(), *(part.table for part in parts)]),
         np.concatenate([np.zeros(0, np.uint64), *(part.prompts for part in parts)]),
         np.concatenate([np.zeros(0, np.uint8), *(part.flags for part in parts)]),
     )

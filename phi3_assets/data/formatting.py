@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from phi3_assets.data.corpus_rows import CORPUS_SCHEMA, ENDLESS, TRUNCATED, CorpusRows, join_rows
+from phi3_assets.data.corpus_rows import ENDLESS, TOKENS_SCHEMA, TRUNCATED, CorpusRows, join_rows
 from phi3_assets.data.records import conversations
 from phi3_assets.data.rendering import Rendered, Renderer, Skeleton, TemplateMismatch
 from phi3_assets.data.shapes import Message
@@ -170,6 +170,6 @@ def _corpus_rows(
         pa.ListArray.from_arrays(offsets, pa.array(np.where(learnt[in_reach], ids, IGNORED).astype(np.int32))),
         pa.array(lengths.astype(np.int32)),
     ]
-    table = pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=CORPUS_SCHEMA)])
+    table = pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=TOKENS_SCHEMA)])
     prompts = tokens.prompt_hashes() if len(keep) else np.zeros(0, np.uint64)
     return places, CorpusRows(table, prompts[keep], flags[keep])

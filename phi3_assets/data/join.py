@@ -1,5 +1,6 @@
 """The strategy 'join': all training rows as one stream of tokens, cut into sequences of equal length."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ def _chunks(pieces: list[Path]) -> Iterator[Stream]:
             yield np.stack([pc.list_flatten(batch[name]).to_numpy() for name in ("input_ids", "labels")])
 
 
+def _hash_of(sequence: int) -> int:
+    return int.from_bytes(hashlib.sha256(b"%d" % sequence).digest()[:8], "big")
+
+
 def _write(stream: Stream, length: int, first: int, folder: Path) -> tuple[int, int]:
     """Write a file of sequences; returns how many, and how many were left out as nothing is learnt in them."""
     sequences = stream.reshape(2, -1, length)
@@ -81,6 +86,8 @@ def _write(stream: Stream, length: int, first: int, folder: Path) -> tuple[int, 
         pa.ListArray.from_arrays(offsets, pa.array(sequences[0].ravel())),
         pa.ListArray.from_arrays(offsets, pa.array(sequences[1].ravel())),
         pa.array(np.full(count, length, np.int32)),
+        # A sequence has parts of several groups; it is one of its own.
+        pa.array([_hash_of(first + i) for i in range(count)], pa.uint64()),
     ]
     with open_corpus(folder / f"{first:012d}.parquet") as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=CORPUS_SCHEMA))

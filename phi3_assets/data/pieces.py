@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from phi3_assets.data.cache import DirectoryCache
-from phi3_assets.data.corpus_rows import CorpusRows, join_rows, open_corpus
+from phi3_assets.data.corpus_rows import CORPUS_SCHEMA, TOKENS_SCHEMA, CorpusRows, join_rows, open_corpus
 from phi3_assets.data.formatting import Formatting, format_records
-from phi3_assets.data.testset import prefix_hashes
+from phi3_assets.data.testset import prefix_hashes, suffix_hashes
 
 _ROW_GROUP = 16_384
 
@@ -65,7 +65,7 @@ class KnownRows:
 def read_piece(folder: Path) -> CorpusRows:
     """The rows of a piece."""
     return CorpusRows(
-        pq.read_table(folder / "train.parquet"),
+        pq.read_table(folder / "train.parquet", columns=TOKENS_SCHEMA.names),
         np.fromfile(folder / "prompt.bin", np.uint64),
         np.fromfile(folder / "flags.bin", np.uint8),
     )
@@ -83,13 +83,17 @@ def make_piece(block: Path, formatting: Formatting, known: KnownRows, folder: Pa
     fresh, kept, refused = format_records(records.take(pa.array(new)), formatting)
     old = np.flatnonzero(numbers >= 0)
     rows = join_rows([known.take(numbers[old]), fresh])
-    rows = rows.take(np.argsort(np.concatenate([old, new[kept]]), kind="stable"))
+    places = np.concatenate([old, new[kept]])
+    rows = rows.take(np.argsort(places, kind="stable"))
+    # From the records and not from a known row: the same text may have come into another group since.
+    groups = suffix_hashes(records["group"])[np.sort(places)]
+    table = rows.table.append_column(CORPUS_SCHEMA.field("group"), pa.array(groups))
     stats = rows.stats(formatting.model.begin_id)
     stats.rows_tokenised = len(new)
     stats.quarantined.update(entry["reason"] for entry in refused)
     with open_corpus(folder / "train.parquet") as train:
         # In one chunk: the pages of a file must not tell which rows were known and which are new.
-        train.write_table(rows.table.combine_chunks(), row_group_size=_ROW_GROUP)
+        train.write_table(table.combine_chunks(), row_group_size=_ROW_GROUP)
     prefix_hashes(rows.table["id"]).tofile(folder / "id.bin")
     rows.prompts.tofile(folder / "prompt.bin")
     rows.flags.tofile(folder / "flags.bin")

@@ -5,6 +5,7 @@ present one. A step only reads them. It leaves the test set it used, or proposes
 freezing that file under the next version is up to whoever runs the steps.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,5 +80,13 @@ def write_test_set(path: Path, records: pa.Table) -> None:
 
 def prefix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:
     """The first 8 bytes of hex digests as numbers, comparable with the arrays of a part."""
-    joined = bytes.fromhex("".join(digest[:16] for digest in hex_digests.to_pylist()))
-    return np.frombuffer(joined, dtype=">u8").astype(np.uint64)
+    return _hashes(digest[:16] for digest in hex_digests.to_pylist())
+
+
+def suffix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:
+    """The next 8 bytes, which tell nothing about the first."""
+    return _hashes(digest[16:32] for digest in hex_digests.to_pylist())
+
+
+def _hashes(hex_numbers: Iterable[str]) -> Hashes:
+    return np.frombuffer(bytes.fromhex("".join(hex_numbers)), dtype=">u8").astype(np.uint64)

@@ -5,10 +5,7 @@ torch variants are measured where they are scored, before any scoring, since eac
 importing torch alone.
 """
 
-import contextlib
-import ctypes
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from phi3_assets.memory import peak_memory_bytes
+
 STEPS = 24
 WARM_UP_STEPS = 4
 TIMEOUT_S = 1800.0
-CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -85,25 +83,3 @@ def time_decoding(prompt_tokens: int, prefill: Callable[[], None], step: Callabl
     return Speed(
         round(first, 4), round(prompt_tokens / first, 1), round(1 / statistics.median(times), 2), peak_memory_bytes()
     )
-
-
-def forget_peak_memory() -> None:
-    """Let `peak_memory_bytes` start from now; a no-op where the kernel cannot.
-
-    glibc keeps freed blocks (200 MB after scoring a 135M model), which would count for the next model; they are given
-    back first.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    with contextlib.suppress(OSError):  # not Linux, or a container that hides it: the peak is then not told at all
-        CLEAR_REFS.write_text("5", encoding="ascii")  # 5 resets VmHWM: proc(5)
-
-
-def peak_memory_bytes() -> int | None:
-    """Largest resident set of this process since `forget_peak_memory`, in bytes."""
-    if not os.access(CLEAR_REFS, os.W_OK):
-        return None
-    # Not getrusage: it counts the parent's size at the time of the fork as the child's own.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

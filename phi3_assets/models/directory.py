@@ -88,9 +88,8 @@ def describe(directory: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"Base model: its architecture is not one that transformers knows natively: {error}") from None
     counts: dict[str, int] = {}
-    for file in sorted(directory.glob("*.safetensors")):
-        for tensor in _safetensors_header(file).values():
-            counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
+    for tensor in tensor_headers(directory).values():
+        counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
     return {
         "parameters": sum(counts.values()),
         "architecture": (config.architectures or ["unknown"])[0],
@@ -101,6 +100,15 @@ def describe(directory: Path) -> dict[str, Any]:
         "eos_token_ids": stop_token_ids(directory),
         "dtype": _DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
         "weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+    }
+
+
+def tensor_headers(directory: Path) -> dict[str, Any]:
+    """Each tensor in the directory's *.safetensors by name: a mapping of "dtype", "shape" and "data_offsets"."""
+    return {
+        name: tensor
+        for file in sorted(directory.glob("*.safetensors"))
+        for name, tensor in _safetensors_header(file).items()
     }
 
 

@@ -1,10 +1,13 @@
 """What a finished adapter directory holds, and whether the adapter does anything."""
 
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_assets import memory
 from phi3_assets.errors import UserError
 from phi3_assets.models.directory import write_json
 
@@ -89,35 +92,31 @@ def check_target_modules(base_model: Path, target_modules: list[str]) -> None:
         )
 
 
-def peak_memory_bytes() -> int:
-    """Most memory this process held: of the GPU where there is one, else resident on the host."""
-    import resource
+def out_of_memory(error: BaseException, params: Mapping[str, Any]) -> UserError | None:
+    """Turn an out-of-memory error of torch into one that says which memory and what to lower; None: another error.
 
+    Args:
+        error: What was raised.
+        params: Recipe fields of the step.
+    """
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def out_of_memory(error: BaseException) -> UserError | None:
-    """Turn an out-of-memory error of torch into one that says which memory and what to lower; None: another error."""
-    import torch
-
-    advice = (
-        "Lower per_device_train_batch_size and raise gradient_accumulation_steps by the same factor (same result), "
-        "set gradient_checkpointing: true, or lower max_seq_len."
-    )
     if isinstance(error, torch.OutOfMemoryError):
-        total = torch.cuda.get_device_properties(0).total_memory / 1e9
-        return UserError(f"The GPU's memory ({total:.0f} GB) is full. {advice}")
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return UserError(f"The host's memory is full. {advice}")
-    return None
+        free, total = torch.cuda.mem_get_info()
+        where = f"The GPU's memory is full: of {memory.gib(total)} {memory.gib(free)} were free"
+    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        where = (
+            f"The host's memory is full: this process held {memory.gib(memory.held_bytes())}, and of "
+            f"{memory.gib(memory.total_bytes())} {memory.gib(memory.available_bytes())} were available"
+        )
+    else:
+        return None
+    wanted = re.search(r"(?:allocate|allocate memory: you tried to allocate) ([\d.]+ (?:[KMG]iB|bytes))", str(error))
+    return UserError(f"{where}{f', too few for {wanted[1]} more' if wanted else ''}. {memory.what_to_lower(params)}")
 
 
 def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss and learning rate over steps as PNG; the same curve gives the same bytes."""
+    """Draw loss, loss on held-out rows and learning rate over steps as PNG; the same curve gives the same bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -126,6 +125,9 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
     axis = figure.subplots()
     steps = [point["step"] for point in curve]
     axis.plot(steps, [point["loss"] for point in curve], color="#0072B2", marker="o", markersize=3, label="loss")
+    looks = [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
+    if looks:
+        axis.plot(*zip(*looks, strict=True), color="#009E73", marker="s", markersize=4, label="loss on held-out rows")
     axis.set(xlabel="optimiser step", ylabel="loss on answer tokens (nats)")
     axis.set_ylim(bottom=0)
     axis.grid(visible=True, color="#DDDDDD")

@@ -15,12 +15,14 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def corpus_order(params: Mapping[str, Any]) -> CorpusOrder:
     """The order of rows that a recipe's fields ask for."""
+    batch_rows = params["per_device_train_batch_size"] * params["processes"]
     return CorpusOrder(
         num_train_epochs=params["num_train_epochs"],
         max_steps=params["max_steps"],
-        step_rows=params["per_device_train_batch_size"] * params["gradient_accumulation_steps"],
+        step_rows=batch_rows * params["gradient_accumulation_steps"],
         group_by_length=params["group_by_length"],
         data_seed=params["data_seed"],
+        whole_rows=batch_rows if params["processes"] > 1 else 1,
     )
 
 
@@ -32,7 +34,8 @@ def fine_tuning(
     Args:
         params: Recipe fields of the step.
         data_config: Olive data config of the corpus, whose rows come in training order; or its name.
-        checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there. None: nowhere.
+        checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there. None: nowhere, and
+            then the rows of eval_share are left out, but not looked at.
         on_gpu: Whether the model is put on a GPU.
     """
     config: dict[str, Any] = {
@@ -71,6 +74,22 @@ def fine_tuning(
             "disable_tqdm": False,
         },
     }
+    if params["processes"] > 1:
+        config["training_args"] |= {
+            "ddp_backend": "nccl" if on_gpu else "gloo",
+            "ddp_find_unused_parameters": False,
+        }
+    if params["eval_share"] and checkpoints:
+        # A checkpoint with each look, so that the best adapter can be taken up again at the end.
+        config["training_args"] |= {
+            "eval_strategy": "steps",
+            "eval_steps": params["eval_steps"],
+            "save_strategy": "steps",
+            "save_steps": params["eval_steps"],
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+        }
     if params["method"] == "qlora":
         config |= {name: params[name] for name in ("quant_type", "double_quant", "compute_dtype")}
         # The adapter goes into the base model in full precision afterwards, not into the 4-bit one.

@@ -9,7 +9,7 @@ uninterrupted run.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -37,6 +37,8 @@ class CorpusOrder:
         step_rows: Rows of one optimiser step, over all devices and accumulated batches.
         group_by_length: Put rows of like length into one step.
         data_seed: Seed of the order.
+        whole_rows: The rows are cut to a multiple of this, or come again to fill one, as processes that train
+            together all need the same number of batches.
     """
 
     num_train_epochs: float
@@ -44,6 +46,7 @@ class CorpusOrder:
     step_rows: int
     group_by_length: bool
     data_seed: int
+    whole_rows: int = 1
 
     def steps(self, rows: int) -> int:
         """Optimiser steps for a corpus of `rows` rows."""
@@ -59,11 +62,12 @@ class CorpusOrder:
         total = self.max_steps * self.step_rows if self.max_steps > 0 else max(1, round(rows * self.num_train_epochs))
         shuffle = random.Random(self.data_seed).shuffle  # noqa: S311 (an order, not a secret)
         order: list[int] = []
-        while len(order) < total:
+        while len(order) < max(total, self.whole_rows):
             epoch = list(range(rows))
             shuffle(epoch)
             order += epoch
-        order = order[:total]
+        order = order[: max(total // self.whole_rows, 1) * self.whole_rows]
+        total = len(order)
         if not self.group_by_length:
             return order
         block_rows = self.step_rows * _BATCHES_PER_BLOCK
@@ -101,33 +105,69 @@ class CorpusRows:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, in training order."""
+        return [self._offsets[row + 1] - self._offsets[row] for row in self._order]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self._order[index]
         span = slice(self._offsets[row], self._offsets[row + 1])
         return {"input_ids": self._input_ids[span], "labels": self._labels[span]}
 
 
-def read_corpus(path: Path, order: CorpusOrder) -> CorpusRows:
+def read_corpus(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> CorpusRows:
     """Read train.parquet.
 
     Args:
-        path: Parquet file with list columns `input_ids` and `labels` of equal lengths.
+        path: Parquet file with list columns `input_ids` and `labels` of equal lengths, and `group`, a hash.
         order: The order of the rows.
+        eval_share: Share of groups that is left out; `read_eval_rows` reads it.
 
     Raises:
         UserError: No rows, or a row without a label to learn.
     """
-    import numpy as np
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-    import torch
-
-    table = pq.read_table(path, columns=["input_ids", "labels"])
+    table = _read(path, eval_share, lambda groups, limit: groups >= limit)
     if not table.num_rows:
         raise UserError(
             "The corpus has no training rows. See formatted_corpus for how many were read and why rows "
-            "were quarantined; a larger max_seq_len or more data brings rows back."
+            "were quarantined; a larger max_seq_len, a lower eval_share or more data brings rows back."
         )
+    return _corpus_rows(table, path, order.indices)
+
+
+def read_eval_rows(path: Path, eval_share: float) -> CorpusRows:
+    """Read the rows that `read_corpus` leaves out, the shortest first.
+
+    Raises:
+        UserError: There are none.
+    """
+    table = _read(path, eval_share, lambda groups, limit: groups < limit)
+    if not table.num_rows:
+        raise UserError(
+            f"eval_share {eval_share} takes none of the training rows, which are chosen by a hash of their group. "
+            "Raise it, add data, or set it to 0."
+        )
+    return _corpus_rows(table, path, lambda lengths: sorted(range(len(lengths)), key=lambda row: lengths[row]))
+
+
+def _read(path: Path, eval_share: float, wanted: Callable[[Any, Any], Any]) -> Any:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["input_ids", "labels"]
+    if not eval_share:
+        return pq.read_table(path, columns=columns)
+    table = pq.read_table(path, columns=[*columns, "group"])
+    return table.filter(pa.array(wanted(table["group"].to_numpy(), np.uint64(int(eval_share * 2**64)))))
+
+
+def _corpus_rows(table: Any, path: Path, order: Callable[[list[int]], list[int]]) -> CorpusRows:
+    import numpy as np
+    import pyarrow.compute as pc
+    import torch
+
     lengths = pc.list_value_length(table["input_ids"]).to_numpy()
     input_ids, labels = (
         torch.from_numpy(pc.list_flatten(table[name]).to_numpy().astype(np.int64)) for name in ("input_ids", "labels")
@@ -142,7 +182,7 @@ def read_corpus(path: Path, order: CorpusOrder) -> CorpusRows:
     if bool((empty := starts[1:] == starts[:-1]).any()):
         row = int(empty.nonzero()[0])
         raise UserError(f"Row {row} of {path.name} has no label to learn; the corpus was not made by this package.")
-    return CorpusRows(input_ids, labels, offsets, order.indices(lengths.tolist()))
+    return CorpusRows(input_ids, labels, offsets, order(lengths.tolist()))
 
 
 def register() -> None:
@@ -150,20 +190,23 @@ def register() -> None:
     from olive.data.registry import Registry
 
     @Registry.register_dataset(COMPONENT)  # type: ignore[untyped-decorator]
-    def load(path: str, order: dict[str, Any]) -> CorpusRows:
-        return read_corpus(Path(path), CorpusOrder(**order))
+    def load(path: str, order: dict[str, Any], eval_share: float) -> CorpusRows:
+        return read_corpus(Path(path), CorpusOrder(**order), eval_share)
 
     @Registry.register_dataset(CALIBRATION)  # type: ignore[untyped-decorator]
     def calibrate(path: str, tokens: int) -> list[tuple[dict[str, Any], int]]:
         return read_calibration(Path(path), tokens)
 
 
-def data_config(path: Path, order: CorpusOrder) -> dict[str, Any]:
+def data_config(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> dict[str, Any]:
     """Olive data config that trains on the corpus at `path`; needs `register()` first."""
     return {
         "name": "train",
         "type": "DataContainer",
-        "load_dataset_config": {"type": COMPONENT, "params": {"path": str(path), "order": asdict(order)}},
+        "load_dataset_config": {
+            "type": COMPONENT,
+            "params": {"path": str(path), "order": asdict(order), "eval_share": eval_share},
+        },
         "pre_process_data_config": {"type": "skip_pre_process"},
     }
 

@@ -3,7 +3,8 @@
 It fine-tunes, merges and quantises with the passes that the graph runs, on the same rows with the same masks in the
 same order. With `lora_dropout: 0` and `gradient_accumulation_steps: 1` the adapter is the graph's within float
 tolerance; dropout draws other masks, because Olive pads rows that the graph lets share their beginning, and Olive 0.13
-weighs accumulated batches alike however many tokens they teach.
+weighs accumulated batches alike however many tokens they teach. Olive alone keeps the last adapter, where the graph
+keeps the best on the rows of `eval_share`.
 """
 
 import json
@@ -57,6 +58,9 @@ def olive_config(
 ) -> dict[str, Any]:
     """The configuration itself; see `export_config`."""
     params = recipe.model_dump()
+    # Plain Olive is one process; accumulated batches give the same steps.
+    params["gradient_accumulation_steps"] *= params["processes"]
+    params["processes"] = 1
     train_file = formatted_corpus.resolve() / corpus.TRAIN_FILE
     script = str(target.resolve() / SCRIPT_FILE)
     model = {"type": "HfModel", "model_path": str(base_model.resolve()), "task": "text-generation"}
@@ -66,7 +70,10 @@ def olive_config(
         model["adapter_path"] = str(Path(recipe.adapter_path).expanduser().resolve())
         passes["merge"] = {"type": "MergeAdapterWeights"}
     elif recipe.method != "none":
-        train = {**corpus.data_config(train_file, configs.corpus_order(params)), "user_script": script}
+        train = {
+            **corpus.data_config(train_file, configs.corpus_order(params), params["eval_share"]),
+            "user_script": script,
+        }
         data_configs.append(train)
         passes["adapter"] = {
             "type": PASSES[recipe.method],

@@ -51,6 +51,7 @@ _COMPUTE = replaced(
     "compute, image and environment belong to where a step runs, not to the recipe: see docs/azureml.md"
 )
 _TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
+_EVALUATION = replaced("with eval_share the loss on its rows is computed every eval_steps steps and at the end")
 _HOME = replaced("artefacts lie in PHI3_HOME by identity")
 
 
@@ -66,7 +67,7 @@ def _folder(files: Any) -> dict[str, Any]:
 
 
 def _share(size: float) -> dict[str, Any]:
-    return {"test_share": size} if 0 < size < 1 else {}
+    return {"eval_share": size} if 0 < size < 1 else {}
 
 
 _STRATEGIES = {"line-by-line-random": "line-by-line", "join-random": "join", "join-sliding-window": "join"}
@@ -167,13 +168,17 @@ _EVERY_PASS = {
     "eval_data_config": _TEST_SET,
     "eval_dataset_size": Rule(
         "renamed",
-        "recipe field test_share; rows are held out by a hash of the question",
+        "recipe field eval_share; rows are held out by a hash of their group, beside the test rows (test_share), which "
+        "no training ever sees",
         _share,
     ),
     "training_args.per_device_eval_batch_size": dropped("evaluation sizes its batches itself"),
-    "training_args.evaluation_strategy": _TEST_SET,
-    "training_args.eval_strategy": _TEST_SET,
-    "training_args.eval_steps": _TEST_SET,
+    "training_args.evaluation_strategy": _EVALUATION,
+    "training_args.eval_strategy": _EVALUATION,
+    "training_args.eval_steps": kept("eval_steps"),
+    "training_args.load_best_model_at_end": replaced("with eval_share the best adapter is always the one kept"),
+    "training_args.metric_for_best_model": replaced("the loss on the rows of eval_share decides"),
+    "training_args.greater_is_better": replaced("the loss on the rows of eval_share decides; less is better"),
     "training_args.train_sampling_strategy": replaced(
         "recipe field group_by_length", lambda value: {"group_by_length": value == "group_by_length"}
     ),

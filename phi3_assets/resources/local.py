@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
-import psutil
 from dagster import PipesTempFileContextInjector, open_pipes_session
 from pydantic import Field
 
+from phi3_assets import memory
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, Manifest
 from phi3_assets.models.environment import SETTINGS
@@ -115,8 +115,8 @@ def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, l
     elif code == -signal.SIGKILL:
         reason = (
             f"The worker was killed (SIGKILL), which is what the kernel does when memory runs out: the step held "
-            f"{tree.peak_memory_bytes / 2**30:.1f} of this machine's {psutil.virtual_memory().total / 2**30:.1f} GiB. "
-            "Lower per_device_train_batch_size or max_seq_len, or set gradient_checkpointing."
+            f"{memory.gib(tree.peak_memory_bytes)} of this machine's {memory.gib(memory.total_bytes())}, and "
+            f"{memory.gib(memory.available_bytes())} are available now. {memory.what_to_lower(call.params)}"
         )
     elif code < 0:
         reason = f"The worker was ended by {signal.Signals(-code).name}."

@@ -35,7 +35,7 @@ BASE_MODEL = Step(
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
-    code_version="2",
+    code_version="3",
     inputs=("raw_dataset", "base_model"),
     recipe_fields=(
         "question_column",
@@ -52,7 +52,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="1",
+    code_version="2",
     inputs=("base_model", "formatted_corpus"),
     recipe_fields=(
         "method",
@@ -70,6 +70,7 @@ LORA_ADAPTER = Step(
         "max_steps",
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
+        "processes",
         "gradient_checkpointing",
         "group_by_length",
         "weight_decay",
@@ -78,6 +79,9 @@ LORA_ADAPTER = Step(
         "torch_dtype",
         "seed",
         "data_seed",
+        "eval_share",
+        "eval_steps",
+        "early_stopping_patience",
         "logging_steps",
     ),
     libraries=("accelerate", "bitsandbytes", "datasets", "olive-ai", "peft", "torch", "transformers"),

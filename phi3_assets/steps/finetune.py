@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from phi3_assets.models import environment
 from phi3_assets.models.directory import describe, write_json
 from phi3_assets.olive import adapter as adapters
-from phi3_assets.olive import configs, corpus
-from phi3_assets.olive.checkpoints import StopRequest, drop_unfinished
-from phi3_assets.olive.passes import olive_log, run_pass
-from phi3_assets.olive.training import training_pass
-from phi3_assets.olive.watcher import Training, watch
+from phi3_assets.olive.checkpoints import drop_unfinished
+from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.olive.fit import Fitted, Job, Sinks, fit
+from phi3_assets.olive.together import fit_together
 from phi3_assets.step import StepContext
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 
@@ -25,60 +23,34 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     instead, and with method none one that changes nothing; see `phi3_assets.steps.adopt`.
 
     Returns:
-        trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, tokens_per_s,
-        supervised_tokens_per_s, train_seconds, peak_memory_bytes, device, dtype, resumed_from_step, and what
-        `adapter_norms` says.
+        trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, with eval_share
+        also eval_rows, best_step and eval_loss; tokens_per_s,
+        supervised_tokens_per_s, train_seconds, estimated_seconds, peak_memory_bytes, estimated_memory_bytes,
+        estimated_disk_bytes, device, dtype, resumed_from_step, and what `adapter_norms` says.
 
     Raises:
-        UserError: No rows, wrong target modules, a loss that is not finite, an inert adapter, or memory is full.
+        UserError: No rows, wrong target modules, more memory or disk needed than there is, a loss that is not finite,
+            or an inert adapter.
     """
     if "adapter_directory" in ctx.inputs:
         return adopt_adapter(ctx)
     if ctx.params["method"] == "none":
         return inert_adapter(ctx)
-    environment.prepare()
-    base = ctx.inputs["base_model"]
-    params = ctx.params
+    base, params = ctx.inputs["base_model"], dict(ctx.params)
     adapters.check_target_modules(base, params["target_modules"])
-    order = configs.corpus_order(params)
-    train_file = ctx.inputs["formatted_corpus"] / corpus.TRAIN_FILE
-    rows = corpus.read_corpus(train_file, order)
-    training = Training(
-        rows=rows.rows,
-        tokens=rows.tokens,
-        supervised_tokens=rows.supervised_tokens,
-        total_rows=len(rows),
-        step_rows=order.step_rows,
-        logging_steps=params["logging_steps"],
-        progress=ctx.progress,
+    job = Job(
+        base_model=base,
+        train_file=ctx.inputs["formatted_corpus"] / TRAIN_FILE,
+        params=params,
+        checkpoints=ctx.work / "checkpoints",
+        scratch=ctx.work / "olive",
     )
-    ctx.log(f"Training on {rows.rows} rows, {rows.supervised_tokens} supervised of {rows.tokens} tokens")
-    checkpoints = ctx.work / "checkpoints"
-    if (resumed := drop_unfinished(checkpoints)) is not None:
+    if (resumed := drop_unfinished(job.checkpoints)) is not None:
         ctx.log(f"Resuming from the checkpoint of step {resumed}")
-    scratch = ctx.work / "olive"
-    stop = StopRequest()
-    with olive_log():
-        import torch
-        import transformers
-
-        corpus.register()
-        on_gpu = torch.cuda.is_available()
-        # The adapter's first values are drawn when it is created, before the trainer sets the seed
-        # (https://github.com/huggingface/peft/issues/951 and others).
-        transformers.set_seed(params["seed"])
-        try:
-            run_pass(
-                training_pass(params["method"], list(params["target_modules"]), watch(training, stop)),
-                configs.fine_tuning(params, corpus.data_config(train_file, order), checkpoints, on_gpu=on_gpu),
-                base,
-                scratch,
-            )
-        except (RuntimeError, MemoryError) as error:
-            raise adapters.out_of_memory(error) or error from error
-        finally:
-            stop.disarm()
-    adapters.publish_adapter(scratch / "adapter", ctx.output)
+    sinks = Sinks(ctx.log, ctx.note, ctx.progress)
+    fitted = fit(job, sinks) if params["processes"] == 1 else fit_together(job, sinks, params["processes"])
+    training = fitted.training
+    adapters.publish_adapter(job.scratch / "adapter", ctx.output)
     norms = adapters.adapter_norms(ctx.output)
     curve = training.curve()
     write_json(ctx.output / HISTORY_FILE, curve)
@@ -91,13 +63,25 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         "epochs": round(training.epoch(training.steps), 3),
         "first_loss": training.history[0]["loss"],
         "final_loss": curve[-1]["loss"],
+        **_looks(fitted),
         "tokens_per_s": training.epochs_per_s * training.tokens,
         "supervised_tokens_per_s": training.epochs_per_s * training.supervised_tokens,
         "train_seconds": training.seconds,
-        "peak_memory_bytes": adapters.peak_memory_bytes(),
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "estimated_seconds": fitted.estimated_seconds,
+        "peak_memory_bytes": fitted.peak_memory_bytes,
+        "estimated_memory_bytes": fitted.estimate.memory,
+        "estimated_disk_bytes": fitted.estimate.disk,
+        "device": fitted.device,
         "dtype": params["torch_dtype"],
         "method": params["method"],
         "resumed_from_step": training.first_step,
         **norms,
     }
+
+
+def _looks(fitted: Fitted) -> dict[str, Any]:
+    """What was seen of held-out rows, if any were."""
+    if not fitted.eval_rows:
+        return {}
+    best = fitted.training.best_step
+    return {"eval_rows": fitted.eval_rows, "best_step": best, "eval_loss": fitted.training.evaluations[best]}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phi3_assets.data.corpus_rows import CORPUS_SCHEMA, CorpusRows
+from phi3_assets.data.corpus_rows import TOKENS_SCHEMA, CorpusRows
 from phi3_assets.errors import UserError
 from phi3_assets_tests.data.running import CHATML, Run, write_model, write_sample
 
@@ -130,7 +130,7 @@ def test_a_fully_masked_row() -> None:
     """Cannot come from data (there is always an answer), so the count itself is tried."""
     columns = [["a", "b"], [[1, 5, 6], [1, 7]], [[-100] * 3, [-100, 7]], [3, 2]]
     table = pa.Table.from_arrays(
-        [pa.array(column, kind.type) for column, kind in zip(columns, CORPUS_SCHEMA, strict=True)], schema=CORPUS_SCHEMA
+        [pa.array(column, kind.type) for column, kind in zip(columns, TOKENS_SCHEMA, strict=True)], schema=TOKENS_SCHEMA
     )
     stats = CorpusRows(table, np.zeros(2, np.uint64), np.zeros(2, np.uint8)).stats(begin_id=1)
     assert (stats.rows_fully_masked, stats.supervised_tokens, stats.tokens) == (1, 1, 5)

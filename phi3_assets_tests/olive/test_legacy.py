@@ -43,7 +43,7 @@ def test_lora_trains_what_the_file_says() -> None:
     assert (recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout) == (64, 64, 0.1)
     assert recipe.target_modules == ["o_proj", "qkv_proj"]
     assert (recipe.max_seq_len, recipe.strategy, recipe.supervise) == (2048, "join", "all")
-    assert recipe.test_share == 0.1
+    assert (recipe.eval_share, recipe.eval_steps) == (0.1, 187)
     assert (recipe.max_steps, recipe.num_train_epochs) == (100, 1000)
     assert (recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps) == (1, 4)
     assert (recipe.seed, recipe.data_seed) == (0, 42)
@@ -58,7 +58,7 @@ def test_qlora_trains_what_the_file_says() -> None:
     recipe = recipe_of(import_config(QLORA))
     assert (recipe.method, recipe.quant_type, recipe.double_quant) == ("qlora", "nf4", True)
     assert recipe.compute_dtype == "bfloat16"
-    assert (recipe.test_share, recipe.max_steps) == (0.3, 10)
+    assert (recipe.eval_share, recipe.max_steps) == (0.3, 10)
     assert recipe.target_modules == ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 
 
@@ -122,7 +122,7 @@ def test_key_that_no_rule_knows_is_reported_with_the_nearest() -> None:
 
 def test_report_and_recipe_can_be_read() -> None:
     imported = import_config(LORA)
-    assert "| passes.lora.config.eval_dataset_size | renamed | recipe field test_share" in imported.report_markdown()
+    assert "| passes.lora.config.eval_dataset_size | renamed | recipe field eval_share" in imported.report_markdown()
     assert imported.recipe_yaml("phi3 run --recipe mine.yaml").startswith("# phi3 run --recipe mine.yaml\n")
 
 

@@ -1,5 +1,6 @@
 """A tiny real chain, made once per session by the real steps: random Phi-3, corpus, adapter, merged, int4."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Made:
     metrics: dict[str, Any]
     progress: list[dict[str, float]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 RunStep = Callable[..., Made]
@@ -56,6 +58,7 @@ def run_step(tmp_path_factory: pytest.TempPathFactory) -> RunStep:
             cache=root / "cache",
             log=made.log.append,
             progress=lambda **numbers: made.progress.append(numbers),
+            note=made.notes.append,
         )
         for directory in (ctx.output, ctx.work, ctx.cache):
             directory.mkdir(exist_ok=True)
@@ -144,6 +147,7 @@ def write_corpus(directory: Path, base_model: Path) -> None:
             prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
             answer_ids = tokenizer.encode(f"{answer}<|end|>", add_special_tokens=False)
             identity = f"{number}-{phrase}"
+            group = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big")
             if phrase == len(PHRASINGS) - 1:
                 test.append(
                     {
@@ -162,10 +166,13 @@ def write_corpus(directory: Path, base_model: Path) -> None:
                         "input_ids": prompt_ids + answer_ids,
                         "labels": [-100] * len(prompt_ids) + answer_ids,
                         "length": len(prompt_ids) + len(answer_ids),
+                        "group": group,
                     }
                 )
     ids = pa.list_(pa.int32())
-    schema = pa.schema([("id", pa.string()), ("input_ids", ids), ("labels", ids), ("length", pa.int32())])
+    schema = pa.schema(
+        [("id", pa.string()), ("input_ids", ids), ("labels", ids), ("length", pa.int32()), ("group", pa.uint64())]
+    )
     pq.write_table(pa.Table.from_pylist(train, schema=schema), directory / "train.parquet")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in test]
     (directory / "test.jsonl").write_text("".join(lines), encoding="utf-8")

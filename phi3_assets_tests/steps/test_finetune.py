@@ -1,10 +1,8 @@
 """Fine-tuning: the masks reach the loss, the same seed gives the same bytes, and a killed run ends like any other."""
 
 import json
-import os
+import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +12,7 @@ import pytest
 from phi3_assets.errors import UserError
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
+from phi3_assets_tests.steps.killing import assert_same, train
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -34,6 +33,10 @@ def test_adapter_learns_and_reports(tiny_adapter: Made) -> None:
     assert [numbers["step"] for numbers in tiny_adapter.progress] == [1, 2, 3, 4, 5]
     assert tiny_adapter.progress[-1]["fraction"] == 1.0
     assert {"loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s"} <= set(tiny_adapter.progress[-1])
+    assert len(tiny_adapter.notes) == 5
+    assert re.fullmatch(
+        r"step 5/5 epoch 4\.000 loss \S+ learning_rate \S+ grad_norm \S+ tokens_per_s \d+", tiny_adapter.notes[-1]
+    )
 
 
 def test_artefact_holds_four_files_and_no_local_path(tiny_adapter: Made, tiny_base: Made) -> None:
@@ -139,52 +142,11 @@ def test_every_field_of_qlora_changes_the_adapter(field, value, inputs, run_step
     assert (made[0].path / WEIGHTS).read_bytes() != (made[1].path / WEIGHTS).read_bytes()
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from phi3_assets.olive import watcher
-from phi3_assets.recipe import load_recipe
-from phi3_assets.step import StepContext
-from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
-
-root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:])
-if not number:
-    watcher.CHECKPOINT_S = 0.0
-overrides = {"lora_dropout": 0.1, "num_train_epochs": 4.0, "per_device_train_batch_size": 4, "logging_steps": 4}
-
-def progress(**numbers):
-    if numbers["step"] == at:
-        os.kill(os.getpid(), number) if number else os._exit(9)
-
-for name in ("output", "work", "cache"):
-    (root / name).mkdir(parents=True, exist_ok=True)
-LORA_ADAPTER.load()(
-    StepContext(
-        params=LORA_ADAPTER.params(load_recipe("tiny-test", overrides)),
-        inputs={"base_model": base, "formatted_corpus": corpus},
-        output=root / "output", work=root / "work", cache=root / "cache", progress=progress,
-    )
-)
-"""
-
-
-def train(inputs: dict[str, Path], root: Path, kill_at: int = -1, number: int = 0) -> int:
-    """Train in a process of its own; its exit code. `number` is the signal it sends itself, 0: it just ends."""
-    arguments = [root, inputs["base_model"], inputs["formatted_corpus"], kill_at, number]
-    script = [sys.executable, "-c", KILLED, *map(str, arguments)]
-    return subprocess.run(script, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_base: Made, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
     assert train({"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, root) == 0
     return root / "output"
-
-
-def assert_same(left: Path, right: Path) -> None:
-    for path in left.iterdir():
-        assert (right / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_killed_training_resumes_and_ends_bit_equal(inputs, uninterrupted: Path, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Trainings in processes of their own that kill themselves at a given step."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+from phi3_assets.olive import watcher
+from phi3_assets.recipe import load_recipe
+from phi3_assets.step import StepContext
+from phi3_assets.steps import LORA_ADAPTER
+
+root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6])
+recipe, overrides = sys.argv[6], json.loads(sys.argv[7])
+if number in (0, signal.SIGKILL):
+    watcher.CHECKPOINT_S = 0.0
+
+def progress(**numbers):
+    if numbers["step"] == at and "eval_loss" not in numbers:
+        os.kill(os.getpid(), number) if number else os._exit(9)
+
+for name in ("output", "work", "cache"):
+    (root / name).mkdir(parents=True, exist_ok=True)
+metrics = LORA_ADAPTER.load()(
+    StepContext(
+        params=LORA_ADAPTER.params(load_recipe(recipe, overrides)),
+        inputs={"base_model": base, "formatted_corpus": corpus},
+        output=root / "output", work=root / "work", cache=root / "cache", progress=progress,
+    )
+)
+(root / "metrics.json").write_text(json.dumps(metrics))
+"""
+SEVERAL_EPOCHS = {"lora_dropout": 0.1, "num_train_epochs": 4.0, "per_device_train_batch_size": 4, "logging_steps": 4}
+
+
+def train(
+    inputs: dict[str, Path],
+    root: Path,
+    kill_at: int = -1,
+    number: int = 0,
+    recipe: str = "tiny-test",
+    threads: int = 1,
+    **overrides: Any,
+) -> int:
+    """Train in a process of its own; its exit code. `number` is the signal it sends itself, 0: it just ends."""
+    fields = json.dumps({**(SEVERAL_EPOCHS if recipe == "tiny-test" else {}), **overrides})
+    arguments = [root, inputs["base_model"], inputs["formatted_corpus"], kill_at, number, recipe, fields]
+    script = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    return subprocess.run(script, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, check=False).returncode
+
+
+def metrics_of(root: Path) -> dict[str, Any]:
+    """What the training that ended in `root` measured."""
+    return json.loads((root / "metrics.json").read_text())
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """Two adapters hold the same bytes."""
+    for path in left.iterdir():
+        assert (right / path.name).read_bytes() == path.read_bytes(), path.name

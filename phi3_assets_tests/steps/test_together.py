@@ -1,0 +1,73 @@
+"""Two processes that train one adapter: the result of one process with twice the accumulation, and no orphans."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from phi3_assets.errors import UserError
+from phi3_assets.olive.corpus import CorpusOrder
+from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets_tests.steps.conftest import Made, RunStep
+from phi3_assets_tests.steps.killing import metrics_of, train
+
+WEIGHTS = "adapter_model.safetensors"
+# Dropout would draw other masks in each process.
+FIELDS = {"lora_dropout": 0.0, "per_device_train_batch_size": 2, "max_steps": 6, "logging_steps": 1}
+LOOKS = {"eval_share": 0.3, "eval_steps": 3}
+
+
+@pytest.fixture
+def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
+    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+
+
+def started_by(marker: Path) -> list[psutil.Process]:
+    """Processes with this marker in the environment they were born with."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TEST_MARKER") == str(marker) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_two_processes_train_as_one_and_leave_no_orphan(inputs, run_step: RunStep, tmp_path: Path, monkeypatch) -> None:
+    """The supervisor is killed with SIGKILL while step 4 is told; run again, it goes on from the checkpoint."""
+    import torch
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("TEST_MARKER", str(tmp_path))
+    arguments = {**FIELDS, **LOOKS, "processes": 2}
+    assert train(inputs, tmp_path, kill_at=4, number=signal.SIGKILL, **arguments) == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while (left := started_by(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [process.pid for process in left] in ([], [os.getpid()])
+    assert train(inputs, tmp_path, **arguments) == 0
+    metrics = metrics_of(tmp_path)
+    assert metrics["resumed_from_step"] > 0
+
+    one = run_step(LORA_ADAPTER, inputs, **FIELDS, **LOOKS, gradient_accumulation_steps=2)
+    assert metrics["steps"] == one.metrics["steps"] == 6
+    assert metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-5)
+    together = load_file(tmp_path / "output" / WEIGHTS)
+    for name, tensor in load_file(one.path / WEIGHTS).items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=2e-6)
+
+
+def test_error_of_a_process_is_the_users(inputs: dict[str, Path], run_step: RunStep) -> None:
+    with pytest.raises(UserError, match=r"loss is .* at step .*Lower learning_rate"):
+        run_step(LORA_ADAPTER, inputs, processes=2, learning_rate=1e20, max_grad_norm=1e20, num_train_epochs=20.0)
+
+
+def test_every_process_gets_the_same_number_of_batches() -> None:
+    """One that had a batch less would leave the others waiting for ever."""
+    order = CorpusOrder(1.0, -1, step_rows=8, group_by_length=True, data_seed=0, whole_rows=4)
+    assert len(order.indices(list(range(1, 19)))) == 16
+    assert len(order.indices([5, 6, 7])) == 4
