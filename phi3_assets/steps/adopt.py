@@ -41,11 +41,11 @@ def inert_adapter(ctx: StepContext) -> dict[str, Any]:
     Returns:
         As `adopt_adapter`; method is "none" and the norms are 0.
     """
+    environment.prepare()
     import torch
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    environment.prepare()
     base, modules = ctx.inputs["base_model"], ctx.params["target_modules"]
     adapters.check_target_modules(base, modules)
     layers = {name: shape for name, shape in _linear_shapes(base).items() if name.rpartition(".")[2] in modules}

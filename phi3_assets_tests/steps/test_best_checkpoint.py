@@ -20,7 +20,7 @@ WEIGHTS = "adapter_model.safetensors"
 LOOKING = {
     "eval_share": 0.45,
     "eval_steps": 3,
-    "learning_rate": 0.05,
+    "learning_rate": 0.03,
     "lr_scheduler_type": "constant",
     "logging_steps": 1,
 }
