@@ -7,7 +7,8 @@ import dagster as dg
 from phi3_assets import data_checks, gate_checks
 from phi3_assets.assets.model import base_model, lora_adapter
 from phi3_assets.data_checks import result
-from phi3_assets.ops import Record, metrics_of
+from phi3_assets.ops import metrics_of
+from phi3_assets.planning import Record
 from phi3_assets.resources.artifacts import ArtifactStore
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
-from phi3_assets.ops import Record, metrics_of
+from phi3_assets.ops import metrics_of
+from phi3_assets.planning import Record
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.ui import counts_table, histogram_table

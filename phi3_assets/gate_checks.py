@@ -11,7 +11,7 @@ import dagster as dg
 
 from phi3_assets.assets.evaluation import eval_report
 from phi3_assets.evaluation.fitness import RULES
-from phi3_assets.ops import Record
+from phi3_assets.planning import Record
 from phi3_assets.promotion import judge_report
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.recipe import RecipeResource

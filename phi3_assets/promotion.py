@@ -16,7 +16,7 @@ from phi3_assets.evaluation.changes import Side, find_changes, markdown, page, p
 from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, write_atomically
-from phi3_assets.ops import Context, Record, readable_errors
+from phi3_assets.planning import Context, Record, readable_errors
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.recipe import RecipeResource
 

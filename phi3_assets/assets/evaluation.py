@@ -4,14 +4,8 @@ import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
-from phi3_assets.ops import (
-    DEVICE_POOL,
-    Record,
-    make_plan,
-    materialise,
-    run_plan,
-    verify_and_show,
-)
+from phi3_assets.ops import DEVICE_POOL, materialise, run_plan, verify_and_show
+from phi3_assets.planning import Record, make_plan
 from phi3_assets.promotion import promote_release
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution
