@@ -13,7 +13,6 @@ import csv
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,11 +20,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROWS = 1_000_000
 FEWER_ROWS = 200_000
 RIVAL_ROWS = {"datasets.map": 100_000, "olive": 10_000}
 BARS = {"wall": 1.5, "peak_mb": 1500, "growth": 1.15, "datasets.map": 1.3, "olive": 10.0, "incremental": 0.05}
 FILES = 4
+SAMPLE_S = 0.2
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -186,15 +188,36 @@ def ours(data: Path, home: Path, model: str, test_sets: Path | None = None) -> d
 
 
 def child(kind: str, *arguments: Any) -> dict[str, Any]:
-    """Run one side in a process of its own; its answer is the last line that it prints."""
+    """Run one side in a process of its own; its answer is the last line that it prints.
+
+    "peak_mb" is the most that it and its processes held at one time, shared libraries counted in each.
+    """
     command = [sys.executable, "-m", "benchmarks.corpus", "--child", kind]
-    done = subprocess.run(command, input=json.dumps(arguments), stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(arguments))
+        process.stdin.close()
+        leader, peak = psutil.Process(process.pid), 0
+        while process.poll() is None:
+            peak = max(peak, sum(map(resident, [leader, *leader.children(recursive=True)])))
+            time.sleep(SAMPLE_S)
+        lines = process.stdout.read().strip().splitlines()
+    if process.returncode:
+        raise RuntimeError(f"{kind} failed; its error is above.")
+    return {**json.loads(lines[-1]), "peak_mb": peak / 1e6}
+
+
+def resident(process: psutil.Process) -> int:
+    """Bytes in memory; 0 for one that has just ended."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _measured(start: float, **values: Any) -> dict[str, Any]:
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"wall_s": time.perf_counter() - start, "peak_mb": peak_mb, **values}
+    return {"wall_s": time.perf_counter() - start, **values}
 
 
 def _step(name: str, inputs: dict[str, str], home: str) -> dict[str, Any]:
