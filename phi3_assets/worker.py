@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -241,6 +242,9 @@ def disk_is_full(error: BaseException | None) -> bool:
 def main(path: str) -> int:
     """Run the step of the file at `path`; the exit code is 0 only if the artefact is sealed."""
     die_with_parent()
+    # `nohup phi3 run &` hands ignored signals down; a step must be stoppable nevertheless.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(SETTINGS)
     step_file = StepFile.from_json(Path(path).read_text(encoding="utf-8"))
     if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:

@@ -15,6 +15,9 @@ from phi3_assets.recipe import load_recipe
 from phi3_assets.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
 
+# As the worker does: the tests may run under nohup.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6])
 recipe, overrides = sys.argv[6], json.loads(sys.argv[7])
 if number in (0, signal.SIGKILL):
