@@ -106,14 +106,16 @@ def export(
     key: Annotated[Path | None, typer.Option(help="Private key to sign with, PEM.")] = None,
     home: Home = None,
 ) -> None:
-    """Copy this home's latest release out of the store, and sign it if a key is given."""
+    """Copy the champion out of the store, and sign it if a key is given."""
     from phi3_assets.bundle.signature import export_bundle
-    from phi3_assets.runner import latest
+    from phi3_assets.champion import champion as present
+    from phi3_assets.runner import where
 
-    releases = latest(home)
-    if "release_bundle" not in releases:
-        raise UserError("There is no release in this home yet: `phi3 run` makes one.")
-    print(f"{export_bundle(releases['release_bundle'], target, key)} is ready to be handed out.")
+    # Not the newest release: that one may be worse, or rolled back from.
+    entry = present(home or default_home())
+    if entry is None or entry.release is None:
+        raise UserError("There is no champion in this home yet: `phi3 run` makes a release, and a fit one becomes it.")
+    print(f"{export_bundle(Path(where(home, entry.release)), target, key)} is ready to be handed out.")
 
 
 @config.command(name="export")

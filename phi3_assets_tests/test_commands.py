@@ -53,6 +53,16 @@ def test_bundle_is_handed_out_and_a_flipped_bit_is_seen(made_home, tmp_path):
     assert "model/model.onnx.data was changed" in call("bundle", "verify", out, fails=True)
 
 
+def test_only_a_champion_is_handed_out(copied_home, tmp_path):
+    """Not the newest release, which may be worse than it or rolled back from."""
+    (copied_home / "gen-model" / ".pointers" / "latest" / "release_bundle.json").unlink()
+    call("bundle", "export", tmp_path / "of-champion", "--home", copied_home)
+    (copied_home / "gen-model" / "champion.json").unlink()
+    refused = call("bundle", "export", tmp_path / "none", "--home", copied_home, fails=True)
+    assert "There is no champion in this home yet" in refused
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_first_release_that_is_fit_is_champion(made_home):
     why = "Promoted: it is fit for release, and there is no champion yet."
     assert why in call("champion", "show", "--home", made_home)
