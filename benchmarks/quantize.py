@@ -30,6 +30,13 @@ CHOICES: dict[str, dict[str, Any]] = {
         "int8_modules": [],
     },
     "gptq 32": {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 32, "int8_modules": []},
+    "gptq 64": {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 64, "int8_modules": []},
+    "gptq 64, o_proj 8 bits": {
+        "int4_algorithm": "gptq",
+        "int4_symmetric": False,
+        "int4_block_size": 64,
+        "int8_modules": ["o_proj"],
+    },
     "gptq 64, attention 8 bits": {
         "int4_algorithm": "gptq",
         "int4_symmetric": False,
@@ -38,17 +45,6 @@ CHOICES: dict[str, dict[str, Any]] = {
     },
     "chosen": {},
 }
-# General text that no training row resembles; written for this benchmark.
-GENERAL = (
-    "The river rises in the hills to the north and reaches the sea after two hundred kilometres. In spring, when the "
-    "snow melts, it floods the meadows on both banks, and farmers move their cattle to higher ground.",
-    "To make bread, mix flour, water, salt and yeast, knead the dough for ten minutes, and let it rest until it has "
-    "doubled in size. Bake it in a hot oven until the crust is brown and it sounds hollow when you knock on it.",
-    "She had read the letter twice before she understood what it said. Her brother was coming home after eleven years, "
-    "and he would be on the evening train. There was no time to write back, and nothing she could have written.",
-    "A triangle with sides of three, four and five units has a right angle, because nine and sixteen make twenty-five. "
-    "The ancient surveyors knew this and used a rope with twelve equal knots to lay out their fields.",
-)
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -108,15 +104,17 @@ def prepare_merged(work: Path) -> Path:
 
 
 def load_texts(work: Path) -> dict[str, list[tuple[list[int], list[int]]]]:
-    """(context, scored tokens) of each held-out answer and of each general text."""
+    """(context, scored tokens) of each held-out answer and of each text of the forgetting suite."""
     from transformers import AutoTokenizer
+
+    from phi3_assets.evaluation.general import load_general
 
     tokenizer = AutoTokenizer.from_pretrained(work / "base_model")
     items = [json.loads(line) for line in (work / "formatted_corpus" / "test.jsonl").open(encoding="utf-8")]
-    general = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in GENERAL]
+    general = load_general(tokenizer, tokenizer.model_max_length).texts
     return {
         "answers": [(item["prompt_ids"], item["answer_ids"]) for item in items],
-        "general": [(ids[:1], ids[1:]) for ids in general],
+        "general": [(list(text.ids[: text.start]), list(text.ids[text.start :])) for text in general],
     }
 
 

@@ -10,37 +10,70 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 PARENT_PIPE = "PHI3_PARENT_PIPE"
 
 
+class Leader(Protocol):
+    """The process that leads a tree."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code, or minus the number of the signal that ended it."""
+
+
+class Start(Protocol):
+    """Starts a leader, in a session of its own."""
+
+    def __call__(self, command: list[str], env: Mapping[str, str], output: int, parent_pipe: int) -> Leader:
+        """Start it.
+
+        Args:
+            command: Program and arguments.
+            env: The whole environment, but for the number of `parent_pipe`.
+            output: File descriptor for stdout and stderr.
+            parent_pipe: File descriptor for `die_with_parent`.
+        """
+
+
+def spawn(command: list[str], env: Mapping[str, str], output: int, parent_pipe: int) -> Leader:
+    """A fresh process; see `Start`."""
+    return subprocess.Popen(
+        command,
+        env={**env, PARENT_PIPE: str(parent_pipe)},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=(parent_pipe,),
+        start_new_session=True,
+    )
+
+
 class ProcessTree:
     """A process, its group, and everything that they start."""
 
-    def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(self, command: list[str], env: Mapping[str, str], log: Path, start: Start = spawn) -> None:
         """Start `command` in a group of its own; stdout and stderr go to the file `log`."""
         reading, self._pipe = os.pipe()
         try:
             with log.open("ab") as output:
-                self._process = subprocess.Popen(
-                    command,
-                    env={**env, PARENT_PIPE: str(reading)},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(reading,),
-                    start_new_session=True,
-                )
+                self._leader = start(command, env, output.fileno(), reading)
         except BaseException:
             os.close(self._pipe)
             raise
         finally:
             os.close(reading)
         self.peak_memory_bytes = 0
+        self._exit_code = 0
         # Popen.wait with a timeout looks twenty times a second, which a training on all cores feels.
         self._ended = threading.Event()
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
@@ -48,12 +81,12 @@ class ProcessTree:
     @property
     def pid(self) -> int:
         """Process id of the leader, which is also the id of its group."""
-        return self._process.pid
+        return self._leader.pid
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait up to `timeout_s` seconds; the exit code, or None while it runs. Minus N: killed by signal N."""
         if self._ended.wait(timeout_s):
-            return self._process.returncode
+            return self._exit_code
         memory = sum(_resident_bytes(process) for process in self._members())
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
         return None
@@ -74,7 +107,7 @@ class ProcessTree:
         finally:
             self._signal(members, signal.SIGKILL)
             self._wait_gone(members, 10)
-            self._process.wait()
+            self._ended.wait()
             self.close()
 
     def close(self) -> None:
@@ -86,7 +119,7 @@ class ProcessTree:
             os.killpg(self.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        self._process.wait()
+        self._exit_code = self._leader.wait()
         self._ended.set()
 
     def _members(self) -> list[psutil.Process]:

@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from phi3_assets.recipe import Recipe
+if TYPE_CHECKING:  # a worker is handed the parameters, and need not import pydantic
+    from phi3_assets.recipe import Recipe
 
 
 def canonical_json(value: Any) -> str:
@@ -79,7 +80,7 @@ class Step:
     libraries: tuple[str, ...]
     function: str
 
-    def params(self, recipe: Recipe) -> dict[str, Any]:
+    def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""
         return {name: getattr(recipe, name) for name in self.recipe_fields}
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
 
+from phi3_assets.data.arrow import leave_pandas_out
 from phi3_assets.errors import UserError
 from phi3_assets.manifest import (
     FileEntry,
@@ -42,7 +43,9 @@ from phi3_assets.manifest import (
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.processes import die_with_parent
 from phi3_assets.step import StepCall, StepContext, installed_versions
-from phi3_assets.steps import STEPS
+from phi3_assets.steps import FORMATTED_CORPUS, RAW_DATASET, STEPS
+
+DATA_STEPS = (RAW_DATASET.name, FORMATTED_CORPUS.name)
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,8 @@ def main(path: str) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(SETTINGS)
     step_file = StepFile.from_json(Path(path).read_text(encoding="utf-8"))
+    if step_file.call.step in DATA_STEPS:
+        leave_pandas_out()
     if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
         return run_by_hand(step_file)
     with open_dagster_pipes() as pipes:

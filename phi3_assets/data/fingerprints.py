@@ -111,16 +111,50 @@ def _mix(values: Hashes) -> Hashes:
     return values ^ (values >> np.uint64(31))
 
 
+def positions(values: Hashes, wanted: Hashes) -> NDArray[np.int64]:
+    """Where each value stands in `wanted`, the first time; -1: nowhere. Few of either are looked at twice."""
+    result = np.full(len(values), -1)
+    maybe = np.flatnonzero(_begin_like(values, wanted))
+    candidates = values[maybe]
+    numbers = np.flatnonzero(_begin_like(wanted, candidates))
+    numbers = numbers[np.argsort(wanted[numbers], kind="stable")]
+    if len(numbers):
+        ordered = wanted[numbers]
+        near = np.minimum(np.searchsorted(ordered, candidates), len(ordered) - 1)
+        result[maybe] = np.where(ordered[near] == candidates, numbers[near], -1)
+    return result
+
+
 def among(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
-    """Which values are among the wanted: numpy's isin, several times faster where these are the fewer."""
-    if not len(wanted):
-        return np.zeros(len(values), bool)
-    ordered = np.sort(wanted)
-    found: NDArray[np.bool_] = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    """Which values are among the wanted: numpy's isin, several times faster."""
+    return positions(values, wanted) >= 0
+
+
+def _begin_like(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
+    """Which values begin like one of the wanted: all that are among them, and few of the others."""
+    bits = min(24, max(16, len(wanted).bit_length() + 4))
+    shift = np.uint64(64 - bits)
+    begun = np.zeros(1 << bits, bool)
+    begun[(wanted >> shift).view(np.int64)] = True
+    return begun.take((values >> shift).view(np.int64))
+
+
+def halves(values: Hashes) -> NDArray[np.uint32]:
+    """The upper halves of hashes, sorted; of several such lists together `shared` knows soon what may repeat."""
+    return np.sort((values >> np.uint64(32)).astype(np.uint32))
+
+
+def shared(values: Hashes, runs: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Which values stand there more than once.
+
+    Args:
+        values: The hashes.
+        runs: `halves` of them, or of parts of them, end to end.
+    """
+    ordered = np.sort(runs, kind="stable")  # merges what is sorted already
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    found = _begin_like(values, repeated.astype(np.uint64) << np.uint64(32))
+    rows = np.flatnonzero(found)
+    candidates = np.sort(values[rows])
+    found[rows] = among(values[rows], candidates[1:][candidates[1:] == candidates[:-1]])
     return found
-
-
-def shared(values: Hashes) -> NDArray[np.bool_]:
-    """Which values stand there more than once."""
-    ordered = np.sort(values)
-    return among(values, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, among, normalise, shared, sketch
+from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, among, halves, normalise, positions, shared, sketch
 from phi3_assets.data.near import Pair, find_near
-from phi3_assets.data.part_store import ARRAYS, NO_ANSWER
+from phi3_assets.data.part_store import ARRAYS, BAND_ARRAYS, NO_ANSWER
 from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
 from phi3_assets.data.shapes import Message
-from phi3_assets.data.testset import TestSets, prefix_hashes
+from phi3_assets.data.testset import TestSets
 
 TRAIN, TEST, HELD_OUT = range(3)
 """Positions in `records.SPLITS`."""
@@ -63,6 +63,7 @@ class Parts:
         self.ends = np.cumsum(rows) if len(rows) else np.zeros(0, np.int64)
         self.starts = self.ends - np.array(rows, np.int64)
         self.rows = int(self.ends[-1]) if len(rows) else 0
+        self._mapped: dict[int, NDArray[np.uint8]] = {}
 
     def load(self, name: str) -> NDArray[Any]:
         """One array, of all records."""
@@ -71,13 +72,24 @@ class Parts:
             [np.fromfile(folder / f"{name}.bin", kind) for folder in self.folders] or [np.zeros(0, kind)]
         )
 
+    def repeated(self, name: str, values: Hashes) -> NDArray[np.bool_]:
+        """Which of the values occur more than once; they are one array, of all records, perhaps after others."""
+        lying = [np.fromfile(folder / f"{name}.halves", np.uint32) for folder in self.folders]
+        return shared(values, np.concatenate([halves(values[: len(values) - self.rows]), *lying]))
+
     def sketches(self, records: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The sketches of some records, read from where they lie."""
         result = np.zeros((len(records), 2, PERMUTATIONS), np.uint8)
         for part, places, inside in self._by_part(records):
-            lying = np.memmap(self.folders[part] / "sketch.bin", np.uint8, "r").reshape(-1, 2, PERMUTATIONS)
-            result[places] = lying[inside]
+            result[places] = self._lying(part)[inside]
         return result
+
+    def _lying(self, part: int) -> NDArray[np.uint8]:
+        """The sketches of a part, on the disk."""
+        if part not in self._mapped:
+            mapped = np.memmap(self.folders[part] / "sketch.bin", np.uint8, "r")
+            self._mapped[part] = mapped.reshape(-1, 2, PERMUTATIONS)
+        return self._mapped[part]
 
     def texts(self, records: Sequence[int]) -> dict[int, Pair]:
         """Normalised questions and answers of some records."""
@@ -117,40 +129,48 @@ def judge(parts: Parts, frozen: TestSets, settings: MergeSettings) -> Verdict:
     """Decide for every record whether it is kept, and on which side it is."""
     ids = parts.load("id")
     verdict = Verdict(np.zeros(parts.rows, np.uint8), parts.load("side"))
-    verdict.reason[_later_duplicates(ids)] = DUPLICATE
+    verdict.reason[_later_duplicates(ids, parts.repeated("id", ids))] = DUPLICATE
     groups = parts.load("group")
-    _split(verdict.split, ids, groups, frozen, settings.test_set == "grow")
-    # Test rows that are in the data are compared as records.
-    absent = np.flatnonzero(~among(prefix_hashes(frozen.everything["id"]), ids))
+    absent = _split(verdict.split, ids, groups, frozen, settings.test_set == "grow")
     del ids
-    _judge_conflicts(verdict, groups, parts.load("answer"), settings.conflicts == "quarantine")
+    repeated = parts.repeated("group", groups)
+    _judge_conflicts(verdict, groups, repeated, parts.load("answer"), settings.conflicts == "quarantine")
     del groups
     _judge_near(verdict, parts, frozen, absent, settings)
     return verdict
 
 
-def _later_duplicates(ids: Hashes) -> NDArray[np.int64]:
+def _later_duplicates(ids: Hashes, repeated: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Records whose content came up before. 64 bits: among a million records one false alarm in 30 million datasets."""
-    several = np.flatnonzero(shared(ids))
+    several = np.flatnonzero(repeated)
     order = several[np.argsort(ids[several], kind="stable")]
     later: NDArray[np.int64] = order[1:][ids[order[1:]] == ids[order[:-1]]]
     return later
 
 
-def _split(split: NDArray[np.uint8], ids: Hashes, groups: Hashes, frozen: TestSets, grow: bool) -> None:
-    """Once a test set is frozen, only its own records are tests, and their groups are never trained on."""
-    if frozen.present is None:
-        return
+def _split(split: NDArray[np.uint8], ids: Hashes, groups: Hashes, frozen: TestSets, grow: bool) -> NDArray[np.int64]:
+    """Once a test set is frozen, only its own records are tests, and their groups are never trained on.
+
+    Returns:
+        The frozen records that are not in the data, as places in `frozen.ids`; the others are compared as records.
+    """
+    if not frozen.files:
+        return np.zeros(0, np.int64)
     if not grow:
         split[split == TEST] = HELD_OUT
-    split[(split != TEST) & among(groups, prefix_hashes(frozen.everything["group"]))] = HELD_OUT
-    split[among(ids, prefix_hashes(frozen.present["id"]))] = TEST
+    split[(split != TEST) & among(groups, frozen.groups)] = HELD_OUT
+    tests = positions(ids, frozen.ids)
+    split[(tests >= 0) & (tests < frozen.present_rows)] = TEST
+    absent = np.ones(len(frozen.ids), bool)
+    absent[tests[tests >= 0]] = False
+    return np.flatnonzero(absent)
 
 
-def _judge_conflicts(verdict: Verdict, groups: Hashes, answers: Hashes, quarantine: bool) -> None:
+def _judge_conflicts(
+    verdict: Verdict, groups: Hashes, repeated: NDArray[np.bool_], answers: Hashes, quarantine: bool
+) -> None:
     """Find questions with more than one answer, punctuation and case aside."""
-    rows = np.flatnonzero((answers != NO_ANSWER) & (verdict.reason == KEPT))
-    rows = rows[shared(groups[rows])]
+    rows = np.flatnonzero(repeated & (answers != NO_ANSWER) & (verdict.reason == KEPT))
     rows = rows[np.argsort(groups[rows], kind="stable")]
     for run in np.split(rows, np.flatnonzero(groups[rows[1:]] != groups[rows[:-1]]) + 1):
         if len(set(answers[run].tolist())) > 1:
@@ -163,7 +183,7 @@ def _judge_near(
     verdict: Verdict, parts: Parts, frozen: TestSets, absent: NDArray[np.int64], settings: MergeSettings
 ) -> None:
     """Compare the records with each other and with the frozen tests `absent` from them, which stand first."""
-    fixed = frozen.everything.take(pa.array(absent)).combine_chunks()
+    fixed = frozen.records(absent).combine_chunks()
     fixed_pairs = question_answer_pairs([row for batch in fixed.to_batches() for row in conversations(batch)])
     count = len(fixed_pairs)
     if not parts.rows:
@@ -185,8 +205,13 @@ def _judge_near(
         new = parts.texts([row - count for row in rows if row >= count])
         return found | {row + count: pair for row, pair in new.items()}
 
+    def band(number: int) -> tuple[Hashes, NDArray[np.bool_]]:
+        name = BAND_ARRAYS[number]
+        hashes = np.concatenate([fixed_bands[number], parts.load(name)])
+        return hashes, parts.repeated(name, hashes)
+
     found = find_near(
-        band=lambda i: np.concatenate([fixed_bands[i], parts.load(f"band{i}")]),
+        band=band,
         sketches=sketches,
         texts=texts,
         on_test_side=np.concatenate([np.ones(count, bool), verdict.split != TRAIN]),

@@ -3,12 +3,13 @@
 MinHash bands name the candidates; the Jaccard index of the texts themselves decides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import BANDS, Hashes, likeness, shared
+from phi3_assets.data.fingerprints import BANDS, Hashes, likeness
 
 Pair = tuple[str, str]
 """Normalised question and answer."""
@@ -20,7 +21,7 @@ _SKETCH_MARGIN = 0.2
 
 
 def find_near(
-    band: Callable[[int], Hashes],
+    band: Callable[[int], tuple[Hashes, NDArray[np.bool_]]],
     sketches: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
     texts: Callable[[Sequence[int]], dict[int, Pair]],
     on_test_side: NDArray[np.bool_],
@@ -30,7 +31,7 @@ def find_near(
     """Find rows that are near duplicates of another one.
 
     Args:
-        band: Hashes of one MinHash band, one per row.
+        band: Hashes of one MinHash band, one per row, and which of them occur more than once.
         sketches: The sketches of some rows, shape (rows, 2, minima): of the question and of the answer.
         texts: The texts of some rows; called with a few thousand at a time.
         on_test_side: Rows that are tested with; they are never reported themselves.
@@ -42,8 +43,8 @@ def find_near(
     """
     found: dict[int, int] = {}
     out = ignored.copy()
-    for number in range(BANDS):
-        left, right = _candidates(band(number), on_test_side, out)
+    for hashes, repeated in _one_ahead(band):
+        left, right = _candidates(hashes, repeated, on_test_side, out)
         close = np.zeros(len(left), bool)
         for at in range(0, len(left), _PAIRS_AT_ONCE):
             span = slice(at, at + _PAIRS_AT_ONCE)
@@ -66,16 +67,26 @@ def find_near(
     return found
 
 
+def _one_ahead(band: Callable[[int], tuple[Hashes, NDArray[np.bool_]]]) -> Iterator[tuple[Hashes, NDArray[np.bool_]]]:
+    """The bands in their order, each read and sorted while the one before is looked at."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(band, 0)
+        for following in range(1, BANDS):
+            ready = coming.result()
+            coming = reader.submit(band, following)
+            yield ready
+        yield coming.result()
+
+
 def _candidates(
-    hashes: Hashes, on_test_side: NDArray[np.bool_], out: NDArray[np.bool_]
+    hashes: Hashes, repeated: NDArray[np.bool_], on_test_side: NDArray[np.bool_], out: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of rows with equal hashes; the second of each pair is a training row.
 
     Each row is paired with the first row of its run of equal hashes, with the one before it, and with some test rows
     of the run: linear in the rows, however many are alike.
     """
-    rows = np.flatnonzero(shared(hashes))
-    rows = rows[~out[rows]]
+    rows = np.flatnonzero(repeated & ~out)
     # Test rows first within a run, then by row number.
     rows = rows[np.lexsort((rows, ~on_test_side[rows], hashes[rows]))]
     first = np.ones(len(rows), bool)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import BANDS, as_hashes, digests, normalise, sketch
+from phi3_assets.data.fingerprints import BANDS, as_hashes, digests, halves, normalise, sketch
 from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, block_path, messages_column, open_block
 from phi3_assets.data.split import hash_split
 
@@ -26,6 +26,11 @@ ARRAYS: dict[str, Any] = {
     "sketch": np.uint8,
 }
 """The arrays of a part beside its MinHash bands, and their types; side is a position in `records.SPLITS`."""
+BAND_ARRAYS = [f"band{i}" for i in range(BANDS)]
+REPEATABLE = ["id", "group", *BAND_ARRAYS]
+"""The arrays of which a part also holds the `halves`: what is looked up is which of their values repeat."""
+LAYOUT = 2
+"""Raised when parts lie otherwise on disk, so that those in caches are made anew."""
 NO_ANSWER = 0
 """In the array `answer`, of a record that is not one question and one answer."""
 
@@ -79,13 +84,14 @@ class PartStore:
         self.rows = 0
 
     def __enter__(self) -> "PartStore":
-        names = [*ARRAYS, *(f"band{i}" for i in range(BANDS))]
-        self._arrays = {name: (self._folder / f"{name}.bin").open("wb") for name in names}
+        self._arrays = {name: (self._folder / f"{name}.bin").open("wb") for name in (*ARRAYS, *BAND_ARRAYS)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for file in self._arrays.values():
             file.close()
+        for name in REPEATABLE:
+            halves(np.fromfile(self._folder / f"{name}.bin", np.uint64)).tofile(self._folder / f"{name}.halves")
         if self._block is not None:
             self._block.close()
 
@@ -123,7 +129,7 @@ class PartStore:
             "row": np.array(batch.numbers, np.int64),
             "side": (split == "test").astype(np.uint8),
             "sketch": sketches,
-            **{f"band{i}": bands[i] for i in range(BANDS)},
+            **dict(zip(BAND_ARRAYS, bands, strict=True)),
         }
         for name, values in arrays.items():
             self._arrays[name].write(np.ascontiguousarray(values).tobytes())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from phi3_assets.data.cache import DirectoryCache
 from phi3_assets.data.corpus_rows import CORPUS_SCHEMA, TOKENS_SCHEMA, CorpusRows, join_rows, open_corpus
+from phi3_assets.data.fingerprints import positions
 from phi3_assets.data.formatting import Formatting, format_records
 from phi3_assets.data.testset import prefix_hashes, suffix_hashes
 
@@ -34,24 +35,18 @@ class KnownRows:
         return [folder for folder in folders if folder and (folder / "id.bin").exists()]
 
     @cached_property
-    def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-        """Sorted ids, the number of the row of each, and where each piece's numbers start."""
+    def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Ids of the rows, and where each piece's rows start among them."""
         ids = [np.fromfile(folder / "id.bin", np.uint64) for folder in self._pieces]
-        joined = np.concatenate([*ids, np.zeros(0, np.uint64)])
-        order = np.argsort(joined, kind="stable")
-        return joined[order], order, np.cumsum([0, *map(len, ids)])
+        return np.concatenate([*ids, np.zeros(0, np.uint64)]), np.cumsum([0, *map(len, ids)])
 
     def find(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Number of each row, -1 where there is none."""
-        known, numbers, _ = self._index
-        if not len(known):
-            return np.full(len(ids), -1)
-        place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        return np.where(known[place] == ids, numbers[place], -1)
+        return positions(ids, self._index[0])
 
     def take(self, numbers: NDArray[np.int64]) -> CorpusRows:
         """The rows of these numbers, in this order."""
-        starts = self._index[2]
+        _, starts = self._index
         parts = np.searchsorted(starts, numbers, side="right") - 1
         taken: list[CorpusRows] = []
         places = [np.zeros(0, np.int64)]

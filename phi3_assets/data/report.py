@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from phi3_assets.data.merge import HELD_OUT, KEPT, LEAK, TEST, TRAIN, Verdict
 from phi3_assets.data.testset import TestSets
 from phi3_assets.errors import UserError, nearest
@@ -17,7 +15,7 @@ _REPEATS = ("duplicate", "near_duplicate", "near_duplicate_of_test")
 
 
 def dataset_metrics(
-    files: Sequence[dict[str, Any]], verdict: Verdict, frozen: TestSets, test_set: pa.Table
+    files: Sequence[dict[str, Any]], verdict: Verdict, frozen: TestSets, test_set_rows: int
 ) -> dict[str, Any]:
     """Sum up the facts of all files and the verdict.
 
@@ -42,9 +40,9 @@ def dataset_metrics(
         "train_rows": sides[TRAIN],
         "test_rows": sides[TEST],
         "held_out_rows": sides[HELD_OUT],
-        "test_set_rows": test_set.num_rows,
+        "test_set_rows": test_set_rows,
         "test_set_versions": frozen.names,
-        "test_set_is_new": frozen.present is None or test_set.num_rows > frozen.present.num_rows,
+        "test_set_is_new": not frozen.files or test_set_rows > frozen.present_rows,
         "leaked_rows_removed": int((verdict.reason == LEAK).sum()),
         "near_duplicate_rows": len(verdict.near) - int((verdict.reason == LEAK).sum()),
         "conflicting_questions": len(verdict.conflicts),

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
 import stdnum.iban
@@ -87,6 +86,8 @@ def _personal(text: str) -> Iterator[Finding]:
         if address.is_global:  # 10.0.0.1 or 127.0.0.1 is nobody's
             yield Finding("IP_ADDRESS", *match.span())
     if "+" in text:
+        import phonenumbers  # large, and seldom needed
+
         for phone in phonenumbers.PhoneNumberMatcher(text, None):
             yield Finding("PHONE_NUMBER", phone.start, phone.end)
 

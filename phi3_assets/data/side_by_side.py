@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection
 from typing import TypeVar
+
+from phi3_assets.data.arrow import leave_pandas_out
 
 T = TypeVar("T")
 # Below this, about a second of work, starting processes would cost more than it saves.
@@ -26,6 +27,8 @@ def side_by_side(work: Callable[..., T], calls: Sequence[tuple[object, ...]], in
     if processes < 2 or input_bytes < WORTHWHILE_BYTES:
         yield from (work(*call) for call in calls)
         return
+    from concurrent.futures import ProcessPoolExecutor  # which takes as long to import as a small file to read
+
     # Spawned: a fork would copy threads' locks in whatever state they are.
     context = multiprocessing.get_context("spawn")
     threads = str(cores // processes)
@@ -37,6 +40,7 @@ def side_by_side(work: Callable[..., T], calls: Sequence[tuple[object, ...]], in
 
 def _begin(tokenizer_threads: str) -> None:
     """First in each process: share the cores, and end when the parent is killed instead of waiting for more work."""
+    leave_pandas_out()
     os.environ["RAYON_NUM_THREADS"] = tokenizer_threads
     parent = multiprocessing.parent_process()
     assert parent is not None

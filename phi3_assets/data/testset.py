@@ -5,41 +5,59 @@ present one. A step only reads them. It leaves the test set it used, or proposes
 freezing that file under the next version is up to whoever runs the steps.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from phi3_assets.data.fingerprints import Hashes
 from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, open_block
 from phi3_assets.errors import UserError
 
 TEST_SET = "test_set.parquet"
+_KEYS = ("id", "group")
 
 
 @dataclass(frozen=True)
 class TestSets:
-    """What was frozen.
+    """What was frozen: every record that ever was a test, those of the present test set first, each once.
 
     Attributes:
-        present: Records of the present test set, or None before the first freeze.
-        past: Records of all earlier test sets that are not in the present one.
         names: Names of the versions, oldest first.
+        files: Their files, the present one first and then the past ones.
+        keys: id and group of the records of all files, end to end.
+        first: Which of these stand there for the first time.
+        present_rows: Records of the present test set; 0 before the first freeze.
     """
 
     __test__ = False  # pytest: not a test
 
-    present: pa.Table | None
-    past: pa.Table
     names: list[str]
+    files: list[Path]
+    keys: pa.Table
+    first: NDArray[np.bool_]
+    present_rows: int
 
-    @property
-    def everything(self) -> pa.Table:
-        """The present test set and then the past ones."""
-        return self.past if self.present is None else pa.concat_tables([self.present, self.past])
+    @cached_property
+    def ids(self) -> Hashes:
+        """Beginnings of the ids of every record, those of the present test set first."""
+        return prefix_hashes(self.keys["id"])[self.first]
+
+    @cached_property
+    def groups(self) -> Hashes:
+        """Beginnings of their groups."""
+        return prefix_hashes(self.keys["group"])[self.first]
+
+    def records(self, wanted: NDArray[np.int64]) -> pa.Table:
+        """Some records in full, by their places in `ids`; read only now, for mostly none is wanted."""
+        if not len(wanted):
+            return SCHEMA.empty_table()
+        tables = [pq.read_table(file) for file in self.files]
+        return pa.concat_tables(tables).take(pa.array(np.flatnonzero(self.first)[wanted]))
 
 
 def load_test_sets(folder: Path | None) -> TestSets:
@@ -48,27 +66,30 @@ def load_test_sets(folder: Path | None) -> TestSets:
     Raises:
         UserError: A file that is no test set.
     """
-    files = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
-    tables: list[pa.Table] = []
-    for file in files:
-        try:
-            table = pq.read_table(file)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"Frozen test set {file.name} cannot be read ({type(error).__name__}). Restore it from a backup: "
-                "without it nobody can tell whether a model was trained on its rows."
-            ) from None
-        if table.schema.names != SCHEMA.names:
-            raise UserError(f"Frozen test set {file.name} is none: it has the columns {table.schema.names}.")
-        tables.append(table)
-    present = tables[-1] if tables else None
-    known = set(tables[-1]["id"].to_pylist()) if len(tables) > 1 else set()
-    past: list[pa.Table] = []
-    for table in tables[:-1]:
-        new = [identity not in known for identity in table["id"].to_pylist()]
-        known.update(table["id"].to_pylist())
-        past.append(table.filter(pa.array(new, pa.bool_())))
-    return TestSets(present, pa.concat_tables([*past, SCHEMA.empty_table()]), [file.stem for file in files])
+    versions = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
+    files = [*versions[-1:], *versions[:-1]]
+    keys = [_read_keys(file) for file in files]
+    table = pa.concat_tables([*keys, pa.schema([SCHEMA.field(name) for name in _KEYS]).empty_table()])
+    first = np.ones(table.num_rows, bool)
+    if len(files) > 1:
+        first[:] = False
+        first[np.unique(prefix_hashes(table["id"]), return_index=True)[1]] = True
+    return TestSets([file.stem for file in versions], files, table, first, keys[0].num_rows if keys else 0)
+
+
+def _read_keys(file: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(file) as content:
+            if content.schema_arrow.names != SCHEMA.names:
+                raise UserError(
+                    f"Frozen test set {file.name} is none: it has the columns {content.schema_arrow.names}."
+                )
+            return content.read(columns=list(_KEYS))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"Frozen test set {file.name} cannot be read ({type(error).__name__}). Restore it from a backup: "
+            "without it nobody can tell whether a model was trained on its rows."
+        ) from None
 
 
 def write_test_set(path: Path, records: pa.Table) -> None:
@@ -80,13 +101,21 @@ def write_test_set(path: Path, records: pa.Table) -> None:
 
 def prefix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:
     """The first 8 bytes of hex digests as numbers, comparable with the arrays of a part."""
-    return _hashes(digest[:16] for digest in hex_digests.to_pylist())
+    return _as_numbers(hex_digests)[:, 0]
 
 
 def suffix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:
     """The next 8 bytes, which tell nothing about the first."""
-    return _hashes(digest[16:32] for digest in hex_digests.to_pylist())
+    return _as_numbers(hex_digests)[:, 1]
 
 
-def _hashes(hex_numbers: Iterable[str]) -> Hashes:
-    return np.frombuffer(bytes.fromhex("".join(hex_numbers)), dtype=">u8").astype(np.uint64)
+def _as_numbers(hex_digests: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Digests of 32 hex digits, two numbers each: shape (digests, 2)."""
+    numbers = [np.zeros((0, 2), np.uint64)]
+    for chunk in hex_digests.chunks:
+        if len(chunk):
+            _, offsets, text = chunk.buffers()
+            start, end = np.frombuffer(offsets, np.int32)[[chunk.offset, chunk.offset + len(chunk)]].tolist()
+            digits = text[start:end].to_pybytes().decode("ascii")
+            numbers.append(np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64).reshape(-1, 2))
+    return np.concatenate(numbers)

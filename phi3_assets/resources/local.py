@@ -9,13 +9,14 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import PipesTempFileContextInjector, open_pipes_session
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from phi3_assets import memory
+from phi3_assets.forkserver import ForkServer
 from phi3_assets.home import SHORT
 from phi3_assets.manifest import ArtefactRef, Manifest
 from phi3_assets.models.environment import SETTINGS
-from phi3_assets.processes import ProcessTree
+from phi3_assets.processes import ProcessTree, Start, spawn
 from phi3_assets.resources.artifacts import ArtifactStore
 from phi3_assets.resources.execution import Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
@@ -36,6 +37,13 @@ class LocalExecution(Execution):
         description="On termination, seconds from SIGINT to SIGTERM, and from there to SIGKILL.",
     )
     observe_every_s: float = Field(default=5, gt=0, description="Least seconds between two progress points in the UI.")
+
+    _fork_server: ForkServer | None = PrivateAttr(default=None)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """At the end of the run."""
+        if self._fork_server is not None:
+            self._fork_server.close()
 
     def run_step(
         self,
@@ -76,17 +84,13 @@ class LocalExecution(Execution):
             context_injector=PipesTempFileContextInjector(),
             message_reader=LiveMessageReader(messages),
         ) as session:
+            # Python's -c and -m put the working directory first on sys.path; a user's torch.py must not win.
+            env = {**os.environ, **SETTINGS, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
             tree = ProcessTree(
                 [sys.executable, *WORKER, str(step_file)],
-                # Python's -c and -m put the working directory first on sys.path; a user's torch.py must not win.
-                env={
-                    **os.environ,
-                    **SETTINGS,
-                    "PYTHONSAFEPATH": "1",
-                    "PYTHONUNBUFFERED": "1",
-                    **session.get_bootstrap_env_vars(),
-                },
+                env={**env, **session.get_bootstrap_env_vars()},
                 log=log,
+                start=self._start(env, log) if "torch" in call.libraries else spawn,
             )
             context.log.info(f"Step {call.step} {call.identity[:SHORT]} runs in process {tree.pid}, log in {log}.")
             try:
@@ -100,6 +104,15 @@ class LocalExecution(Execution):
             tree.close()
         if code != 0:
             raise _failure(call, code, messages, tree, log)
+
+    def _start(self, env: dict[str, str], log: Path) -> Start:
+        """From a server that has torch imported, in this environment."""
+        server = self._fork_server
+        if server is None or server.env != env or not server.alive:
+            if server is not None:
+                server.close()
+            self._fork_server = server = ForkServer(env, log)
+        return server.start
 
 
 def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepInput:

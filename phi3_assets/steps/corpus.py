@@ -10,6 +10,8 @@ Leaves:
 
 import json
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from phi3_assets.data.rendering import Renderer, chat_renderer, template_rendere
 from phi3_assets.data.side_by_side import side_by_side
 from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.tokens import load_model_tokens
-from phi3_assets.manifest import hash_file
+from phi3_assets.manifest import FileEntry, hash_file, hash_files
 from phi3_assets.step import StepContext, canonical_json, installed_versions, sha256_of
 from phi3_assets.steps import FORMATTED_CORPUS
 
@@ -47,9 +49,11 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
         UserError: The base model's tokenizer or template cannot be used, a row is too long where the recipe says
             "fail", or no row is left on one side of the split.
     """
-    formatting = _formatting(ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
+    with ThreadPoolExecutor(1) as aside:
+        hashed = aside.submit(hash_files, ctx.inputs["raw_dataset"] / RECORDS)
+        formatting = _formatting(ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
     cache = DirectoryCache(ctx.cache / "formatted_corpus" / _cache_name(ctx))
-    pieces, tokenised = _make_pieces(ctx, cache)
+    pieces, tokenised = _make_pieces(ctx, cache, hashed.result())
     tests = _make_tests(ctx, formatting, cache)
     DirectoryCache(ctx.cache / "formatted_corpus").prune()
     cache.prune()
@@ -103,11 +107,11 @@ def _cache_name(ctx: StepContext) -> str:
     return sha256_of([files, dict(ctx.params), made_by])
 
 
-def _make_pieces(ctx: StepContext, cache: DirectoryCache) -> tuple[list[Path], int]:
-    """The pieces of all blocks, and how many rows had to be tokenised for them."""
+def _make_pieces(ctx: StepContext, cache: DirectoryCache, hashed: Mapping[str, FileEntry]) -> tuple[list[Path], int]:
+    """The pieces of all blocks, of which the hashes are given, and how many rows had to be tokenised for them."""
     _known_rows.cache_clear()  # of an earlier run in this process
     files = blocks(ctx.inputs["raw_dataset"] / RECORDS)
-    keys = [hash_file(block).sha256 for block in files]
+    keys = [hashed[block.name].sha256 for block in files]
     known = [cache.get(key) for key in keys]
     made_of = (cache.root, ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
     missing = [(key, block, *made_of) for key, block, piece in zip(keys, files, known, strict=True) if piece is None]
@@ -142,7 +146,8 @@ def _make_tests(ctx: StepContext, formatting: Formatting, cache: DirectoryCache)
 def _overlap(pieces: list[Path], tests: Path) -> int:
     """Training rows whose prompt is, token for token, that of a test: proved on the result, not on the split."""
     asked = np.fromfile(tests / "prompt.bin", np.uint64)
-    return sum(int(among(np.fromfile(piece / "prompt.bin", np.uint64), asked).sum()) for piece in pieces)
+    learnt = np.concatenate([np.fromfile(piece / "prompt.bin", np.uint64) for piece in pieces])
+    return int(among(learnt, asked).sum())
 
 
 def _first_row(folder: Path) -> pa.Table | None:

@@ -24,16 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi3_assets.data.cache import DirectoryCache
+from phi3_assets.data.fingerprints import among
 from phi3_assets.data.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
-from phi3_assets.data.part_store import PartSettings
+from phi3_assets.data.part_store import LAYOUT, PartSettings
 from phi3_assets.data.parts import make_part
 from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SCHEMA, SPLITS, block_path, open_block
 from phi3_assets.data.report import dataset_metrics, refuse_if_useless
 from phi3_assets.data.side_by_side import side_by_side
 from phi3_assets.data.sources import SourceFile, list_files
-from phi3_assets.data.testset import TEST_SET, TestSets, load_test_sets, write_test_set
+from phi3_assets.data.testset import TEST_SET, TestSets, load_test_sets, prefix_hashes, write_test_set
 from phi3_assets.errors import UserError
-from phi3_assets.manifest import hash_file
+from phi3_assets.manifest import hash_files
 from phi3_assets.step import StepContext, installed_versions, sha256_of
 from phi3_assets.steps import RAW_DATASET
 
@@ -64,9 +65,11 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
     arrays = Parts([part.folder for part in parts], [part.facts["rows_kept"] for part in parts])
     settings = MergeSettings(**{name: ctx.params[name] for name in MergeSettings.__dataclass_fields__})
     verdict = judge(arrays, frozen, settings)
-    test_set = _write_records(parts, arrays, verdict, frozen, settings.test_set == "grow", ctx.output)
+    test_set_rows = _write_records(parts, arrays, verdict, frozen, settings.test_set == "grow", ctx.output)
     _write_lists(parts, arrays, verdict, ctx.output)
-    metrics = dataset_metrics([(part.facts | {"file": part.file.name}) for part in parts], verdict, frozen, test_set)
+    metrics = dataset_metrics(
+        [(part.facts | {"file": part.file.name}) for part in parts], verdict, frozen, test_set_rows
+    )
     metrics |= {
         "files_read": sum(not part.reused for part in parts),
         "files_reused": sum(part.reused for part in parts),
@@ -81,8 +84,9 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
     root = ctx.cache / "raw_dataset"
     cache = DirectoryCache(root)
     settings = PartSettings(**{name: ctx.params[name] for name in PartSettings.__dataclass_fields__})
-    made_by = [RAW_DATASET.code_version, installed_versions(RAW_DATASET.libraries), asdict(settings)]
-    keys = [sha256_of([file.name, file.format, file.gzip, hash_file(file.path).sha256, made_by]) for file in files]
+    made_by = [RAW_DATASET.code_version, LAYOUT, installed_versions(RAW_DATASET.libraries), asdict(settings)]
+    hashed = hash_files(ctx.inputs["datasets"], [file.name for file in files])
+    keys = [sha256_of([file.name, file.format, file.gzip, hashed[file.name].sha256, made_by]) for file in files]
     known = [cache.get(key) for key in keys]
     missing = [(root, key, file, settings) for key, file, part in zip(keys, files, known, strict=True) if part is None]
     new = side_by_side(_make, missing, sum(file.path.stat().st_size for _, _, file, _ in missing))
@@ -120,11 +124,15 @@ def _refuse_blocked(parts: list[PartOf], ctx: StepContext) -> None:
 
 def _write_records(
     parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen: TestSets, grow: bool, output: Path
-) -> pa.Table:
-    """Write the kept records and the test set; blocks in which nothing was decided otherwise are copied as they are."""
+) -> int:
+    """Write the kept records and the test set; blocks in which nothing was decided otherwise are copied as they are.
+
+    Returns:
+        Records of the test set.
+    """
     (output / RECORDS).mkdir()
     proposed: list[pa.Table] = []
-    new_tests = frozen.present is None or grow
+    new_tests = grow or not frozen.files
     number = 0
     for part, start, end in zip(parts, arrays.starts.tolist(), arrays.ends.tolist(), strict=True):
         sides = np.fromfile(part.folder / "side.bin", np.uint8)
@@ -148,20 +156,18 @@ def _write_records(
                     with open_block(target) as writer:
                         writer.write_table(table.filter(pa.array(kept)))
                 proposed.append(table.filter(pa.array(tests)))
-    test_set = _test_set(frozen, pa.concat_tables([*proposed, SCHEMA.empty_table()]))
-    write_test_set(output / TEST_SET, test_set)
-    return test_set
+    return _write_test_set(frozen, pa.concat_tables([*proposed, SCHEMA.empty_table()]), output / TEST_SET)
 
 
-def _test_set(frozen: TestSets, in_data: pa.Table) -> pa.Table:
-    """The frozen test set, whether or not its rows are still in the data, and what it grows by."""
-    if frozen.present is None:
-        return in_data
-    if not in_data.num_rows:
-        return frozen.present
-    known = set(frozen.present["id"].to_pylist())
-    new = in_data.filter(pa.array([identity not in known for identity in in_data["id"].to_pylist()], pa.bool_()))
-    return pa.concat_tables([frozen.present, new])
+def _write_test_set(frozen: TestSets, in_data: pa.Table, target: Path) -> int:
+    """The frozen test set, whether or not its rows are still in the data, and what it grows by; returns its rows."""
+    present = frozen.present_rows
+    new = in_data.filter(pa.array(~among(prefix_hashes(in_data["id"]), frozen.ids[:present])))
+    if frozen.files and not new.num_rows:
+        shutil.copyfile(frozen.files[0], target)
+    else:
+        write_test_set(target, pa.concat_tables([frozen.records(np.arange(present)), new]))
+    return present + int(new.num_rows)
 
 
 def _write_lists(parts: list[PartOf], arrays: Parts, verdict: Verdict, output: Path) -> None:
