@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.train import prepare, step
 
 BARS = {"size": 0.5, "gain_kept": 0.97, "general_nll": 1.05, "speed": 1.0}
+GPTQ: dict[str, Any] = {"int4_algorithm": "gptq", "int4_symmetric": False}
 CHOICES: dict[str, dict[str, Any]] = {
     "plain": {"int4_algorithm": "default", "int4_symmetric": True, "int4_block_size": 32, "int8_modules": []},
     "block 16, asymmetric": {
@@ -29,20 +30,10 @@ CHOICES: dict[str, dict[str, Any]] = {
         "int4_block_size": 32,
         "int8_modules": [],
     },
-    "gptq 32": {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 32, "int8_modules": []},
-    "gptq 64": {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 64, "int8_modules": []},
-    "gptq 64, o_proj 8 bits": {
-        "int4_algorithm": "gptq",
-        "int4_symmetric": False,
-        "int4_block_size": 64,
-        "int8_modules": ["o_proj"],
-    },
-    "gptq 64, attention 8 bits": {
-        "int4_algorithm": "gptq",
-        "int4_symmetric": False,
-        "int4_block_size": 64,
-        "int8_modules": ["qkv_proj", "o_proj"],
-    },
+    "gptq 32": GPTQ | {"int4_block_size": 32, "int8_modules": []},
+    "gptq 32, attention 8 bits": GPTQ | {"int4_block_size": 32, "int8_modules": ["qkv_proj", "o_proj"]},
+    "gptq 64": GPTQ | {"int4_block_size": 64, "int8_modules": []},
+    "gptq 64, qkv_proj 8 bits": GPTQ | {"int4_block_size": 64, "int8_modules": ["qkv_proj"]},
     "chosen": {},
 }
 

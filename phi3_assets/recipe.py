@@ -196,7 +196,9 @@ class Recipe(pydantic.BaseModel):
         "so that each layer's outputs on the corpus stay, embeddings in 8 bits.",
     )
     int8_modules: list[str] = Field(
-        [], description="Linear layers that get 8 bits, by name, such as those that fine-tuning changed (gptq)."
+        [],
+        description="Linear layers that get 8 bits, by the end of their names, such as those that fine-tuning changed; "
+        "wildcards of a shell choose among the model's layers: layers.1?.self_attn.qkv_proj (gptq).",
     )
     int4_symmetric: bool = Field(
         True, description="Whether the 4-bit grid is centred on zero, or placed block by block."

@@ -1,5 +1,6 @@
 """Helpers for tests that run the whole graph on the tiny model as a user does: through `phi3 run`."""
 
+import os
 import subprocess
 import sys
 import time
@@ -26,14 +27,13 @@ def phi3(*arguments: str, home: Path, env: dict[str, str], timeout_s: float = 24
 
 
 def workers(home: Path) -> list[psutil.Process]:
-    """Every process that works in this home, and what those started."""
+    """Every process that works in this home, whatever its name, and what those started: they write to a log there."""
     found = []
     for process in psutil.process_iter():
         try:
-            command = process.cmdline()
-            if "phi3_assets.worker" in command and any(str(home) in part for part in command):
+            if os.readlink(f"/proc/{process.pid}/fd/1").startswith(f"{home.resolve()}/work/"):
                 found += [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, OSError):
             continue
     return found
 

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.errors import UserError
+from phi3_assets.models.directory import tensor_headers
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.passes import olive_log, run_pass
 
 # Several times the columns of the default model's widest layer; most of the pass's time grows with it.
 CALIBRATION_TOKENS = 6_144
+# Ten times Olive's: where the corpus says little of a weight, it stays what the model learnt of language before.
+DAMPING = 0.1
 EXACT_BITS = 8
 # As ModelBuilder lays its files out; GraphSurgeries would put the weights of a small model into the graph.
 EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.data"}
@@ -44,7 +48,14 @@ def quantising_passes(
     exact = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
     calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS)
     return {
-        "gptq": {"type": "Gptq", "bits": 4, **grid, "overrides": exact, "data_config": calibration},
+        "gptq": {
+            "type": "Gptq",
+            "bits": 4,
+            **grid,
+            "overrides": exact,
+            "damp_percent": DAMPING,
+            "data_config": calibration,
+        },
         "rtn": {"type": "Rtn", "bits": EXACT_BITS, **grid, "lm_head": True, "embeds": True},
         "builder": builder,
         "tie": {"type": "GraphSurgeries", "surgeries": [{"surgeon": "TieWordEmbeddings"}], **EXTERNAL},
@@ -84,25 +95,32 @@ def quantise(
             model = run_pass(config["type"], given, model, target, provider=provider)
 
 
-def linear_layers(model: Path, names: Collection[str]) -> list[str]:
-    """Full names of the layers called `names`, such as model.layers.0.self_attn.o_proj for o_proj.
+def linear_layers(model: Path, patterns: Collection[str]) -> list[str]:
+    """Full names of the layers that end in one of the patterns.
+
+    Args:
+        model: Directory of the model.
+        patterns: Names or ends of names, with the wildcards of a shell: o_proj, or layers.1?.self_attn.qkv_proj for
+            model.layers.10.self_attn.qkv_proj to model.layers.19.self_attn.qkv_proj.
 
     Raises:
-        UserError: No layer has one of the names.
+        UserError: No layer fits one of the patterns.
     """
-    from safetensors import safe_open
-
-    found = []
-    for file in sorted(model.glob("*.safetensors")):
-        with safe_open(file, framework="np") as weights:
-            full = (name.removesuffix(".weight") for name in weights.keys())  # noqa: SIM118 (not a mapping)
-            found += [name for name in full if name.rpartition(".")[2] in names]
-    if missing := sorted(set(names) - {name.rpartition(".")[2] for name in found}):
-        raise UserError(
-            f"int8_modules: the model has no layer {missing[0]!r}. Phi-3's are qkv_proj, o_proj, gate_up_proj, "
-            "down_proj."
-        )
-    return found
+    layers = sorted(
+        name.removesuffix(".weight")
+        for name, tensor in tensor_headers(model).items()
+        if name.endswith(".weight") and len(tensor["shape"]) > 1
+    )
+    found: set[str] = set()
+    for pattern in sorted(patterns):
+        fitting = [name for name in layers if fnmatchcase(f".{name}", f"*.{pattern}")]
+        if not fitting:
+            raise UserError(
+                f"int8_modules: the model has no layer {pattern!r}. Phi-3's are qkv_proj, o_proj, gate_up_proj and "
+                "down_proj; those of one layer are named as in layers.0.self_attn.qkv_proj."
+            )
+        found.update(fitting)
+    return sorted(found)
 
 
 def _check_block_size(model: Path, block_size: int) -> None:

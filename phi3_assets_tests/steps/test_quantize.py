@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from phi3_assets.errors import UserError
+from phi3_assets.olive.quantising import linear_layers
 from phi3_assets.steps import ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
 
@@ -83,6 +86,24 @@ def test_int8_modules_get_8_bits(tiny_chain: Chain, run_step: RunStep) -> None:
         if node.op_type == "MatMulNBits"
     }
     assert bits == {"qkv_proj": 8, "o_proj": 8, "gate_proj": 4, "up_proj": 4, "down_proj": 4, "lm_head": 8}
+
+
+def test_int8_modules_choose_layers_by_the_ends_of_their_names(tmp_path: Path) -> None:
+    names = [f"model.layers.{layer}.self_attn.{name}" for layer in (1, 2, 11) for name in ("qkv_proj", "not_qkv_proj")]
+    weights = {f"{name}.weight": np.zeros((2, 2), np.float32) for name in names}
+    save_file(weights | {"model.layers.1.qkv_proj_norm.weight": np.zeros(2, np.float32)}, tmp_path / "m.safetensors")
+
+    def chosen(*patterns: str) -> list[str]:
+        return [name.removeprefix("model.layers.") for name in linear_layers(tmp_path, patterns)]
+
+    assert chosen("qkv_proj") == ["1.self_attn.qkv_proj", "11.self_attn.qkv_proj", "2.self_attn.qkv_proj"]
+    assert chosen("layers.1?.self_attn.qkv_proj") == ["11.self_attn.qkv_proj"]
+    assert chosen("layers.1.self_attn.qkv_proj", "layers.[12].*.qkv_proj") == [
+        "1.self_attn.qkv_proj",
+        "2.self_attn.qkv_proj",
+    ]
+    with pytest.raises(UserError, match="no layer 'layers.3.self_attn.qkv_proj'"):
+        chosen("qkv_proj", "layers.3.self_attn.qkv_proj")
 
 
 def test_int8_modules_that_no_layer_has_are_refused(tiny_chain: Chain, run_step: RunStep) -> None:
