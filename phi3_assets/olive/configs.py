@@ -27,7 +27,12 @@ def corpus_order(params: Mapping[str, Any]) -> CorpusOrder:
 
 
 def fine_tuning(
-    params: Mapping[str, Any], data_config: dict[str, Any] | str, checkpoints: Path | None, *, on_gpu: bool
+    params: Mapping[str, Any],
+    data_config: dict[str, Any] | str,
+    checkpoints: Path | None,
+    *,
+    on_gpu: bool,
+    report_to: str = "none",
 ) -> dict[str, Any]:
     """Configuration of Olive's pass LoRA, DoRA or QLoRA.
 
@@ -37,6 +42,7 @@ def fine_tuning(
         checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there. None: nowhere, and
             then the rows of eval_share are left out, but not looked at.
         on_gpu: Whether the model is put on a GPU.
+        report_to: Where the trainer sends its numbers, by transformers' name, such as "mlflow".
     """
     config: dict[str, Any] = {
         "r": params["lora_r"],
@@ -72,6 +78,7 @@ def fine_tuning(
             "save_strategy": "no",
             "save_total_limit": 2,
             "disable_tqdm": False,
+            "report_to": report_to,
         },
     }
     if params["processes"] > 1:

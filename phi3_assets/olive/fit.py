@@ -1,10 +1,13 @@
 """One training from beginning to end in this process: read, forecast, train."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.errors import UserError
 from phi3_assets.models import environment
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.adapter import out_of_memory
@@ -75,7 +78,8 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
         leads: False for all but one of several processes that train together; they make no forecast.
 
     Raises:
-        UserError: No rows, more memory or disk needed than there is, or a loss that is not finite.
+        UserError: No rows, more memory or disk needed than there is, a loss that is not finite, or no MLflow where it
+            is asked for.
     """
     environment.prepare()
     params = job.params
@@ -98,6 +102,7 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
     sinks.log(f"Training on {rows.rows} rows, {rows.supervised_tokens} supervised of {rows.tokens} tokens")
     if eval_rows:
         sinks.log(f"{eval_rows.rows} more are not learnt, but looked at every {params['eval_steps']} steps")
+    report_to = tracker() if leads else "none"
     stop = StopRequest()
     with olive_log():
         import torch
@@ -121,7 +126,7 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
                     forecast.rehearse if leads else None,
                     eval_rows,
                 ),
-                configs.fine_tuning(params, data, job.checkpoints, on_gpu=on_gpu),
+                configs.fine_tuning(params, data, job.checkpoints, on_gpu=on_gpu, report_to=report_to),
                 job.base_model,
                 job.scratch,
             )
@@ -137,3 +142,23 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
         peak_memory_bytes=peak_bytes(on_gpu=on_gpu),
         device=torch.cuda.get_device_name() if on_gpu else "cpu",
     )
+
+
+def tracker() -> str:
+    """Where the trainer sends its numbers: to MLflow if the environment names a server, else nowhere.
+
+    It is not a recipe field, because where numbers go cannot change what is learnt.
+
+    Raises:
+        UserError: MLflow is not installed.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if find_spec("mlflow") is not None:
+        return "mlflow" if uri else "none"
+    # An AzureML job sets it by itself.
+    if uri and not uri.startswith("azureml:"):
+        raise UserError(
+            "MLFLOW_TRACKING_URI is set, but MLflow is not installed where the step runs. Install it with "
+            "pip install 'phi3-assets[mlflow]', or unset the variable."
+        )
+    return "none"
