@@ -148,6 +148,8 @@ def serve(control: socket.socket) -> None:
                 if (pid := os.fork()) == 0:
                     for other in (control, answers, *(others for _, others in waiting.values())):
                         other.close()
+                    for descriptor in waiting:
+                        os.close(descriptor)
                     _become(what["command"], what["env"], output, parent_pipe, can_fork)
                     return
                 for descriptor in (output, parent_pipe):

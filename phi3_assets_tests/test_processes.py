@@ -183,6 +183,20 @@ class TestForkServer:
             facts = json.loads((tmp_path / "log").read_text().splitlines()[-1])
             assert facts == {"imported": True, "cuda": False, "session": tree.pid, "threads": 1, "open": [0, 1, 2]}
 
+    def test_where_there_is_cuda_a_worker_is_a_python_of_its_own(self, tmp_path, modules):
+        """A fork cannot use CUDA once its parent has looked at it closely, as some libraries do when imported."""
+        (tmp_path / "torch.py").write_text(
+            "class cuda:\n    is_available = staticmethod(lambda: True)\n    is_initialized = staticmethod(lambda: False)"
+        )
+        env = {**modules, "PYTHONPATH": f"{tmp_path}:{modules['PYTHONPATH']}"}
+        server = ForkServer(env, tmp_path / "log")
+        command = [sys.executable, "-m", "says", "--facts"]
+        tree = ProcessTree(command, {**env, "SAID": ""}, tmp_path / "log", server.start)
+        assert run(tree) == 3
+        server.close()
+        facts = json.loads((tmp_path / "log").read_text().splitlines()[-1])
+        assert facts == {"imported": False, "cuda": False, "session": tree.pid, "threads": 1, "open": [0, 1, 2]}
+
     def test_several_at_once_end_each_with_its_own_code(self, tmp_path, modules, fork_server):
         trees = [
             ProcessTree(
