@@ -186,7 +186,9 @@ class TestForkServer:
     def test_where_there_is_cuda_a_worker_is_a_python_of_its_own(self, tmp_path, modules):
         """A fork cannot use CUDA once its parent has looked at it closely, as some libraries do when imported."""
         (tmp_path / "torch.py").write_text(
-            "class cuda:\n    is_available = staticmethod(lambda: True)\n    is_initialized = staticmethod(lambda: False)"
+            "class cuda:\n"
+            "    is_available = staticmethod(lambda: True)\n"
+            "    is_initialized = staticmethod(lambda: False)\n"
         )
         env = {**modules, "PYTHONPATH": f"{tmp_path}:{modules['PYTHONPATH']}"}
         server = ForkServer(env, tmp_path / "log")
