@@ -7,13 +7,21 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 _SEAL = "sealed.json"
 _KEEP_S = 30 * 24 * 3600
 """An entry that no run has used for this long, in seconds, is removed."""
+
+
+def copy_out(copies: Sequence[tuple[Path, Path]]) -> None:
+    """Copy files, each (from, to), out of a cache: copies and no links, so that an artefact is damaged alone."""
+    with ThreadPoolExecutor(os.cpu_count()) as copiers:
+        for _ in copiers.map(lambda pair: shutil.copyfile(*pair), copies):
+            pass  # an error surfaces here
 
 
 class DirectoryCache:

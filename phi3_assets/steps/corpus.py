@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.data.cache import DirectoryCache
+from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.chat_template import load_chat_template
 from phi3_assets.data.corpus_report import corpus_metrics, refuse_if_empty
 from phi3_assets.data.corpus_rows import Stats
@@ -65,8 +65,8 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
     if ctx.params["strategy"] == "join":
         joined = join_corpus(pieces, ctx.params["max_seq_len"], ctx.output / TRAIN)
     else:
-        for number, piece in enumerate(pieces):
-            shutil.copyfile(piece / "train.parquet", ctx.output / TRAIN / f"{number:06d}.parquet")
+        numbered = [ctx.output / TRAIN / f"{number:06d}.parquet" for number in range(len(pieces))]
+        copy_out([(piece / "train.parquet", target) for piece, target in zip(pieces, numbered, strict=True)])
     shutil.copyfile(tests / TESTS, ctx.output / TESTS)
     _concatenate([folder / "quarantine.jsonl" for folder in (*pieces, tests)], ctx.output / "quarantine.jsonl")
     test_facts = json.loads((tests / "facts.json").read_text(encoding="utf-8"))

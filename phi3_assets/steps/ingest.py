@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.data.cache import DirectoryCache
+from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
 from phi3_assets.data.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
 from phi3_assets.data.part_store import LAYOUT, PartSettings
@@ -132,6 +132,7 @@ def _write_records(
     """
     (output / RECORDS).mkdir()
     proposed: list[pa.Table] = []
+    copies: list[tuple[Path, Path]] = []
     new_tests = grow or not frozen.files
     number = 0
     for part, start, end in zip(parts, arrays.starts.tolist(), arrays.ends.tolist(), strict=True):
@@ -147,7 +148,7 @@ def _write_records(
             unchanged = kept.all() and (split == sides[first - start : first - start + len(split)]).all()
             tests = kept & (split == TEST) & new_tests
             if unchanged:
-                shutil.copyfile(block, target)
+                copies.append((block, target))
             if not unchanged or tests.any():
                 table = pq.read_table(block)
                 names = pa.array(np.array(SPLITS)[split].tolist())
@@ -156,6 +157,7 @@ def _write_records(
                     with open_block(target) as writer:
                         writer.write_table(table.filter(pa.array(kept)))
                 proposed.append(table.filter(pa.array(tests)))
+    copy_out(copies)
     return _write_test_set(frozen, pa.concat_tables([*proposed, SCHEMA.empty_table()]), output / TEST_SET)
 
 
