@@ -31,7 +31,8 @@ def workers(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if os.readlink(f"/proc/{process.pid}/fd/1").startswith(f"{home.resolve()}/work/"):
+            output = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
+            if output.is_relative_to(home.resolve()) and output.name == "worker.log":
                 found += [process, *process.children(recursive=True)]
         except (psutil.NoSuchProcess, OSError):
             continue
