@@ -13,8 +13,8 @@ from phi3_assets.olive.passes import olive_log, run_pass
 
 # Several times the columns of the default model's widest layer; most of the pass's time grows with it.
 CALIBRATION_TOKENS = 6_144
-# Ten times Olive's: where the corpus says little of a weight, it stays what the model learnt of language before.
-DAMPING = 0.1
+# Five times Olive's: where the corpus says little of a weight, it stays what the model learnt of language before.
+DAMPING = 0.05
 EXACT_BITS = 8
 # As ModelBuilder lays its files out; GraphSurgeries would put the weights of a small model into the graph.
 EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.data"}

@@ -65,7 +65,7 @@ def test_gptq_is_closer_than_rounding(symmetric: bool, tiny_chain: Chain, run_st
         for name in ("default", "gptq")
     }
     error = {name: logit_error(item.path, tiny_chain) for name, item in made.items()}
-    assert error["gptq"] < 0.95 * error["default"]
+    assert error["gptq"] < 0.9 * error["default"]
     assert made["gptq"].metrics["model_bytes"] < 0.7 * made["default"].metrics["model_bytes"]
     assert (
         sum(
