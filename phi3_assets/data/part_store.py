@@ -87,13 +87,14 @@ class PartStore:
         self._arrays = {name: (self._folder / f"{name}.bin").open("wb") for name in (*ARRAYS, *BAND_ARRAYS)}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for file in self._arrays.values():
             file.close()
-        for name in REPEATABLE:
-            halves(np.fromfile(self._folder / f"{name}.bin", np.uint64)).tofile(self._folder / f"{name}.halves")
         if self._block is not None:
             self._block.close()
+        if error is None:
+            for name in REPEATABLE:
+                halves(np.fromfile(self._folder / f"{name}.bin", np.uint64)).tofile(self._folder / f"{name}.halves")
 
     def add(
         self,

@@ -5,6 +5,7 @@ present one. A step only reads them. It leaves the test set it used, or proposes
 freezing that file under the next version is up to whoever runs the steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, open_block
 from phi3_assets.errors import UserError
 
 TEST_SET = "test_set.parquet"
-_KEYS = ("id", "group")
+_KEYS = ["id", "group"]
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,28 @@ class TestSets:
         """Some records in full, by their places in `ids`; read only now, for mostly none is wanted."""
         if not len(wanted):
             return SCHEMA.empty_table()
-        tables = [pq.read_table(file) for file in self.files]
+        tables = [_read(file) for file in self.files]
         return pa.concat_tables(tables).take(pa.array(np.flatnonzero(self.first)[wanted]))
+
+    def check(self) -> None:
+        """Read every file to its end.
+
+        Raises:
+            UserError: One is damaged.
+        """
+        for file in self.files:
+            _read(file)
 
 
 def load_test_sets(folder: Path | None) -> TestSets:
     """Read the folder; None or an empty folder is the state before the first freeze.
 
     Raises:
-        UserError: A file that is no test set.
+        UserError: A file that is no test set, or damaged where it says what it holds; see `TestSets.check`.
     """
     versions = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
     files = [*versions[-1:], *versions[:-1]]
-    keys = [_read_keys(file) for file in files]
+    keys = [_read(file, _KEYS) for file in files]
     table = pa.concat_tables([*keys, pa.schema([SCHEMA.field(name) for name in _KEYS]).empty_table()])
     first = np.ones(table.num_rows, bool)
     if len(files) > 1:
@@ -77,14 +87,14 @@ def load_test_sets(folder: Path | None) -> TestSets:
     return TestSets([file.stem for file in versions], files, table, first, keys[0].num_rows if keys else 0)
 
 
-def _read_keys(file: Path) -> pa.Table:
+def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(file) as content:
             if content.schema_arrow.names != SCHEMA.names:
                 raise UserError(
                     f"Frozen test set {file.name} is none: it has the columns {content.schema_arrow.names}."
                 )
-            return content.read(columns=list(_KEYS))
+            return content.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"Frozen test set {file.name} cannot be read ({type(error).__name__}). Restore it from a backup: "

@@ -14,6 +14,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,10 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
     """
     files, others = list_files(ctx.inputs["datasets"])
     frozen = load_test_sets(ctx.inputs.get("test_sets"))
-    parts = _read(files, ctx)
+    with ThreadPoolExecutor(1) as aside:
+        checked = aside.submit(frozen.check)
+        parts = _read(files, ctx)
+    checked.result()
     _refuse_blocked(parts, ctx)
     arrays = Parts([part.folder for part in parts], [part.facts["rows_kept"] for part in parts])
     settings = MergeSettings(**{name: ctx.params[name] for name in MergeSettings.__dataclass_fields__})

@@ -1,6 +1,7 @@
 """The test set is frozen at first use, grows only on request, and no row of any test set is ever trained on."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -114,6 +115,16 @@ def test_a_near_copy_of_any_test_row_is_removed_from_training(run: Run) -> None:
 def test_a_damaged_test_set_stops_the_run(run: Run) -> None:
     run.freeze()
     file = run.home / "test-sets" / "000001.parquet"
-    file.write_bytes(file.read_bytes()[:-9])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    with pytest.raises(UserError, match=r"000001.parquet cannot be read .* Restore it"):
+        run.ingest()
+    # In the texts, which are read last.
+    content = pq.ParquetFile(BytesIO(whole)).metadata.row_group(0).column(2)
+    start = content.dictionary_page_offset or content.data_page_offset
+    assert "content" in content.path_in_schema
+    file.write_bytes(
+        whole[:start] + bytes(content.total_compressed_size) + whole[start + content.total_compressed_size :]
+    )
     with pytest.raises(UserError, match=r"000001.parquet cannot be read .* Restore it"):
         run.ingest()
