@@ -99,7 +99,6 @@ def test_looking_changes_nothing_that_is_learnt(inputs: dict[str, Path], run_ste
     assert made.metrics["best_step"] == 12
 
 
-@pytest.mark.slow  # test_finetune kills in the suite; this does so between two looks
 def test_killed_between_looks_ends_bit_equal(inputs, looked: Path, tmp_path: Path) -> None:
     """After the best look, which is resumed with the checkpoint."""
     assert train(inputs, tmp_path, kill_at=10, **LOOKING) == 9
