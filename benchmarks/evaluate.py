@@ -15,11 +15,11 @@ from typing import Any
 
 from phi3_assets.chat import Reply, stream
 from phi3_assets.chat.engines import GenaiEngine
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.home import artefact_dir, default_home
+from phi3_assets.core.manifest import MANIFEST
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import Item, load_items
-from phi3_assets.home import artefact_dir, default_home
-from phi3_assets.manifest import MANIFEST
 
 BARS = {"base": 2.0, "adapter": 2.0, "merged": 2.0, "int4": 3.0, "chat": 0.95}
 CHAT_TOKENS = 96

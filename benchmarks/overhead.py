@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets import steps
-from phi3_assets.home import initialise
-from phi3_assets.manifest import ArtefactRef
-from phi3_assets.resources.artifacts import LocalArtifactStore
+from phi3_assets.core.home import initialise
+from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.resources.local_store import LocalArtifactStore
 
 BAR = 1.1
 MODEL_ASSETS = ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
@@ -32,8 +32,8 @@ import json, os, sys, time
 from pathlib import Path
 from phi3_assets.models.environment import SETTINGS
 os.environ.update(SETTINGS)
-from phi3_assets.recipe import load_recipe
-from phi3_assets.step import StepContext
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.step import StepContext
 from phi3_assets.steps import STEPS
 overrides = json.loads(sys.argv[5])
 recipe, inputs, out = load_recipe(sys.argv[1], overrides), json.loads(sys.argv[2]), Path(sys.argv[3])
@@ -67,8 +67,8 @@ with dg.DagsterInstance.get() as instance:
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}})
 assert result.success
 wall = time.perf_counter() - start
-from phi3_assets.manifest import read_manifest
-from phi3_assets.runner import latest
+from phi3_assets.core.manifest import read_manifest
+from phi3_assets.cli.runner import latest
 seconds = {name: read_manifest(path).ran["seconds"] for name, path in latest(None).items()}
 print(json.dumps({"wall": wall, "steps": seconds}))
 """

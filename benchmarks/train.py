@@ -92,8 +92,8 @@ def step(described: Any, work: Path, inputs: dict[str, Path], **overrides: Any) 
     """Run one step's function with the default recipe, into work/<name>."""
     import shutil
 
-    from phi3_assets.recipe import load_recipe
-    from phi3_assets.step import StepContext
+    from phi3_assets.core.recipe import load_recipe
+    from phi3_assets.core.step import StepContext
 
     output, scratch = work / described.name, work / "scratch" / described.name
     for directory in (output, scratch):
@@ -141,7 +141,7 @@ def olive_side(work: Path, epochs: float, name: str, lora: dict[str, Any], train
     """Olive's own pass, own collator and own order, on the rows and masks of our corpus."""
     from phi3_assets.olive import corpus
     from phi3_assets.olive.passes import olive_log, run_pass
-    from phi3_assets.olive.training import progress_callback
+    from phi3_assets.training.passes import progress_callback
 
     with olive_log():
         corpus.register()
@@ -242,7 +242,7 @@ def peft(work: Path, epochs: float) -> dict[str, Any]:
 
 def default_recipe() -> Any:
     """The default recipe."""
-    from phi3_assets.recipe import load_recipe
+    from phi3_assets.core.recipe import load_recipe
 
     return load_recipe("smol-cpu")
 
@@ -295,7 +295,7 @@ def held_out_nll(work: Path, adapter: str) -> float:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from phi3_assets.olive.batches import collate
+    from phi3_assets.training.batches import collate
 
     base = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=torch.float32)
     model = PeftModel.from_pretrained(base, adapter).eval()

@@ -6,11 +6,15 @@ from typing import Any
 
 import dagster as dg
 
-from phi3_assets import automation, checks
 from phi3_assets.assets import data, evaluation, model
-from phi3_assets.errors import UserError, nearest
-from phi3_assets.resources.artifacts import LocalArtifactStore, PointerIOManager
-from phi3_assets.resources.local import LocalExecution
+from phi3_assets.automation import jobs, sensors
+from phi3_assets.checks import data as data_checks
+from phi3_assets.checks import gate as gate_checks
+from phi3_assets.checks import model as model_checks
+from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.resources.local_execution import LocalExecution
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
 
 
@@ -39,9 +43,9 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     resources: Mapping[str, Any] = {"recipe": RecipeResource(), **DEPLOYMENTS[name](), **overrides}
     return dg.Definitions(
         assets=dg.load_assets_from_modules([data, model, evaluation]),
-        asset_checks=checks.ALL,
-        jobs=[automation.retrain],
-        sensors=[automation.new_data],
+        asset_checks=[*data_checks.ALL, *model_checks.ALL, gate_checks.model_is_fit],
+        jobs=[jobs.retrain],
+        sensors=[sensors.new_data],
         resources={**resources, "io_manager": PointerIOManager(store=resources["store"])},
         executor=dg.in_process_executor,
     )

@@ -9,12 +9,12 @@ import dagster as dg
 import pytest
 
 from phi3_assets import steps
-from phi3_assets.home import initialise
-from phi3_assets.manifest import digest_of, fingerprint
-from phi3_assets.recipe import load_recipe
-from phi3_assets.resources.artifacts import LocalArtifactStore
+from phi3_assets.core.home import initialise
+from phi3_assets.core.manifest import digest_of, fingerprint
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.resources.execution import UserFiles
-from phi3_assets.step import StepCall, installed_versions
+from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 
-from phi3_assets.manifest import verify
-from phi3_assets.worker import StepFile, StepInput, run_step
+from phi3_assets.core.manifest import verify
+from phi3_assets.worker.running import run_step
+from phi3_assets.worker.step_file import StepFile, StepInput
 from phi3_assets_tests.conftest import raw_dataset_call
 
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree"}

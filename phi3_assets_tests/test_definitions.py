@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from phi3_assets.core.errors import UserError
 from phi3_assets.definitions import build_defs
-from phi3_assets.errors import UserError
 from phi3_assets.evaluation.fitness import RULES
 from phi3_assets.steps import STEPS
 from phi3_assets_tests.conftest import clean_env

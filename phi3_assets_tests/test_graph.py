@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from phi3_assets import steps
-from phi3_assets.manifest import read_manifest
+from phi3_assets.core.manifest import read_manifest
 from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, write_rows
 from phi3_assets_tests.tiny_graph import PHI3, TINY, phi3
 

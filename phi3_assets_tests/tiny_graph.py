@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-PHI3 = [sys.executable, "-m", "phi3_assets.cli"]
+PHI3 = [sys.executable, "-m", "phi3_assets.cli.app"]
 TINY = ["--recipe", "tiny-test"]
 # Longer than any test: only a signal ends it.
 ENDLESS = ["--set", "num_train_epochs=100000"]

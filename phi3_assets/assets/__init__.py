@@ -1,1 +1,4 @@
-"""The asset graph. Each asset is written out, so that a name seen in the UI can be found with grep."""
+"""What exists: the assets, as thin shells written out one by one, so that a name in the UI can be found with grep.
+
+What they do stands in `ops`.
+"""

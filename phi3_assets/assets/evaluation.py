@@ -4,12 +4,12 @@ import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
-from phi3_assets.ops import DEVICE_POOL, materialise, run_plan, verify_and_show
-from phi3_assets.planning import Record, make_plan
-from phi3_assets.promotion import promote_release
-from phi3_assets.resources.artifacts import ArtifactStore
+from phi3_assets.ops.planning import Record, make_plan
+from phi3_assets.ops.promotion import promote_release
+from phi3_assets.ops.running import DEVICE_POOL, materialise, run_plan, verify_and_show
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.store import ArtifactStore
 
 
 @dg.asset(

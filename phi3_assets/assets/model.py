@@ -4,8 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from phi3_assets import ops, steps
+from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
+from phi3_assets.ops import model as ops
 
 
 @dg.graph_asset(group_name="inputs", kinds={"huggingface"}, owners=OWNERS, code_version=steps.BASE_MODEL.code_version)

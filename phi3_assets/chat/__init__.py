@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 Message = dict[str, str]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.chat import Engine, Message
-from phi3_assets.errors import UserError, nearest
+from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 
 INPUTS = {

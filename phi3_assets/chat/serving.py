@@ -19,7 +19,7 @@ import psutil
 
 from phi3_assets.chat import Engine, Message, Reply, fit, stream, with_system
 from phi3_assets.chat.engines import INPUTS, check_variant, open_engine
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 Event = dict[str, Any]
 """One of {"state": waiting | loading | answering, ...}, {"text": ..., figures}, {"stop": end | limit | context}."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from phi3_assets.chat import Engine, Message, Reply, fit, stream, with_system
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 HELP = "/new starts over, /system TEXT sets the system prompt, /quit or Ctrl-D ends; Ctrl-C stops an answer."
 

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from phi3_assets.chat.engines import INPUTS
 from phi3_assets.chat.serving import Event, Find, Models
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation.present import LABELS
 
 LOOPBACK = "127.0.0.1"

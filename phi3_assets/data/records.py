@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.data.shapes import Message
+from phi3_assets.data import Message
 
 RECORDS = "records.parquet"
 BLOCK_ROWS = 32_768

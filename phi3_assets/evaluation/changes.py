@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from phi3_assets.core.home import SHORT
+from phi3_assets.core.manifest import Manifest
 from phi3_assets.evaluation.against_champion import common_items, compare_with_champion
 from phi3_assets.evaluation.gate import Decision
 from phi3_assets.evaluation.present import COLUMNS, Column
 from phi3_assets.evaluation.statistics import Comparison
-from phi3_assets.home import SHORT
-from phi3_assets.manifest import Manifest
 
 Record = Mapping[str, Any]
 SHOWN_ITEMS = 8  # of the gained ones, and of the lost ones

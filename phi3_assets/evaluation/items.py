@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
-from phi3_assets.step import sha256_of
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.step import sha256_of
 
 NEEDED = ("id", "messages", "question", "answer", "prompt_ids", "answer_ids")
 

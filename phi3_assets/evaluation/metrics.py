@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation.items import Item, RawScore
 
 NLL_DIGITS = 6  # float32 sums differ beyond that between machines; a report should not pretend otherwise

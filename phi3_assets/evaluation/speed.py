@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from phi3_assets.memory import peak_memory_bytes
+from phi3_assets.core.memory import peak_memory_bytes
 
 STEPS = 24
 WARM_UP_STEPS = 4

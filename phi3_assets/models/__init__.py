@@ -1,1 +1,4 @@
-"""Base models: where each kind comes from, and checks on model directories. Plain Python, no Olive and no Dagster."""
+"""Base models: where each kind comes from, and what a model directory must hold.
+
+Plain Python, no Olive and no Dagster.
+"""

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 # Files of a model directory that are needed or worth keeping. A repository's Python files are not among them.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN[CS]E*", "NOTICE*")

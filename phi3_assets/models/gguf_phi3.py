@@ -7,7 +7,7 @@ arithmetic is the same, so logits must be too: that is checked on every load.
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 
 def load_gguf(gguf: Path) -> tuple[Any, Any]:

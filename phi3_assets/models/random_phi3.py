@@ -6,7 +6,7 @@ take: the head size must be a multiple of 16.
 
 from typing import Any
 
-from phi3_assets.errors import UserError, nearest
+from phi3_assets.core.errors import UserError, nearest
 
 # name -> whether input and output embeddings share their weights: as in the default model, or as in Phi-3-mini.
 VARIANTS = {"phi3-tiny": True, "phi3-tiny-untied": False}

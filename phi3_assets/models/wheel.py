@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 
 @dataclass(frozen=True)

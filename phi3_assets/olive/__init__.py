@@ -1,1 +1,4 @@
-"""All that knows Microsoft Olive: running one pass, the data component, and Olive configurations in and out."""
+"""All that knows Microsoft Olive: running one pass strictly, the data component, configurations in and out.
+
+What surrounds a pass while it trains or quantises stands in `training` and `quantising`.
+"""

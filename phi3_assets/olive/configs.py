@@ -9,6 +9,8 @@ from phi3_assets.olive.corpus import CorpusOrder
 # With shared buffers the cache of keys and values is allocated at search.max_length, so the model's whole context
 # length by default costs memory and speed for every short answer (onnxruntime-genai #2239).
 MAX_LENGTH_TOKENS = 4096
+# Recipe field method, by Olive's name of the pass.
+PASSES = {"lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA"}
 # Recipe field execution_provider, by ONNX Runtime's name.
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

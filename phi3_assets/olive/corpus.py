@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 TRAIN_FILE = "train.parquet"
 COMPONENT = "phi3_assets_corpus"

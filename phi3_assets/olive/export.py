@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.recipe import Recipe
 from phi3_assets.olive import configs, corpus
-from phi3_assets.olive.quantising import quantising_passes
-from phi3_assets.olive.training import PASSES
-from phi3_assets.recipe import Recipe
+from phi3_assets.olive.configs import PASSES
+from phi3_assets.olive.int4_configs import quantising_passes
 
 CONFIG_FILE = "olive-config.json"
 SCRIPT_FILE = "corpus_component.py"

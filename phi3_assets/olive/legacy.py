@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from phi3_assets.errors import UserError, nearest
+from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.recipe import Recipe, is_hub_id, load_recipe, shipped_recipes
 from phi3_assets.olive.legacy_rules import DEFAULTS, FINE_TUNING, RULES
-from phi3_assets.recipe import Recipe, is_hub_id, load_recipe, shipped_recipes
 
 _TRANSPARENT = {"config", "params", "extra_args"}
 _BIG_LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError, nearest
+from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.models import environment
 
 # How Olive says that it will not do what it was told; with these it goes on regardless.

@@ -1,1 +1,4 @@
-"""Dagster resources: which recipe (recipe.py), where artefacts stand (artifacts.py), where steps run (execution.py)."""
+"""Dagster resources: which recipe, where artefacts stand, what ops hand to one another, where steps run.
+
+Each has an abstract side that the rest of the project knows, and implementations beside it.
+"""

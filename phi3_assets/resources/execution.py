@@ -11,9 +11,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from phi3_assets.manifest import ArtefactRef, Manifest
-from phi3_assets.resources.artifacts import ArtifactStore
-from phi3_assets.step import StepCall
+from phi3_assets.core.manifest import ArtefactRef, Manifest
+from phi3_assets.core.step import StepCall
+from phi3_assets.resources.store import ArtifactStore
 
 
 @dataclass(frozen=True)

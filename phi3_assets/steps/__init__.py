@@ -3,7 +3,7 @@
 Only this table is read while the code location loads; the functions are imported by the worker.
 """
 
-from phi3_assets.step import Step
+from phi3_assets.core.step import Step
 
 RAW_DATASET = Step(
     name="raw_dataset",

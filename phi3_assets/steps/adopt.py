@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import describe
-from phi3_assets.olive import adapter as adapters
-from phi3_assets.step import StepContext
+from phi3_assets.training import adapter as adapters
 
 _PREFIX = "base_model.model."  # PEFT's, before the name that a layer has in the base model
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.recipe import is_hub_id
+from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_model_directory, copy_model, describe
-from phi3_assets.recipe import is_hub_id
-from phi3_assets.step import StepContext
 
 # The layouts are the same arithmetic; anything above rounding is a defect in the conversion.
 MAX_LOGIT_DIFFERENCE = 1e-4

@@ -20,22 +20,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phi3_assets.core.manifest import FileEntry, hash_file, hash_files
+from phi3_assets.core.step import StepContext, canonical_json, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
-from phi3_assets.data.chat_template import load_chat_template
-from phi3_assets.data.corpus_report import corpus_metrics, refuse_if_empty
-from phi3_assets.data.corpus_rows import Stats
 from phi3_assets.data.fingerprints import among
-from phi3_assets.data.formatting import Formatting
-from phi3_assets.data.items import make_test_items
-from phi3_assets.data.join import join_corpus
-from phi3_assets.data.pieces import KnownRows, make_piece
 from phi3_assets.data.records import RECORDS, blocks
-from phi3_assets.data.rendering import Renderer, chat_renderer, template_renderer
 from phi3_assets.data.side_by_side import side_by_side
-from phi3_assets.data.testset import TEST_SET
-from phi3_assets.data.tokens import load_model_tokens
-from phi3_assets.manifest import FileEntry, hash_file, hash_files
-from phi3_assets.step import StepContext, canonical_json, installed_versions, sha256_of
+from phi3_assets.data.testset.frozen import TEST_SET
+from phi3_assets.data.tokens.chat_template import load_chat_template
+from phi3_assets.data.tokens.corpus_report import corpus_metrics, refuse_if_empty
+from phi3_assets.data.tokens.corpus_rows import Stats
+from phi3_assets.data.tokens.formatting import Formatting
+from phi3_assets.data.tokens.items import make_test_items
+from phi3_assets.data.tokens.join import join_corpus
+from phi3_assets.data.tokens.model_tokens import load_model_tokens
+from phi3_assets.data.tokens.pieces import KnownRows, make_piece
+from phi3_assets.data.tokens.rendering import Renderer, chat_renderer, template_renderer
 from phi3_assets.steps import FORMATTED_CORPUS
 
 TRAIN = "train.parquet"

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.home import SHORT
+from phi3_assets.core.manifest import MANIFEST, list_files, read_manifest
+from phi3_assets.core.memory import forget_peak_memory
+from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, statistics, torch_scorer
 from phi3_assets.evaluation.general import GeneralSuite, load_general
 from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
 from phi3_assets.evaluation.speed import Speed, measure_apart
-from phi3_assets.home import SHORT
-from phi3_assets.manifest import MANIFEST, list_files, read_manifest
-from phi3_assets.memory import forget_peak_memory
-from phi3_assets.step import StepContext, installed_versions
 from phi3_assets.steps import EVAL_REPORT
 
 MODEL_INPUT = {

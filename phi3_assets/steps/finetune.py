@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from phi3_assets.core.step import StepContext
 from phi3_assets.models.directory import describe, write_json
-from phi3_assets.olive import adapter as adapters
-from phi3_assets.olive.checkpoints import drop_unfinished
 from phi3_assets.olive.corpus import TRAIN_FILE
-from phi3_assets.olive.fit import Fitted, Job, Sinks, fit
-from phi3_assets.olive.together import fit_together
-from phi3_assets.step import StepContext
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
+from phi3_assets.training import adapter as adapters
+from phi3_assets.training.checkpoints import drop_unfinished
+from phi3_assets.training.fit import Fitted, Job, Sinks, fit
+from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "loss.png"

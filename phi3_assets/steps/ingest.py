@@ -24,19 +24,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.manifest import hash_files
+from phi3_assets.core.step import StepContext, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
-from phi3_assets.data.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
-from phi3_assets.data.part_store import LAYOUT, PartSettings
-from phi3_assets.data.parts import make_part
+from phi3_assets.data.judge.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
+from phi3_assets.data.judge.part_store import LAYOUT, PartSettings
+from phi3_assets.data.judge.parts import make_part
+from phi3_assets.data.judge.report import dataset_metrics, refuse_if_useless
+from phi3_assets.data.read.sources import SourceFile, list_files
 from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SCHEMA, SPLITS, block_path, open_block
-from phi3_assets.data.report import dataset_metrics, refuse_if_useless
 from phi3_assets.data.side_by_side import side_by_side
-from phi3_assets.data.sources import SourceFile, list_files
-from phi3_assets.data.testset import TEST_SET, TestSets, load_test_sets, prefix_hashes, write_test_set
-from phi3_assets.errors import UserError
-from phi3_assets.manifest import hash_files
-from phi3_assets.step import StepContext, installed_versions, sha256_of
+from phi3_assets.data.testset.frozen import TEST_SET, TestSets, load_test_sets, prefix_hashes, write_test_set
 from phi3_assets.steps import RAW_DATASET
 
 

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, copy_model, describe
 from phi3_assets.olive.passes import run_pass
-from phi3_assets.step import StepContext
 from phi3_assets.steps.adopt import changes_nothing
 
 # Largest difference allowed between a logit of merged and one of base + adapter, as a share of the largest logit.

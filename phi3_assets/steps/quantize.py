@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
-from phi3_assets.olive.quantising import quantise
-from phi3_assets.step import StepContext
+from phi3_assets.quantising.quantise import quantise
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
 HEAD_SIZE_MULTIPLE = 16

@@ -1,4 +1,4 @@
-"""release_bundle: everything an edge device takes, in one folder; see `phi3_assets.bundle` for what it holds."""
+"""release_bundle: everything an edge device takes, in one folder; `phi3_assets.release.bundle` says what it holds."""
 
 import json
 import os
@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from phi3_assets import bundle
-from phi3_assets.bundle.card import model_card
-from phi3_assets.bundle.sbom import SBOM, bill_of_materials
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
+from phi3_assets.core.recipe import is_hub_id
+from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import gate
 from phi3_assets.evaluation.findings import Thresholds
-from phi3_assets.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
-from phi3_assets.recipe import is_hub_id
-from phi3_assets.step import StepContext, installed_versions
+from phi3_assets.release import bundle
+from phi3_assets.release.card import model_card
+from phi3_assets.release.sbom import SBOM, bill_of_materials
 from phi3_assets.steps import RELEASE_BUNDLE
 
 SMOKE_QUESTIONS = 3

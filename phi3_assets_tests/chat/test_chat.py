@@ -10,7 +10,7 @@ import pytest
 from phi3_assets.chat import Reply, fit, stream
 from phi3_assets.chat.engines import open_engine
 from phi3_assets.chat.terminal import answer_file, ask, converse
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation import torch_scorer
 from phi3_assets.evaluation.items import load_items
 from phi3_assets_tests.conftest import clean_env

@@ -9,7 +9,7 @@ import pytest
 
 from phi3_assets.chat import serving
 from phi3_assets.chat.serving import Models
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 
 ASK = {"system_prompt": "", "max_new_tokens": 8}
 HELLO = [{"role": "user", "content": "hello"}]

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phi3_assets.data.corpus_rows import TOKENS_SCHEMA, CorpusRows
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.data.tokens.corpus_rows import TOKENS_SCHEMA, CorpusRows
 from phi3_assets_tests.data.running import CHATML, Run, write_model, write_sample
 
 # Numbers that card issuers and detect-secrets publish for tests; the key is nobody's.

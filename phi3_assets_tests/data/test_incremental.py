@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.data import merge, part_store, records
+from phi3_assets.data import records
 from phi3_assets.data.cache import DirectoryCache
+from phi3_assets.data.judge import merge, part_store
 from phi3_assets.steps import ingest
 from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sample
 

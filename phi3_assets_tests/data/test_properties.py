@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from phi3_assets.data.split import hash_split
+from phi3_assets.data.judge.split import hash_split
 from phi3_assets_tests.data.running import Run, write_sample
 
 quick = settings(

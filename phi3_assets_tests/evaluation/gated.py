@@ -8,11 +8,12 @@ from typing import Any
 
 import dagster as dg
 
-from phi3_assets.gate_checks import model_is_fit
-from phi3_assets.manifest import ArtefactRef, Manifest, hash_files, seal
-from phi3_assets.resources.artifacts import LocalArtifactStore, PointerIOManager
+from phi3_assets.checks.gate import model_is_fit
+from phi3_assets.core.manifest import ArtefactRef, Manifest, hash_files, seal
+from phi3_assets.core.step import StepCall
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
-from phi3_assets.step import StepCall
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """What changed since the champion: found, told on a page and in Markdown, and safe against what users write."""
 
+from phi3_assets.core.manifest import Manifest
+from phi3_assets.core.step import StepCall
 from phi3_assets.evaluation.changes import Side, find_changes, markdown, page
 from phi3_assets.evaluation.gate import decide
-from phi3_assets.manifest import Manifest
-from phi3_assets.step import StepCall
 from phi3_assets_tests.evaluation.test_gate import MEANS, RIGHT, THRESHOLDS, make
 
 

@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from phi3_assets import champion
 from phi3_assets.evaluation import VARIANTS, against_champion, fitness, metrics
 from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.evaluation.gate import decide
-from phi3_assets.resources.artifacts import LocalArtifactStore
+from phi3_assets.release import champion
+from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.evaluation.gated import publish_report, through_the_checks
 
 THRESHOLDS = Thresholds(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation.items import RawScore
 from phi3_assets.evaluation.metrics import int4_gain_kept, judge, judge_answer, repetition, summarise
 

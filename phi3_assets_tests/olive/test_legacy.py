@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.recipe import Recipe, load_recipe, validate
 from phi3_assets.olive.legacy import Imported, convert, import_config
-from phi3_assets.recipe import Recipe, load_recipe, validate
 
 CONFIGS = Path(__file__).parent / "configs"  # the Phi-3 CookBook's end-to-end example, Olive 0.6, as published
 LORA, QLORA = CONFIGS / "cookbook-lora.json", CONFIGS / "cookbook-qlora.json"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets_tests.steps.conftest import Made
 

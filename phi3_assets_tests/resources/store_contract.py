@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from phi3_assets.errors import DamagedArtefact, UserError
-from phi3_assets.manifest import ArtefactRef, Manifest, hash_files, seal
-from phi3_assets.resources.artifacts import ArtifactStore
-from phi3_assets.step import StepCall
+from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.manifest import ArtefactRef, Manifest, hash_files, seal
+from phi3_assets.core.step import StepCall
+from phi3_assets.resources.store import ArtifactStore
 
 CALL = StepCall(step="raw_dataset", code_version="1", params={}, inputs={}, libraries={})
 

@@ -5,8 +5,8 @@ import subprocess
 import psutil
 import pytest
 
-from phi3_assets.home import artefact_dir
-from phi3_assets.resources.local import LocalExecution
+from phi3_assets.core.home import artefact_dir
+from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets_tests.conftest import raw_dataset_call
 from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
 
@@ -27,7 +27,7 @@ class TestLocalExecution(ExecutionContract):
     def test_killed_worker_says_that_memory_may_be_short(self, execution, store, monkeypatch):
         """The kernel's out-of-memory killer gives no reason; the event log must."""
         killer = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-        monkeypatch.setattr("phi3_assets.resources.local.WORKER", ["-c", killer])
+        monkeypatch.setattr("phi3_assets.resources.local_execution.WORKER", ["-c", killer])
         call, inputs = raw_dataset_call(store)
         _, result = self.run(execution, store, call, inputs)
         assert "which is what the kernel does when memory runs out" in self.failure(result).description
@@ -57,7 +57,7 @@ class TestFullDisk:
     """A full disk ends in a sentence, and in no half artefact."""
 
     def test_says_where_and_the_way_out(self, execution, small_disk):
-        from phi3_assets.resources.artifacts import LocalArtifactStore
+        from phi3_assets.resources.local_store import LocalArtifactStore
 
         store = LocalArtifactStore(home=str(small_disk / "home"))
         (small_disk / "filler").write_bytes(b"\0" * 700_000)

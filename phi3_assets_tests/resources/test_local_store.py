@@ -1,6 +1,6 @@
 """The store on a local disk."""
 
-from phi3_assets.home import artefact_dir
+from phi3_assets.core.home import artefact_dir
 from phi3_assets_tests.resources.store_contract import CALL, StoreContract, stage
 
 
@@ -27,7 +27,7 @@ def test_a_copied_home_is_a_home(store, tmp_path):
     """Manifests hold no absolute path."""
     import shutil
 
-    from phi3_assets.resources.artifacts import LocalArtifactStore
+    from phi3_assets.resources.local_store import LocalArtifactStore
 
     made = store.publish(CALL, stage(store))
     shutil.copytree(store.home_path, tmp_path / "elsewhere")

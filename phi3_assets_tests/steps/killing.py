@@ -10,9 +10,9 @@ from typing import Any
 SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
-from phi3_assets.olive import watcher
-from phi3_assets.recipe import load_recipe
-from phi3_assets.step import StepContext
+from phi3_assets.training import callback as watcher
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
 
 # As the worker does: the tests may run under nohup.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
 

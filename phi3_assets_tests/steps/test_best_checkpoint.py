@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.recipe import load_recipe
 from phi3_assets.olive import corpus
-from phi3_assets.olive.watcher import looks_without_gain
-from phi3_assets.recipe import load_recipe
 from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets.training.callback import looks_without_gain
 from phi3_assets_tests.steps.conftest import Made, RunStep
 from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, metrics_of, train
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets_tests.data.running import CURIOUS, PHI3, Run, bytes_of, write_model, write_sample
 
 CHAT = [

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.home import SAMPLE, initialise
-from phi3_assets.recipe import load_recipe
-from phi3_assets.runner import latest
+from phi3_assets.cli.runner import latest
+from phi3_assets.core.home import SAMPLE, initialise
+from phi3_assets.core.recipe import load_recipe
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.steps.killing import assert_same, metrics_of, train
 from phi3_assets_tests.tiny_graph import phi3

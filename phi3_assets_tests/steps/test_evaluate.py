@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.statistics import COMPARED, PAIRS
 from phi3_assets.steps import EVAL_REPORT

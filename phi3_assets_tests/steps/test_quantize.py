@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from phi3_assets.errors import UserError
-from phi3_assets.olive.quantising import linear_layers
+from phi3_assets.core.errors import UserError
+from phi3_assets.olive.int4_configs import linear_layers
 from phi3_assets.steps import ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
 

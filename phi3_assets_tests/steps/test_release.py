@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from phi3_assets.bundle import verify_bundle
-from phi3_assets.errors import DamagedArtefact, UserError
+from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.manifest import hash_files
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.fitness import RULES
 from phi3_assets.evaluation.gate import read_evaluation
-from phi3_assets.manifest import hash_files
-from phi3_assets.recipe import load_recipe
-from phi3_assets.step import StepContext
+from phi3_assets.release.bundle import verify_bundle
 from phi3_assets.steps import RELEASE_BUNDLE
 from phi3_assets.steps.evaluate import evaluate_variants
 from phi3_assets.steps.release import bundle_release

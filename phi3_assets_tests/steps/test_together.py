@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from phi3_assets.errors import UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.olive.corpus import CorpusOrder
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets_tests.steps.conftest import Made, RunStep

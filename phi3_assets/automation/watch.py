@@ -1,0 +1,119 @@
+"""Has the data changed, and has it come to rest? Pure decisions for the sensor; no Dagster here.
+
+The cursor is made of content, never of a clock: a cursor of times loses files with an old date, and fires again on a
+file that was only touched.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.manifest import FileEntry, digest_of, hash_file, list_files
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One file as last seen: size in bytes, ctime in ns, SHA-256.
+
+    ctime and not mtime: a copy that keeps dates (cp -p, rsync) can put other bytes behind the same mtime.
+    """
+
+    bytes: int
+    ctime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What the sensor remembers between ticks.
+
+    Attributes:
+        digest: Content digest of the data version that the last run was asked for; "": none yet.
+        seen: Every file of that version by path; spares hashing what has not been touched.
+        pending: Files that look different since, as they were at the last tick.
+    """
+
+    digest: str = ""
+    seen: dict[str, Seen] = field(default_factory=dict)
+    pending: dict[str, Seen] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Cursor":
+        """Read a cursor; one that cannot be read starts from nothing, which costs at most one run that reuses all."""
+        try:
+            value = json.loads(text or "")
+            seen, pending = ({path: Seen(*row) for path, row in value[name].items()} for name in ("seen", "pending"))
+            return cls(value["digest"], seen, pending)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+    def dump(self) -> str:
+        """The text to keep."""
+
+        def rows(files: dict[str, Seen]) -> dict[str, list[int | str]]:
+            return {path: [item.bytes, item.ctime_ns, item.sha256] for path, item in files.items()}
+
+        return json.dumps({"digest": self.digest, "seen": rows(self.seen), "pending": rows(self.pending)})
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now.
+
+    Attributes:
+        digest: Content digest to start a run for; None: start none.
+        reason: One sentence for a person: why, or why not.
+        cursor: What to remember.
+    """
+
+    digest: str | None
+    reason: str
+    cursor: Cursor
+
+
+def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> Decision:
+    """Look at the folder once and decide.
+
+    A file is at rest when it was last changed `settle_s` seconds ago, or looks as it did at the last tick: the
+    second rule holds even if its date lies in the future.
+
+    Args:
+        directory: The dataset folder.
+        cursor: Of the last tick.
+        now_s: Unix time.
+        settle_s: How long a file must lie untouched, in seconds.
+
+    Raises:
+        UserError: The folder cannot be listed. A failed listing is not an empty folder: the cursor stays.
+    """
+    if not directory.is_dir():
+        raise UserError(f"Dataset folder {directory} cannot be listed: it is missing or not a folder.")
+    seen: dict[str, Seen] = {}
+    restless = ""
+    for path in list_files(directory, hidden=False):
+        file = directory / path
+        before = cursor.pending.get(path) or cursor.seen.get(path)
+        try:
+            stat = file.stat()
+            untouched = before is not None and (before.bytes, before.ctime_ns) == (stat.st_size, stat.st_ctime_ns)
+            digest = before.sha256 if before and untouched else hash_file(file).sha256
+        except FileNotFoundError:  # removed between the listing and now; the next tick sees the folder without it
+            continue
+        seen[path] = Seen(stat.st_size, stat.st_ctime_ns, digest)
+        if not untouched and now_s - stat.st_mtime_ns / 1e9 < settle_s:
+            restless = path
+    changed = {path: item for path, item in seen.items() if cursor.seen.get(path) != item}
+    if restless:
+        reason = f"{restless} was changed less than {settle_s:g} s ago and may still be being written."
+        return Decision(None, reason, replace(cursor, pending=changed))
+    if not seen:
+        return Decision(None, f"{directory} holds no file yet.", replace(cursor, pending={}))
+    digest = digest_of({path: FileEntry(item.bytes, item.sha256) for path, item in seen.items()})
+    if digest == cursor.digest:
+        reason = f"{len(seen)} files, none changed since data version {digest[:12]}."
+        return Decision(None, reason, Cursor(digest, seen))
+    differ = {path for path in changed if path not in cursor.seen or cursor.seen[path].sha256 != seen[path].sha256}
+    names = sorted(differ | (cursor.seen.keys() - seen.keys()))
+    what = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return Decision(digest, f"Data version {digest[:12]}: {what} changed.", Cursor(digest, seen))

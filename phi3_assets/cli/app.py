@@ -1,0 +1,65 @@
+"""`phi3`: the asset graph and its results from a terminal, on the same home as the Dagster UI."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from phi3_assets.cli import commands
+from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.home import default_home, prepare_home
+from phi3_assets.core.recipe import Recipe, load_recipe, shipped_recipes
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+app.command()(commands.chat)
+app.add_typer(commands.champion, name="champion")
+app.add_typer(commands.bundle, name="bundle")
+app.add_typer(commands.config, name="config")
+
+
+@app.command()
+def init(home: Home = None) -> None:
+    """Lay out a new home with the sample dataset; an existing one is left alone."""
+    home = home or default_home()
+    made = prepare_home(home)
+    print(f"Laid out {home}." if made else f"{home} exists and was left as it is.")
+
+
+@app.command()
+def run(
+    recipe: RecipeName = "",
+    overrides: Overrides = [],  # noqa: B006 - Typer's way
+    to: Annotated[str, typer.Option(metavar="ASSET", help="Stop at this asset: make it and what it is made of.")] = "",
+    home: Home = None,
+) -> None:
+    """Materialise the graph, or a part; what stands already is reused. Ends with the scores of the four variants."""
+    from phi3_assets.cli.runner import run_graph
+
+    values = parse_overrides(overrides)
+    load_recipe(recipe or None, values)  # a wrong recipe is refused before anything is started
+    sys.exit(run_graph(home or default_home(), recipe, values, to))
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes and every field a recipe can have."""
+    print("Shipped: " + ", ".join(shipped_recipes()))
+    for name, field in Recipe.model_fields.items():
+        print(f"\n{name}  (default: {field.default!r})\n    {field.description}")
+
+
+def main() -> None:
+    """Entry point; a user's error is shown as its text, a defect with its traceback."""
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

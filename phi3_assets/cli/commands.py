@@ -1,0 +1,153 @@
+"""What `phi3` does with results: talk to a model, look after the champion, hand out bundles, convert configurations."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
+from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.home import default_home
+
+champion = typer.Typer(no_args_is_help=True, help="The release that is to be taken, and who it replaced.")
+bundle = typer.Typer(no_args_is_help=True, help="Releases, as folders that stand by themselves.")
+config = typer.Typer(no_args_is_help=True, help="Configurations of plain Olive, old ones in and current ones out.")
+
+
+def chat(
+    question: Annotated[str, typer.Argument(help="One question; without it, a conversation.")] = "",
+    variant: Annotated[str, typer.Option(help="base, adapter, merged or int4.")] = "int4",
+    file: Annotated[Path | None, typer.Option(help="Questions, .txt or .jsonl; needs --out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the answers to --file go, .jsonl.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt; default: the one it was trained with.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
+    web: Annotated[bool, typer.Option("--web", help="A page in the browser, with the variants side by side.")] = False,
+    port: Annotated[int, typer.Option(help="Where --web listens, on this computer only; 0: any free one.")] = 8000,
+    home: Home = None,
+) -> None:
+    """Talk to a model of this home: a conversation, one question, a file of questions, or a page in the browser."""
+    from phi3_assets.chat import terminal
+    from phi3_assets.chat.engines import INPUTS, open_engine
+    from phi3_assets.cli.runner import latest, trained_system_prompt
+
+    system = trained_system_prompt(home) if system is None else system
+    if web:
+        from phi3_assets.chat.web import Settings, serve
+
+        if question or file or out:
+            raise UserError("--web takes its questions in the browser: leave out the question, --file and --out.")
+        if variant not in INPUTS:
+            raise UserError(f"There is no variant {variant!r}.{nearest(variant, list(INPUTS))}")
+        serve(lambda name: latest(home, INPUTS[name]), Settings(variant, system, max_new_tokens), port)
+        return
+    engine = open_engine(variant, latest(home))
+    if file is not None:
+        if out is None:
+            raise UserError("--file needs --out, the file for the answers.")
+        count = terminal.answer_file(engine, file, out, system_prompt=system, max_new_tokens=max_new_tokens)
+        print(f"{count} answers in {out}.")
+    elif question:
+        terminal.ask(engine, question, system_prompt=system, max_new_tokens=max_new_tokens)
+    else:
+        terminal.converse(engine, system_prompt=system, max_new_tokens=max_new_tokens)
+
+
+@champion.command()
+def show(home: Home = None) -> None:
+    """Name the champion and why it is."""
+    from phi3_assets.cli.runner import where
+    from phi3_assets.release.champion import champion as present
+
+    entry = present(home or default_home())
+    if entry is None or entry.release is None:
+        print("There is no champion yet; the first release that is fit becomes it.")
+        return
+    print(f"{where(home, entry.release)}\nsince {entry.at}: {entry.decision['sentence']}")
+
+
+@champion.command()
+def history(home: Home = None) -> None:
+    """List every decision of the gate and of people, refusals included, oldest first."""
+    from phi3_assets.core.home import SHORT
+    from phi3_assets.release.champion import history as entries
+
+    for entry in entries(home or default_home()):
+        release = entry.release.identity[:SHORT] if entry.release else "-" * SHORT
+        print(f"{entry.number:3} {entry.at} {entry.action:8} {release} {entry.decision['sentence']}")
+
+
+@champion.command()
+def rollback(reason: Annotated[str, typer.Option(help="Why, for the history.")], home: Home = None) -> None:
+    """Make the champion before this one champion again."""
+    from phi3_assets.cli.runner import check, where
+    from phi3_assets.release.champion import rollback as roll_back
+
+    entry = roll_back(home or default_home(), reason, check=lambda ref: check(home, ref))
+    assert entry.release is not None
+    print(f"Champion again: {where(home, entry.release)}")
+
+
+@bundle.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="The bundle.")],
+    key: Annotated[Path | None, typer.Option(help="The maker's public key, PEM.")] = None,
+) -> None:
+    """Check every byte of a bundle, and its signature if a key is given."""
+    from phi3_assets.release.bundle import verify_bundle
+
+    release = verify_bundle(folder, key)
+    print(f"{folder} is whole: {len(release['files'])} files{', signature fits' if key else ''}.")
+
+
+@bundle.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    key: Annotated[Path | None, typer.Option(help="Private key to sign with, PEM.")] = None,
+    home: Home = None,
+) -> None:
+    """Copy the champion out of the store, and sign it if a key is given."""
+    from phi3_assets.cli.runner import where
+    from phi3_assets.release.champion import champion as present
+    from phi3_assets.release.signature import export_bundle
+
+    # Not the newest release: that one may be worse, or rolled back from.
+    entry = present(home or default_home())
+    if entry is None or entry.release is None:
+        raise UserError("There is no champion in this home yet: `phi3 run` makes a release, and a fit one becomes it.")
+    print(f"{export_bundle(Path(where(home, entry.release)), target, key)} is ready to be handed out.")
+
+
+@config.command(name="export")
+def export_config(
+    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    recipe: RecipeName = "",
+    overrides: Overrides = [],  # noqa: B006 - Typer's way
+    home: Home = None,
+) -> None:
+    """Write a recipe as a configuration that plain `olive run` executes: fine-tune, merge, quantise."""
+    from phi3_assets.cli.runner import export_olive_config
+
+    if out.exists():
+        raise UserError(f"{out} exists and is not overwritten; move it or give another name.")
+    path = export_olive_config(home or default_home(), recipe, parse_overrides(overrides), out)
+    print(f"Wrote {path}. With this project's virtual environment: olive run --config {path}")
+
+
+@config.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Olive's configuration, .json or .yaml.")],
+    out: Annotated[Path, typer.Option(help="Recipe to write.")],
+) -> None:
+    """Make a recipe of an Olive configuration, old or new, and say what became of every key."""
+    from phi3_assets.olive.legacy import import_config
+
+    if out.exists():
+        raise UserError(f"{out} exists and is not overwritten; move it or give another name.")
+    imported = import_config(file)
+    print(imported.report_markdown())
+    out.write_text(imported.recipe_yaml(f"phi3 run --recipe {out}"), encoding="utf-8")
+    print(f"Wrote {out}.")
+    if imported.unknown:
+        print(f"{len(imported.unknown)} keys are unknown; the recipe may not say what they meant.", file=sys.stderr)
+        raise typer.Exit(1)

@@ -1,0 +1,33 @@
+"""Options that several commands of `phi3` share."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.recipe import Recipe, read_yaml
+
+Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
+RecipeName = Annotated[str, typer.Option(help="A shipped recipe or a .yaml file; default: PHI3_RECIPE, else smol-cpu.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; may be repeated.")
+]
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Read FIELD=VALUE pairs; values are YAML, as in a recipe file.
+
+    Raises:
+        UserError: A pair has no "=", or names no field.
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair!r}: write FIELD=VALUE, like --set lora_r=16.")
+        if name not in Recipe.model_fields:
+            raise UserError(f"--set {pair!r}: no recipe field {name!r}.{nearest(name, list(Recipe.model_fields))}")
+        value = read_yaml(text)
+        values[name] = "" if value is None else value
+    return values

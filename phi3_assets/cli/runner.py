@@ -1,0 +1,259 @@
+"""Materialises the graph from a terminal and tells how it goes, on the same Dagster instance that the UI shows."""
+
+import logging
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+
+from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.home import prepare_home
+from phi3_assets.core.manifest import ArtefactRef, read_manifest
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.evaluation.present import text_table
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.steps import FORMATTED_CORPUS, STEPS
+
+INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
+PROCESS_TAG = "phi3/process"
+# Lines of Dagster's that tell a person at a terminal nothing.
+_DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
+
+
+def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") -> int:
+    """Materialise assets in this process; steps run in processes of their own.
+
+    Args:
+        home: PHI3_HOME.
+        recipe: Name or path; "" for the default.
+        overrides: Recipe fields to replace.
+        to: The last asset to make, by name; "" for all.
+
+    Returns:
+        Exit code: 0 when everything stands and no blocking check failed, 130 when it was stopped.
+
+    Raises:
+        UserError: There is no such asset.
+    """
+    from phi3_assets.definitions import build_defs
+
+    definitions = build_defs()
+    keys = selected(definitions, to)
+    if prepare_home(home):
+        print(f"Laid out {home} with the sample dataset.")
+    run_id = str(uuid.uuid4())
+    given = {name: value for name, value in {"recipe": recipe, **overrides}.items() if value != "" or name in overrides}
+    with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
+        narrator = Narrator()
+        instance.add_event_listener(run_id, narrator.tell)
+        result = None
+        try:
+            result = definitions.resolve_job_def("retrain").execute_in_process(
+                instance=instance,
+                asset_selection=keys,
+                run_config={
+                    "resources": {"recipe": {"config": given}},
+                    # The narrator speaks; Dagster's own console would repeat it at length.
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                },
+                raise_on_error=False,
+                run_id=run_id,
+                tags={PROCESS_TAG: this_process()},
+            )
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two ops
+            narrator.interrupted = True
+        finally:
+            # Dagster leaves this to its daemon, which may not be running.
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+        if narrator.interrupted:
+            run = instance.get_run_by_id(run_id)
+            assert run is not None
+            instance.report_run_canceled(run)
+    if narrator.interrupted:
+        print("\nStopped. Nothing half-made was kept; `phi3 run` goes on from here.")
+        return 130
+    if result is None or not result.success:
+        print("\nNot everything was made; the reason is above. What was made is kept and will be reused.")
+        return 1
+    store = LocalArtifactStore(home=str(home))
+    if not to or to == "release_bundle":
+        show_scores(store)
+    else:
+        print(f"\n{to}: {store.where(ArtefactRef(**(store.load_pointer(f'latest/{to}') or {})))}")
+    return 0
+
+
+def selected(definitions: dg.Definitions, to: str) -> list[dg.AssetKey]:
+    """Keys of the asset `to` and of all that it is made of; of all assets when `to` is empty.
+
+    Raises:
+        UserError: There is no such asset.
+    """
+    if to and to not in STEPS:
+        raise UserError(f"--to {to!r}: no such asset.{nearest(to, list(STEPS))} The assets: {', '.join(STEPS)}.")
+    wanted = dg.AssetSelection.assets(to).upstream() if to else dg.AssetSelection.all()
+    return sorted(wanted.resolve(definitions.resolve_asset_graph()))
+
+
+def show_scores(store: LocalArtifactStore) -> None:
+    """Print the four variants' scores and where to read on."""
+    report, bundle = (
+        ArtefactRef(**(store.load_pointer(f"latest/{name}") or {})) for name in ("eval_report", "release_bundle")
+    )
+    manifest = store.find(report.kind, report.identity)
+    assert manifest is not None
+    print(f"\n{text_table(manifest.metrics['variants'])}\n")
+    print(f"{manifest.metrics['items']} held-out questions; ", end="")
+    print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
+    print(f"Report:  {store.where(report)}/report.html")
+    print(f"Release: {store.where(bundle)}")
+
+
+def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], target: Path) -> Path:
+    """Write a recipe as an Olive configuration; its corpus and base model are made first where they do not stand.
+
+    Raises:
+        UserError: They cannot be made.
+    """
+    import torch
+
+    from phi3_assets.olive.export import export_config
+
+    if run_graph(home, recipe, overrides, "formatted_corpus"):
+        raise UserError("The configuration needs the corpus and the base model, and they could not be made; see above.")
+    made = latest(home)
+    return export_config(
+        load_recipe(recipe or None, overrides),
+        made["base_model"],
+        made["formatted_corpus"],
+        target,
+        on_gpu=torch.cuda.is_available(),
+    )
+
+
+def store_of(home: Path | None) -> LocalArtifactStore:
+    """The store of a home; None: PHI3_HOME, else ./home."""
+    return LocalArtifactStore(home=str(home) if home else "")
+
+
+def latest(home: Path | None, names: Iterable[str] = tuple(STEPS)) -> dict[str, Path]:
+    """Directory of each of these assets that was materialised in this home, as it was last.
+
+    Raises:
+        UserError: One was materialised and is gone, or damaged.
+    """
+    store = store_of(home)
+    pointers = {name: store.load_pointer(f"latest/{name}") for name in names}
+    return {name: store.fetch(ArtefactRef(**pointer)) for name, pointer in pointers.items() if pointer}
+
+
+def trained_system_prompt(home: Path | None) -> str:
+    """The system prompt of this home's corpus: asked without it, a model gives other answers than those scored."""
+    corpus = latest(home, [FORMATTED_CORPUS.name]).get(FORMATTED_CORPUS.name)
+    return str(read_manifest(corpus).call.params["system_prompt"]) if corpus else ""
+
+
+def where(home: Path | None, ref: ArtefactRef) -> str:
+    """Where an artefact of this home stands."""
+    return store_of(home).where(ref)
+
+
+def check(home: Path | None, ref: ArtefactRef) -> None:
+    """Verify every byte of an artefact of this home.
+
+    Raises:
+        UserError: It is gone.
+        DamagedArtefact: It is not what its manifest says.
+    """
+    store_of(home).fetch(ref, content=True)
+
+
+class Narrator:
+    """Turns the run's events into a few lines that a person can follow."""
+
+    def __init__(self) -> None:
+        """The clock starts now."""
+        self._start = time.monotonic()
+        self._on_progress_line = False
+        self.interrupted = False
+
+    def tell(self, entry: dg.EventLogEntry) -> None:
+        """Take one event of the run."""
+        event = entry.dagster_event
+        if event is None:
+            if int(entry.level) >= logging.INFO and not entry.user_message.startswith(_DAGSTERS_OWN):
+                self._line(entry.user_message)
+        elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
+            observation = event.asset_observation_data.asset_observation
+            numbers = {name: value.value for name, value in observation.metadata.items()}
+            self._progress(observation.asset_key.to_user_string(), numbers)
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            self._line(f"{'passed' if check.passed else 'FAILED'}: {check.check_name}. {check.description or ''}")
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            reason = reason_of(event.step_failure_data)
+            # Dagster tells of an interrupt as of any other failure of the op that it hit.
+            self.interrupted = self.interrupted or INTERRUPT in reason
+            self._line(f"{'STOPPED' if INTERRUPT in reason else 'FAILED'} at {event.step_key}: {reason}")
+
+    def _line(self, text: str) -> None:
+        if self._on_progress_line:
+            print()
+            self._on_progress_line = False
+        minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
+        print(f"[{minutes:2d}:{seconds:02d}] {text}", flush=True)
+
+    def _progress(self, asset: str, numbers: dict[str, Any]) -> None:
+        parts = [f"{numbers['fraction']:4.0%}"] if "fraction" in numbers else []
+        parts += [f"{name} {numbers[name]:.4g}" for name in ("loss", "tokens_per_s") if numbers.get(name) is not None]
+        if numbers.get("eta_s"):
+            parts.append(f"{numbers['eta_s']:.0f} s left")
+        text = f"        {asset} {', '.join(parts)}"
+        if sys.stdout.isatty():  # one line that moves; in a log file it would be thousands
+            print(f"\r{text:<100}", end="", flush=True)
+            self._on_progress_line = True
+        else:
+            print(text, flush=True)
+
+
+def reason_of(failure: Any) -> str:
+    """A failed op's reason: what it said itself, else the first cause, which Dagster wraps in its own errors."""
+    if failure.user_failure_data:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error.cause:
+        error = error.cause
+    return str(error.message).strip()
+
+
+def this_process() -> str:
+    """Names this process beyond its number, which is used again."""
+    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs of `phi3 run` whose process was killed as failed, and free the device they held.
+
+    Nobody else would: Dagster watches over the runs that it launched itself, and the next run would wait for ever.
+    """
+    going = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    for run in going:
+        host, _, rest = run.tags.get(PROCESS_TAG, "").partition("/")
+        if host != socket.gethostname():
+            continue
+        pid, _, created = rest.partition("/")
+        try:
+            alive = f"{psutil.Process(int(pid)).create_time():.2f}" == created
+        except psutil.NoSuchProcess:
+            alive = False
+        if not alive:
+            instance.report_run_failed(run, "The process that ran it was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

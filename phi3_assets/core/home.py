@@ -1,0 +1,72 @@
+"""PHI3_HOME: the folder a team works in, in the layout of Microsoft's Phi-3 cookbook.
+
+datasets/      your csv, json, jsonl and parquet files
+fine-tuning/   raw_dataset/ and formatted_corpus/: what training is fed with
+model-cache/   downloads, and base_model/
+gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/; champion.json: every
+               decision of the gate; decisions/: a page for each comparison with a champion
+inferences/    adapter.py, merged.py, int4.py: plain scripts for the three ways to infer, yours to change
+setup/         what a worker needs elsewhere
+work/          unfinished work: checkpoints, logs of running steps, locks; may be deleted when nothing runs
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "setup", "work")
+_KIND_FOLDER = {"raw_dataset": "fine-tuning", "formatted_corpus": "fine-tuning", "base_model": "model-cache"}
+PACKAGE = Path(__file__).parents[1]
+SAMPLE = PACKAGE / "sample"
+EXAMPLES = PACKAGE / "chat" / "examples"
+DAGSTER_YAML = PACKAGE / "dagster.yaml"
+# Sixteen hex digits in a path are short enough to read; the manifest holds all 64 and is checked.
+SHORT = 16
+
+
+def default_home() -> Path:
+    """PHI3_HOME, else ./home."""
+    return Path(os.environ.get("PHI3_HOME") or "home").expanduser().absolute()
+
+
+def artefact_dir(home: Path, kind: str, identity: str) -> Path:
+    """Where the artefact of this identity stands, or will."""
+    return home / _KIND_FOLDER.get(kind, "gen-model") / kind / identity[:SHORT]
+
+
+def work_dir(home: Path, kind: str, identity: str) -> Path:
+    """Where the step of this identity works; nothing else ever writes there."""
+    return home / "work" / kind / identity[:SHORT]
+
+
+def initialise(home: Path) -> bool:
+    """Lay out a new home with the sample dataset and the scripts of `inferences`; an existing home is left alone.
+
+    Returns:
+        True when a home was made.
+    """
+    if home.exists() and any(home.iterdir()):
+        return False
+    for name in FOLDERS:
+        (home / name).mkdir(parents=True, exist_ok=True)
+    for file in sorted(SAMPLE.glob("*.csv")):
+        shutil.copy(file, home / "datasets" / file.name)
+    for file in sorted(EXAMPLES.glob("[!_]*.py")):
+        shutil.copy(file, home / "inferences" / file.name)
+    return True
+
+
+def prepare_home(home: Path) -> bool:
+    """Lay out `home`, point PHI3_HOME and DAGSTER_HOME at it for this process, and settle Dagster's instance there.
+
+    Returns:
+        True when a home was made.
+    """
+    made = initialise(home)
+    os.environ["PHI3_HOME"] = str(home)
+    os.environ.setdefault("DAGSTER_HOME", str(home / ".dagster"))
+    settings = Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"
+    if not settings.exists():
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DAGSTER_YAML, settings)
+    return made

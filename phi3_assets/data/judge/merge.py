@@ -1,0 +1,227 @@
+"""Judges the records of all parts against each other: duplicates, conflicts, the split, leakage into the test set."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from phi3_assets.data import Message
+from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, among, halves, normalise, positions, shared, sketch
+from phi3_assets.data.judge.near import Pair, find_near
+from phi3_assets.data.judge.part_store import ARRAYS, BAND_ARRAYS, NO_ANSWER
+from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
+from phi3_assets.data.testset.frozen import TestSets
+
+TRAIN, TEST, HELD_OUT = range(3)
+"""Positions in `records.SPLITS`."""
+KEPT, DUPLICATE, NEAR_DUPLICATE, LEAK, CONFLICT = range(5)
+REASONS = ("", "duplicate", "near_duplicate", "near_duplicate_of_test", "conflicting_answer")
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """The recipe fields that the judgement depends on; see the recipe for what they mean."""
+
+    test_set: str
+    near_duplicates: str
+    near_duplicate_threshold: float
+    conflicts: str
+
+
+@dataclass
+class Verdict:
+    """What was decided, one value per record in the order of the parts.
+
+    Attributes:
+        reason: Position in `REASONS`.
+        split: Position in `records.SPLITS`.
+        near: Record to the record that it resembles; -1 - i stands for record i of the frozen test sets.
+        conflicts: Lists of records that answer one question differently.
+    """
+
+    reason: NDArray[np.uint8]
+    split: NDArray[np.uint8]
+    near: dict[int, int] = field(default_factory=dict)
+    conflicts: list[list[int]] = field(default_factory=list)
+
+    def counts(self) -> Counter[str]:
+        """Records left out, by reason."""
+        return Counter({REASONS[i]: int((self.reason == i).sum()) for i in range(1, len(REASONS))})
+
+
+class Parts:
+    """The arrays of all parts, end to end."""
+
+    def __init__(self, folders: Sequence[Path], rows: Sequence[int]) -> None:
+        self.folders = list(folders)
+        self.ends = np.cumsum(rows) if len(rows) else np.zeros(0, np.int64)
+        self.starts = self.ends - np.array(rows, np.int64)
+        self.rows = int(self.ends[-1]) if len(rows) else 0
+        self._mapped: dict[int, NDArray[np.uint8]] = {}
+
+    def load(self, name: str) -> NDArray[Any]:
+        """One array, of all records."""
+        kind = ARRAYS.get(name, np.uint64)
+        return np.concatenate(
+            [np.fromfile(folder / f"{name}.bin", kind) for folder in self.folders] or [np.zeros(0, kind)]
+        )
+
+    def repeated(self, name: str, values: Hashes) -> NDArray[np.bool_]:
+        """Which of the values occur more than once; they are one array, of all records, perhaps after others."""
+        lying = [np.fromfile(folder / f"{name}.halves", np.uint32) for folder in self.folders]
+        return shared(values, np.concatenate([halves(values[: len(values) - self.rows]), *lying]))
+
+    def sketches(self, records: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The sketches of some records, read from where they lie."""
+        result = np.zeros((len(records), 2, PERMUTATIONS), np.uint8)
+        for part, places, inside in self._by_part(records):
+            result[places] = self._lying(part)[inside]
+        return result
+
+    def _lying(self, part: int) -> NDArray[np.uint8]:
+        """The sketches of a part, on the disk."""
+        if part not in self._mapped:
+            mapped = np.memmap(self.folders[part] / "sketch.bin", np.uint8, "r")
+            self._mapped[part] = mapped.reshape(-1, 2, PERMUTATIONS)
+        return self._mapped[part]
+
+    def texts(self, records: Sequence[int]) -> dict[int, Pair]:
+        """Normalised questions and answers of some records."""
+        found: dict[int, Pair] = {}
+        wanted = np.array(records, np.int64)
+        for part, places, inside in self._by_part(wanted):
+            for block in np.unique(inside // BLOCK_ROWS):
+                here = inside // BLOCK_ROWS == block
+                table = pq.read_table(block_path(self.folders[part], int(block)), columns=["messages"])
+                chosen = table.take(pa.array(inside[here] % BLOCK_ROWS)).combine_chunks()
+                pairs = question_answer_pairs([row for batch in chosen.to_batches() for row in conversations(batch)])
+                found.update(zip(wanted[places[here]].tolist(), pairs, strict=True))
+        return found
+
+    def part_of(self, record: int) -> int:
+        """Which part a record is in."""
+        return int(np.searchsorted(self.ends, record, side="right"))
+
+    def _by_part(self, records: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        """Part, positions in `records`, and record numbers within the part."""
+        parts = np.searchsorted(self.ends, records, side="right")
+        grouped = []
+        for part in np.unique(parts):
+            places = np.flatnonzero(parts == part)
+            grouped.append((int(part), places, records[places] - self.starts[part]))
+        return grouped
+
+
+def question_answer_pairs(rows: Sequence[list[Message]]) -> list[Pair]:
+    """Normalised question (all before the last answer) and answer of conversations."""
+    questions = normalise(pa.array(["\n".join(content for _, content in row[:-1]) for row in rows], pa.string()))
+    answers = normalise(pa.array([row[-1][1] for row in rows], pa.string()))
+    return list(zip(questions.to_pylist(), answers.to_pylist(), strict=True))
+
+
+def judge(parts: Parts, frozen: TestSets, settings: MergeSettings) -> Verdict:
+    """Decide for every record whether it is kept, and on which side it is."""
+    ids = parts.load("id")
+    verdict = Verdict(np.zeros(parts.rows, np.uint8), parts.load("side"))
+    verdict.reason[_later_duplicates(ids, parts.repeated("id", ids))] = DUPLICATE
+    groups = parts.load("group")
+    absent = _split(verdict.split, ids, groups, frozen, settings.test_set == "grow")
+    del ids
+    repeated = parts.repeated("group", groups)
+    _judge_conflicts(verdict, groups, repeated, parts.load("answer"), settings.conflicts == "quarantine")
+    del groups
+    _judge_near(verdict, parts, frozen, absent, settings)
+    return verdict
+
+
+def _later_duplicates(ids: Hashes, repeated: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Records whose content came up before. 64 bits: among a million records one false alarm in 30 million datasets."""
+    several = np.flatnonzero(repeated)
+    order = several[np.argsort(ids[several], kind="stable")]
+    later: NDArray[np.int64] = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    return later
+
+
+def _split(split: NDArray[np.uint8], ids: Hashes, groups: Hashes, frozen: TestSets, grow: bool) -> NDArray[np.int64]:
+    """Once a test set is frozen, only its own records are tests, and their groups are never trained on.
+
+    Returns:
+        The frozen records that are not in the data, as places in `frozen.ids`; the others are compared as records.
+    """
+    if not frozen.files:
+        return np.zeros(0, np.int64)
+    if not grow:
+        split[split == TEST] = HELD_OUT
+    split[(split != TEST) & among(groups, frozen.groups)] = HELD_OUT
+    tests = positions(ids, frozen.ids)
+    split[(tests >= 0) & (tests < frozen.present_rows)] = TEST
+    absent = np.ones(len(frozen.ids), bool)
+    absent[tests[tests >= 0]] = False
+    return np.flatnonzero(absent)
+
+
+def _judge_conflicts(
+    verdict: Verdict, groups: Hashes, repeated: NDArray[np.bool_], answers: Hashes, quarantine: bool
+) -> None:
+    """Find questions with more than one answer, punctuation and case aside."""
+    rows = np.flatnonzero(repeated & (answers != NO_ANSWER) & (verdict.reason == KEPT))
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    for run in np.split(rows, np.flatnonzero(groups[rows[1:]] != groups[rows[:-1]]) + 1):
+        if len(set(answers[run].tolist())) > 1:
+            verdict.conflicts.append(run.tolist())
+            if quarantine:
+                verdict.reason[run[verdict.split[run] == TRAIN]] = CONFLICT
+
+
+def _judge_near(
+    verdict: Verdict, parts: Parts, frozen: TestSets, absent: NDArray[np.int64], settings: MergeSettings
+) -> None:
+    """Compare the records with each other and with the frozen tests `absent` from them, which stand first."""
+    fixed = frozen.records(absent).combine_chunks()
+    fixed_pairs = question_answer_pairs([row for batch in fixed.to_batches() for row in conversations(batch)])
+    count = len(fixed_pairs)
+    if not parts.rows:
+        return
+    fixed_sketches, fixed_bands = sketch(
+        pa.array([question for question, _ in fixed_pairs], pa.string()),
+        pa.array([answer for _, answer in fixed_pairs], pa.string()),
+    )
+
+    def sketches(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        result = np.zeros((len(rows), 2, PERMUTATIONS), np.uint8)
+        old = rows < count
+        result[old] = fixed_sketches[rows[old]]
+        result[~old] = parts.sketches(rows[~old] - count)
+        return result
+
+    def texts(rows: Sequence[int]) -> dict[int, Pair]:
+        found = {row: fixed_pairs[row] for row in rows if row < count}
+        new = parts.texts([row - count for row in rows if row >= count])
+        return found | {row + count: pair for row, pair in new.items()}
+
+    def band(number: int) -> tuple[Hashes, NDArray[np.bool_]]:
+        name = BAND_ARRAYS[number]
+        hashes = np.concatenate([fixed_bands[number], parts.load(name)])
+        return hashes, parts.repeated(name, hashes)
+
+    found = find_near(
+        band=band,
+        sketches=sketches,
+        texts=texts,
+        on_test_side=np.concatenate([np.ones(count, bool), verdict.split != TRAIN]),
+        ignored=np.concatenate([np.zeros(count, bool), verdict.reason != KEPT]),
+        threshold=settings.near_duplicate_threshold,
+    )
+    for row, like in sorted(found.items()):
+        record, other = row - count, like - count
+        verdict.near[record] = other if other >= 0 else -1 - int(absent[like])
+        if other < 0 or verdict.split[other] != TRAIN:
+            verdict.reason[record] = LEAK
+        elif settings.near_duplicates == "quarantine":
+            verdict.reason[record] = NEAR_DUPLICATE

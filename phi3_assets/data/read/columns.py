@@ -1,0 +1,54 @@
+"""Reads columnar files: parquet, and arrow as Hugging Face writes it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phi3_assets.data.read.rows import FileDamage, FileFacts, Row, open_bytes
+from phi3_assets.data.read.sources import SourceFile
+
+_BATCH_ROWS = 4096
+
+
+def read_parquet(file: SourceFile, _: FileFacts) -> Iterator[Row]:
+    """Rows as dicts by the columns' names."""
+    try:
+        with pq.ParquetFile(_seekable(file)) as parquet:
+            yield from _numbered(parquet.iter_batches(batch_size=_BATCH_ROWS))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileDamage("broken_parquet", f"it is no whole parquet file ({type(error).__name__})") from None
+
+
+def read_arrow(file: SourceFile, _: FileFacts) -> Iterator[Row]:
+    """Arrow's stream format, as Hugging Face's save_to_disk writes it, or its file format."""
+    try:
+        source = _seekable(file)
+        with pa.memory_map(source) if isinstance(source, str) else source as opened:
+            if opened.read(6) == b"ARROW1":
+                rows = pa.ipc.open_file(opened)
+                batches = (rows.get_batch(i) for i in range(rows.num_record_batches))
+            else:
+                opened.seek(0)
+                batches = iter(pa.ipc.open_stream(opened))
+            yield from _numbered(batch.slice(at, _BATCH_ROWS) for batch in batches for at in _steps(batch.num_rows))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileDamage("broken_arrow", f"it is no whole arrow file ({type(error).__name__})") from None
+
+
+def _seekable(file: SourceFile) -> Any:
+    """A path, or the unpacked content in memory: these formats are read from their end or in jumps."""
+    return pa.BufferReader(open_bytes(file).read()) if file.gzip else str(file.path)
+
+
+def _steps(rows: int) -> range:
+    return range(0, rows, _BATCH_ROWS)
+
+
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        for value in batch.to_pylist():
+            number += 1
+            yield Row(number, value)

@@ -1,0 +1,174 @@
+"""Data that is not a local folder: a Hugging Face dataset at a pinned commit, or a remote folder (Azure Blob, S3, ...).
+
+Steps see local folders only. `localise` makes one and keeps it up to date: what is unchanged is not fetched again, and
+what is gone at the source goes here too.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.step import sha256_of
+
+_HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+_STATE = ".mirror.json"  # hidden, so no reader takes it for data
+_MARKS = (
+    "etag",
+    "ETag",
+    "content_md5",
+    "md5",
+    "md5Hash",
+    "sha256",
+    "last_modified",
+    "LastModified",
+    "mtime",
+    "created",
+)
+_DRIVERS = {"abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+
+
+def is_remote(dataset_path: str) -> bool:
+    """True if `localise` is needed: 'hf:...' or a URL such as 'abfs://container/folder'."""
+    return dataset_path.startswith("hf:") or "://" in dataset_path
+
+
+def localise(dataset_path: str, cache: Path, log: Callable[[str], None] = print) -> Path:
+    """Bring remote data to a local folder.
+
+    Args:
+        dataset_path: 'hf:owner/name@commit' with the 40 hex digits of a commit, or a URL that fsspec understands.
+            Credentials come from the environment, as the driver reads them; never from the URL.
+        cache: Where the folder is kept between runs.
+        log: Shows one line to the user.
+
+    Returns:
+        A folder for the input `datasets` of raw_dataset.
+
+    Raises:
+        UserError: The address is malformed, the driver is not installed, or the data cannot be reached.
+    """
+    target = cache / "datasets" / sha256_of(dataset_path)[:16]
+    if dataset_path.startswith("hf:"):
+        match = _HUB.fullmatch(dataset_path)
+        if match is None:
+            raise UserError(
+                f"dataset_path {dataset_path!r} must be 'hf:owner/name@commit' with the 40 hex digits of a commit: a "
+                "branch can move under you. The commit stands under 'Files and versions' on the dataset's page."
+            )
+        return fetch_hub_dataset(match["name"], match["commit"], target, log)
+    return mirror(dataset_path, target, log)
+
+
+def list_remote(url: str) -> dict[str, str]:
+    """Name below the folder and a mark of the content (etag, checksum, or size and time) of each remote file.
+
+    Raises:
+        UserError: No such folder, no driver, or no access.
+    """
+    _, _, files = _find(url)
+    return {name: _mark(info) for name, info in files.items()}
+
+
+def mirror(url: str, target: Path, log: Callable[[str], None] = print) -> Path:
+    """Make `target` hold the files of a remote folder; only new and changed ones are fetched.
+
+    Raises:
+        UserError: No such folder, no driver, or no access.
+    """
+    filesystem, _, files = _find(url)
+    target.mkdir(parents=True, exist_ok=True)
+    state = target / _STATE
+    have: dict[str, str] = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    fetched = 0
+    for name, info in sorted(files.items()):
+        path = target / name
+        if have.get(name) == _mark(info) and path.exists() and path.stat().st_size == info["size"]:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            filesystem.get_file(info["name"], str(half))
+            os.replace(half, path)
+        except Exception as error:
+            raise _unreachable(url, error) from error
+        finally:
+            half.unlink(missing_ok=True)
+        fetched += 1
+    for path in sorted(target.rglob("*"), reverse=True):
+        if path.is_file() and path != state and path.relative_to(target).as_posix() not in files:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    state.write_text(json.dumps({name: _mark(info) for name, info in sorted(files.items())}), encoding="utf-8")
+    log(f"{len(files)} remote files, {fetched} of them new or changed")
+    return target
+
+
+def fetch_hub_dataset(name: str, commit: str, target: Path, log: Callable[[str], None] = print) -> Path:
+    """Write each split of a Hub dataset as parquet to `target`, unless it is there already.
+
+    Raises:
+        UserError: The dataset cannot be had.
+    """
+    import datasets
+
+    done = target / _STATE
+    if done.exists():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        splits = datasets.load_dataset(name, revision=commit)
+        for split, rows in splits.items():
+            rows.to_parquet(target / f"{split}.parquet")
+    except Exception as error:
+        raise UserError(
+            f"Dataset {name} at {commit} cannot be had from the Hub ({type(error).__name__}: {error}). Check the name "
+            "and the commit, the network, and HF_TOKEN if the dataset is gated; or download it and give its folder."
+        ) from error
+    done.write_text(json.dumps({"name": name, "commit": commit}), encoding="utf-8")
+    log(f"{name}: {', '.join(f'{rows.num_rows} rows {split}' for split, rows in splits.items())}")
+    return target
+
+
+def _find(url: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
+    """The file system, the folder on it, and its files by name below the folder; hidden ones are left out."""
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url)
+        found = filesystem.find(root, detail=True)
+    except Exception as error:
+        raise _unreachable(url, error) from error
+    prefix = root.rstrip("/") + "/"
+    files = {path.removeprefix(prefix): info for path, info in found.items() if path.startswith(prefix)}
+    files = {name: info for name, info in files.items() if not any(part[0] in "._" for part in name.split("/"))}
+    if not files:
+        raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no file.")
+    return filesystem, root, files
+
+
+def _mark(info: dict[str, Any]) -> str:
+    return " ".join([str(info["size"]), *(f"{key}={info[key]}" for key in _MARKS if info.get(key) is not None)])
+
+
+def _unreachable(url: str, error: Exception) -> UserError:
+    scheme = url.partition("://")[0]
+    if isinstance(error, ImportError):
+        driver = _DRIVERS.get(scheme, "its fsspec driver")
+        return UserError(
+            f"Remote dataset folder {_bare(url)} needs {driver}, which is not installed: pip install {driver}"
+        )
+    return UserError(
+        f"Remote dataset folder {_bare(url)} cannot be read ({type(error).__name__}). Check the address and the "
+        "credentials in the environment."
+    )
+
+
+def _bare(url: str) -> str:
+    """The address without what may be a secret: user, password, query."""
+    return re.sub(r"//[^/@]*@", "//", url).partition("?")[0]

@@ -1,0 +1,92 @@
+"""The test set as items to score: prompt and answer, as messages and as the tokens that every variant is given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phi3_assets.data.records import conversations
+from phi3_assets.data.tokens.formatting import Formatting, LaidOut, lay_out
+from phi3_assets.data.tokens.model_tokens import TokenRows, tokenise
+
+_BATCH_ROWS = 4096
+_PROMPTS_CHECKED = 10_000
+"""Whether prompts are tokenised alike alone is a matter of template and tokenizer; so many say it."""
+
+
+def make_test_items(test_set: Path, formatting: Formatting, folder: Path) -> None:
+    """Leave `test.jsonl`, `quarantine.jsonl`, `facts.json` and `prompt.bin` in `folder`.
+
+    A test longer than max_seq_len is left out, whatever `over_long` says: half an answer cannot be judged.
+    """
+    facts = {"rows": 0, "rows_without_end_token": 0, "prompts_checked": 0, "prompts_tokenised_otherwise": 0}
+    refused: list[dict[str, Any]] = []
+    with (folder / "test.jsonl").open("wb") as items, (folder / "prompt.bin").open("wb") as prompts:
+        for batch in pq.ParquetFile(test_set).iter_batches(batch_size=_BATCH_ROWS):
+            laid_out = lay_out(batch, formatting, refused)
+            tokens = tokenise(formatting.model, laid_out.rows, laid_out.skeletons)
+            short = _short_enough(tokens, formatting, batch, laid_out, refused)
+            _write(batch, laid_out, tokens, short, items, facts)
+            _check_prompts(laid_out, tokens, short[: _PROMPTS_CHECKED - facts["prompts_checked"]], formatting, facts)
+            if len(short):
+                tokens.prompt_hashes()[short].tofile(prompts)
+    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in refused)
+    (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
+    facts["rows_quarantined"] = len(refused)
+    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _short_enough(
+    tokens: TokenRows, formatting: Formatting, batch: pa.RecordBatch, laid_out: LaidOut, refused: list[dict[str, Any]]
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    limit = formatting.max_seq_len
+    short = tokens.lengths <= limit if limit is not None else np.ones(len(tokens.lengths), bool)
+    for i in np.flatnonzero(~short):
+        place = laid_out.places[i]
+        row = batch["file"][place].as_py(), batch["row"][place].as_py()
+        refused.append({"file": row[0], "row": row[1], "reason": "test_too_long", "tokens": int(tokens.lengths[i])})
+    return np.flatnonzero(short)
+
+
+def _last_answers(tokens: TokenRows) -> tuple[list[int], list[int], list[bool]]:
+    last = tokens.first_answers + tokens.turns - 1
+    return tokens.starts[last].tolist(), tokens.ends[last].tolist(), tokens.ended[last].tolist()
+
+
+def _write(
+    batch: pa.RecordBatch, laid_out: LaidOut, tokens: TokenRows, short: Any, items: Any, facts: dict[str, int]
+) -> None:
+    starts, ends, ended = _last_answers(tokens)
+    ids = batch["id"].to_pylist()
+    messages = list(conversations(batch))
+    for i in short.tolist():
+        place = laid_out.places[i]
+        first = int(tokens.offsets[i])
+        turns = messages[place]
+        item = {
+            "id": ids[place],
+            "messages": [{"role": role, "content": content} for role, content in turns[:-1]],
+            "question": next(content for role, content in reversed(turns) if role == "user"),
+            "answer": turns[-1][1],
+            "prompt_ids": tokens.ids[first : starts[i]].tolist(),
+            "answer_ids": tokens.ids[starts[i] : ends[i]].tolist(),
+        }
+        items.write(orjson.dumps(item) + b"\n")
+        facts["rows"] += 1
+        facts["rows_without_end_token"] += not ended[i]
+
+
+def _check_prompts(
+    laid_out: LaidOut, tokens: TokenRows, short: Any, formatting: Formatting, facts: dict[str, int]
+) -> None:
+    """A prompt that is tokenised alone, as on the device, must give the tokens that it has before its answer."""
+    starts, _, _ = _last_answers(tokens)
+    texts = [laid_out.rows[i].text[: laid_out.rows[i].answers[-1][0]] for i in short.tolist()]
+    facts["prompts_checked"] += len(texts)
+    encodings = formatting.model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    for i, encoding in zip(short.tolist(), encodings, strict=True):
+        facts["prompts_tokenised_otherwise"] += encoding.ids != tokens.ids[int(tokens.offsets[i]) : starts[i]].tolist()

@@ -1,0 +1,120 @@
+"""What every asset does: plan a step, run it, verify what came out.
+
+A plan says what is called for and why; running it is one Olive pass, or nothing at all when the artefact already
+stands; the last op verifies every byte and shows it in the UI. Re-execution from failure resumes at the op that failed.
+Between ops travel small records, never models. Ops that run a step return `Output`, because a Pipes session allows
+nothing untyped to be returned from the op it was opened in.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.home import SHORT
+from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.core.step import Step, StepCall
+from phi3_assets.data.testset import freeze as freezing
+from phi3_assets.olive.export import export_config
+from phi3_assets.ops import show as ui
+from phi3_assets.ops.planning import Context, Record, from_json, make_plan, readable_errors
+from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.store import ArtifactStore
+
+# One slot of this pool is one device: two trainings side by side on one GPU end in out-of-memory.
+DEVICE_POOL = "device"
+
+
+def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> None:
+    """Freeze the test set that a `raw_dataset` proposed; from now on its rows are never trained on."""
+    with readable_errors():
+        ref = ArtefactRef(**done["ref"])
+        folder = store.test_sets_path(recipe.load().dataset_path)
+        made_with = done["call"]["inputs"].get("test_sets")
+        name = freezing.freeze(folder, store.fetch(ref), ref.identity, made_with)
+        if name is not None:
+            context.log.info(f"Froze test set {name} in {folder}: its rows will never be trained on.")
+
+
+def export_olive_config(
+    context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore
+) -> None:
+    """Write what was run as a configuration that plain `olive run --config` executes on this machine."""
+    with readable_errors():
+        ref = ArtefactRef(**done["ref"])
+        base_model, formatted_corpus = (
+            store.fetch(ArtefactRef(**done["inputs"][name])) for name in ("base_model", "formatted_corpus")
+        )
+        target = store.home_path / "fine-tuning" / ref.identity[:SHORT]
+        on_gpu = metrics_of(store, done["ref"]).get("device", "cpu") != "cpu"
+        path = export_config(recipe.load(), base_model, formatted_corpus, target, on_gpu=on_gpu)
+        context.log.info(f"The same for plain Olive: olive run --config {path}")
+
+
+def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, store: ArtifactStore) -> Record:
+    """Make the planned artefact, unless it stands; of two runs that want it, one makes it.
+
+    Returns:
+        JSON: the plan with "ref", the artefact's pointer.
+    """
+    call = StepCall(**plan["call"])
+    inputs = {name: from_json(item) for name, item in plan["inputs"].items()}
+    with readable_errors():
+        made = store.find(call.step, call.identity)
+        if made is None:
+
+            def waiting() -> None:
+                context.log.info(f"Another run is making {call.step} {call.identity[:SHORT]}; waiting for it.")
+
+            with store.claim(call, waiting):
+                made = store.find(call.step, call.identity)
+                if made is None:
+                    made = execution.run_step(context, call, inputs, store)
+    return {**plan, "ref": made.ref.to_dict()}
+
+
+def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactStore) -> dg.MaterializeResult[Any]:
+    """Verify an artefact byte by byte and show it."""
+    ref = ArtefactRef(**done["ref"])
+    with readable_errors():
+        directory = store.fetch(ref, content=True)
+        manifest = store.find(ref.kind, ref.identity)
+        assert manifest is not None
+    context.log.info(f"{ref.kind} {ref.identity[:SHORT]} stands in {store.where(ref)}.")
+    return dg.MaterializeResult(
+        value=ref.to_dict(),
+        data_version=dg.DataVersion(ref.digest),
+        metadata={
+            **ui.describe(manifest, directory),
+            "recipe": done["recipe"] or "(default)",
+            "reused": done["reused"],
+            "why": done["why"],
+            "path": dg.MetadataValue.path(store.where(ref)),
+            "log": dg.MetadataValue.path(f"{store.where(ref)}.log"),
+        },
+    )
+
+
+def metrics_of(store: ArtifactStore, pointer: Record) -> dict[str, Any]:
+    """What the step measured that made this artefact; for checks."""
+    ref = ArtefactRef(**pointer)
+    with readable_errors():
+        manifest = store.find(ref.kind, ref.identity)
+        if manifest is None:
+            raise UserError(f"{ref.kind} is gone from the store; materialise it again.")
+    return manifest.metrics
+
+
+def materialise(
+    context: Context,
+    step: Step,
+    recipe: RecipeResource,
+    execution: Execution,
+    store: ArtifactStore,
+    **upstream: Any,
+) -> dg.MaterializeResult[Any]:
+    """Plan, run and verify in one op, for assets that are one op."""
+    plan = make_plan(context, step, recipe, store, upstream)
+    return verify_and_show(context, run_plan(context, plan, execution, store), store)

@@ -1,0 +1,196 @@
+"""What a person sees of an artefact in the Dagster UI: metadata made from its manifest and files."""
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from phi3_assets.core.home import SHORT
+from phi3_assets.core.manifest import Manifest
+from phi3_assets.evaluation.present import markdown_table
+
+Metadata = dict[str, Any]
+# The event log is a database; beyond this a picture is named, not embedded.
+LARGEST_PLOT_BYTES = 300_000
+
+
+def describe(manifest: Manifest, directory: Path) -> Metadata:
+    """Everything worth showing of one artefact.
+
+    Numbers stay numbers, so that the UI plots them over materialisations.
+
+    Args:
+        manifest: The artefact's.
+        directory: Where its files can be read.
+    """
+    special = _SPECIAL[manifest.call.step](manifest, directory) if manifest.call.step in _SPECIAL else {}
+    plain = {
+        name: float(f"{value:.5g}") if isinstance(value, float) else value
+        for name, value in manifest.metrics.items()
+        if isinstance(value, str | int | float) and value != ""
+    }
+    return {
+        **special,  # pictures and tables first: they are what a person opens the page for
+        **plain,
+        "identity": manifest.call.identity[:SHORT],
+        "size_bytes": manifest.bytes,
+        "step_seconds": manifest.ran["seconds"],
+        "parameters of the step": dg.MetadataValue.json(manifest.call.params),
+        "made on": f"{manifest.ran['host']} ({manifest.ran['execution']}), {manifest.ran['finished']}",
+        "versions": dg.MetadataValue.json(manifest.versions),
+    }
+
+
+def _raw_dataset(manifest: Manifest, directory: Path) -> Metadata:
+    metrics = manifest.metrics
+    return {
+        "dagster/row_count": metrics["rows_kept"],
+        "files": _table(metrics["files"]),
+        "preview": _table(metrics["preview"]),
+        "quarantined": counts_table(metrics["quarantined_by_reason"], "reason", "rows"),
+    }
+
+
+def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
+    metrics = manifest.metrics
+    preview = coloured_svg([(piece["text"], piece["learnt"]) for piece in metrics["masked_preview"]])
+    return {
+        "dagster/row_count": metrics["train_rows"],
+        "what is learnt of the first row": _picture(preview.encode(), "svg+xml", "learnt text is on yellow"),
+        "length of training rows": histogram_table(metrics["length_histogram"]),
+        "length percentiles, tokens": dg.MetadataValue.json(metrics["length_percentiles_tokens"]),
+    }
+
+
+def _lora_adapter(manifest: Manifest, directory: Path) -> Metadata:
+    if not (directory / "history.json").exists():  # it was brought, or there was nothing to train
+        return {}
+    history = json.loads((directory / "history.json").read_text(encoding="utf-8"))
+    return {"loss": plot(directory / "loss.png", "training loss"), "loss curve": _table(_thin(history, 20))}
+
+
+def _eval_report(manifest: Manifest, directory: Path) -> Metadata:
+    return {
+        "scores": dg.MetadataValue.md(markdown_table(manifest.metrics["variants"])),
+        "plot": plot(directory / "scores.png", "scores of the four variants"),
+        "report": dg.MetadataValue.path(str(directory / "report.html")),
+    }
+
+
+def _release_bundle(manifest: Manifest, directory: Path) -> Metadata:
+    card = (directory / "MODEL_CARD.md").read_text(encoding="utf-8")
+    return {"model card": dg.MetadataValue.md(card.split("---", 2)[-1])}
+
+
+_SPECIAL = {
+    "raw_dataset": _raw_dataset,
+    "formatted_corpus": _formatted_corpus,
+    "lora_adapter": _lora_adapter,
+    "eval_report": _eval_report,
+    "release_bundle": _release_bundle,
+}
+
+
+def plot(path: Path, alternative: str) -> dg.MetadataValue:
+    """A PNG inside Markdown, which the UI shows; its path if it is too large for the event log."""
+    if path.stat().st_size > LARGEST_PLOT_BYTES:
+        return dg.MetadataValue.path(str(path))
+    return _picture(path.read_bytes(), "png", alternative)
+
+
+def _picture(content: bytes, kind: str, alternative: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{alternative}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
+
+
+def coloured_svg(pieces: list[tuple[str, bool]], columns: int = 96, most_lines: int = 40) -> str:
+    """A training row as a picture: what is learnt stands bold on yellow, what is only read is grey.
+
+    Args:
+        pieces: Text, and whether it is learnt.
+        columns: Characters of a line.
+        most_lines: Longer rows end in an ellipsis.
+    """
+    lines: list[list[tuple[int, str, bool]]] = [[]]
+    column = 0
+    for text, learnt in pieces:
+        for part in text.replace("\n", "↵\n").splitlines(keepends=True):
+            rest = part.removesuffix("\n")
+            while rest:
+                if column == columns:
+                    lines.append([])
+                    column = 0
+                fits, rest = rest[: columns - column], rest[columns - column :]
+                lines[-1].append((column, fits, learnt))
+                column += len(fits)
+            if part.endswith("\n"):
+                lines.append([])
+                column = 0
+    if len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], [(0, "…", False)]]
+    width, height = 8, 20  # pixels of a character
+    drawn = []
+    for number, line in enumerate(lines):
+        for start, text, learnt in line:
+            x, y = (start + 1) * width, (number + 1) * height
+            if learnt:
+                box = f'x="{x}" y="{y - 15}" width="{len(text) * width}" height="{height}"'
+                drawn.append(f'<rect {box} fill="#FFE28A"/>')
+            # textLength: whatever font the browser has, characters stand where the boxes are.
+            look = 'font-weight="bold" fill="#000"' if learnt else 'fill="#666"'
+            drawn.append(
+                f'<text x="{x}" y="{y}" textLength="{len(text) * width}" lengthAdjust="spacingAndGlyphs" {look} '
+                f'xml:space="preserve">{html.escape(text)}</text>'
+            )
+    size = f'width="{(columns + 2) * width}" height="{(len(lines) + 1) * height}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="monospace" font-size="13">'
+        f'<rect {size} fill="#FFF"/>{"".join(drawn)}</svg>'
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> dg.MetadataValue:
+    """A table; cells that are no number or text are shown as JSON."""
+    if not rows:
+        return dg.MetadataValue.text("none")
+    records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
+    return dg.MetadataValue.table(
+        records, dg.TableSchema([dg.TableColumn(name, _column_type(rows[0][name])) for name in rows[0]])
+    )
+
+
+def _cell(value: Any) -> str | int | float:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return value if isinstance(value, str | int) else json.dumps(value)
+
+
+def counts_table(counts: dict[str, Any], key: str, value: str) -> dg.MetadataValue:
+    """A table of two columns."""
+    return _table([{key: name, value: count} for name, count in counts.items()])
+
+
+def histogram_table(histogram: dict[str, list[float]]) -> dg.MetadataValue:
+    """A table of bins with a bar that can be read without a picture."""
+    edges, counts = histogram["edges_tokens"], histogram["rows"]
+    most = max(counts, default=0) or 1
+    return _table(
+        [
+            {"tokens": f"{low:.0f} to {high:.0f}", "rows": rows, "": "█" * round(30 * rows / most)}
+            for low, high, rows in zip(edges, edges[1:], counts, strict=False)
+        ]
+    )
+
+
+def _column_type(value: Any) -> str:
+    return {int: "int", float: "float", bool: "bool"}.get(type(value), "string")
+
+
+def _thin(rows: list[Any], most: int) -> list[Any]:
+    """At most `most` rows, evenly spaced, the last always among them."""
+    step = -(-len(rows) // most) or 1
+    return rows[:-1:step] + rows[-1:]

@@ -1,0 +1,98 @@
+"""The store on a local disk."""
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.home import SHORT, artefact_dir
+from phi3_assets.core.manifest import (
+    MANIFEST,
+    ArtefactRef,
+    Manifest,
+    fsync_path,
+    read_manifest,
+    verify,
+    write_atomically,
+)
+from phi3_assets.core.step import StepCall
+from phi3_assets.resources.store import ArtifactStore
+
+
+class LocalArtifactStore(ArtifactStore):
+    """Artefacts on a local disk, or on a mounted one that renames atomically."""
+
+    def find(self, kind: str, identity: str) -> Manifest | None:
+        """See `ArtifactStore.find`."""
+        directory = artefact_dir(self.home_path, kind, identity)
+        try:
+            manifest = read_manifest(directory)
+        except FileNotFoundError:
+            return None
+        if manifest.call.identity != identity:
+            raise DamagedArtefact(f"{directory} holds identity {manifest.call.identity}, not {identity}.")
+        verify(directory, manifest, content=False)
+        return manifest
+
+    def fetch(self, ref: ArtefactRef, *, content: bool = False) -> Path:
+        """See `ArtifactStore.fetch`."""
+        directory = artefact_dir(self.home_path, ref.kind, ref.identity)
+        manifest = self.find(ref.kind, ref.identity)
+        if manifest is None:
+            raise UserError(
+                f"{ref.kind} {ref.identity[:SHORT]} is gone from {directory}. Materialise {ref.kind} again."
+            )
+        if content:
+            verify(directory, manifest, content=True)
+        return directory
+
+    def publish(self, call: StepCall, staged: Path) -> Manifest:
+        """See `ArtifactStore.publish`."""
+        verify(staged, read_manifest(staged), content=False)
+        directory = artefact_dir(self.home_path, call.step, call.identity)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        if directory.exists() and not (directory / MANIFEST).exists():
+            # No artefact, so nobody's; moved and not deleted, in case a person put something there.
+            directory.rename(directory.with_name(f"{directory.name}.no-manifest-{uuid.uuid4().hex[:8]}"))
+        try:
+            staged.rename(directory)  # onto a directory that is not empty it fails
+        except OSError:
+            made = self.find(call.step, call.identity)
+            if made is None:
+                raise
+            shutil.rmtree(staged)
+            return made
+        fsync_path(directory.parent)
+        made = self.find(call.step, call.identity)
+        assert made is not None
+        return made
+
+    def where(self, ref: ArtefactRef) -> str:
+        """See `ArtifactStore.where`."""
+        return str(artefact_dir(self.home_path, ref.kind, ref.identity))
+
+    def keep_log(self, call: StepCall, log: Path) -> str:
+        """See `ArtifactStore.keep_log`."""
+        directory = artefact_dir(self.home_path, call.step, call.identity)
+        kept = directory.with_name(f"{directory.name}.log")
+        os.replace(log, kept)
+        return str(kept)
+
+    def save_pointer(self, key: str, value: Any) -> None:
+        """See `ArtifactStore.save_pointer`."""
+        path = self._pointer_path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(value))
+
+    def load_pointer(self, key: str) -> Any | None:
+        """See `ArtifactStore.load_pointer`."""
+        try:
+            return json.loads(self._pointer_path(key).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _pointer_path(self, key: str) -> Path:
+        return self.home_path / "gen-model" / ".pointers" / f"{key}.json"

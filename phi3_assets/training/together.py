@@ -1,0 +1,144 @@
+"""Several processes of one machine that train one adapter: torch's distributed data parallel, one process per device.
+
+This process supervises and does not train, so that whatever ends one of them is told, and ends them all. They belong to
+its process group, which whoever started it kills as a whole; and the kernel interrupts them when it dies alone.
+"""
+
+import os
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from phi3_assets.core import memory
+from phi3_assets.core.errors import UserError
+from phi3_assets.training.checkpoints import StopRequest
+from phi3_assets.training.fit import Fitted, Job, Sinks, fit
+
+_POLL_S = 0.2
+# A process that lost its peers ends by itself; one that hangs in a collective is killed after this.
+_GRACE_S = 5.0
+
+
+def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
+    """Train an adapter with `processes` processes; each sees every so manyth batch.
+
+    Raises:
+        UserError: What any of them raised, fewer GPUs than processes, or one was killed for want of memory.
+        RuntimeError: One of them failed otherwise; with its traceback.
+    """
+    import torch
+    from torch import multiprocessing
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(
+            f"processes: {processes} asked for, and this machine has {torch.cuda.device_count()} GPUs. Set it to that, "
+            "and raise gradient_accumulation_steps by the factor it was lowered, for the same result."
+        )
+    messages = multiprocessing.get_context("spawn").SimpleQueue()
+    stop = StopRequest()
+    # They get the same signal and write a checkpoint first; this process outlives them.
+    stop.arm()
+    result: list[Fitted] = []
+    failure: list[BaseException] = []
+
+    def take_messages() -> None:
+        while not messages.empty():
+            kind, value = messages.get()
+            if kind == "fitted":
+                result.append(value)
+            elif kind == "failed":
+                failure.append(UserError(value))
+            elif kind == "progress":
+                sinks.progress(**value)
+            else:
+                getattr(sinks, kind)(value)
+
+    ranks = start_processes(  # type: ignore[no-untyped-call]
+        _rank, args=(job, processes, _free_port(), messages), nprocs=processes, join=False, start_method="spawn"
+    )
+    forwarded = False
+    try:
+        while not ranks.join(_POLL_S, _GRACE_S):
+            take_messages()
+            if stop.number is not None and not forwarded:
+                forwarded = True
+                for process in ranks.processes:
+                    if process.is_alive():
+                        os.kill(process.pid, stop.number)
+    except ProcessExitedException as error:
+        failure.append(_exited(error, job.params))
+    except ProcessRaisedException as error:
+        failure.append(RuntimeError(str(error)))
+    finally:
+        for process in ranks.processes:
+            if process.is_alive():
+                process.kill()
+    take_messages()
+    stop.deliver()
+    # The user's error is the cause; that others lost their peer follows from it.
+    for cause in sorted(failure, key=lambda cause: not isinstance(cause, UserError)):
+        raise cause
+    (fitted,) = result
+    return fitted
+
+
+def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None:
+    """Runs in each process."""
+    import torch
+
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+    def tell(kind: str, value: Any) -> None:
+        # Without a supervisor the kernel's interrupt is on its way, and before it ends us a checkpoint is written.
+        with suppress(BrokenPipeError):
+            messages.put((kind, value))
+
+    try:
+        if rank:
+            fit(replace(job, scratch=job.scratch / f"rank{rank}"), Sinks(_nowhere, _nowhere, _nowhere), leads=False)
+            return
+        sinks = Sinks(
+            log=lambda line: tell("log", line),
+            note=lambda line: tell("note", line),
+            progress=lambda **numbers: tell("progress", numbers),
+        )
+        fitted = fit(job, sinks)
+    except UserError as error:
+        messages.put(("failed", str(error)))
+        raise SystemExit(1) from None
+    # What they were cannot be sent.
+    fitted.training.progress, fitted.training.note = _nowhere, _nowhere
+    messages.put(("fitted", fitted))
+
+
+def _nowhere(*_: str, **numbers: float) -> None:
+    """What the first process tells, the others would only repeat."""
+
+
+def _exited(error: Any, params: dict[str, Any]) -> BaseException:
+    if getattr(error, "signal_name", None) == signal.SIGKILL.name:
+        return UserError(
+            f"Process {error.error_index} of those that train together was killed (SIGKILL), which is what the kernel "
+            f"does when memory runs out: of {memory.gib(memory.total_bytes())} {memory.gib(memory.available_bytes())} "
+            f"are available now. {memory.what_to_lower(params)}"
+        )
+    return RuntimeError(f"A process of those that train together ended: {error}.")
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

@@ -1,0 +1,163 @@
+"""Running a step in this process: verify what it opens, run its function, write the manifest last."""
+
+import errno
+import os
+import platform
+import shutil
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.manifest import (
+    FileEntry,
+    Manifest,
+    digest_of,
+    fingerprint,
+    hash_files,
+    list_files,
+    read_manifest,
+    seal,
+    verify,
+)
+from phi3_assets.core.step import StepCall, StepContext, installed_versions
+from phi3_assets.steps import STEPS
+from phi3_assets.worker.step_file import StepFile, StepInput
+
+
+def run_step(
+    step_file: StepFile,
+    log: Callable[[str], None],
+    progress: Callable[..., None],
+    note: Callable[[str], None] = print,
+) -> Manifest:
+    """Verify the inputs, run the step's function and seal its output.
+
+    Raises:
+        UserError: Versions differ from those of the identity, an input is damaged or changed, or the step says so.
+    """
+    call = step_file.call
+    step = STEPS[call.step]
+    check_versions(call)
+    for name, item in step_file.inputs.items():
+        check_input(name, item)
+    output = Path(step_file.output)
+    output.mkdir(parents=True, exist_ok=True)
+    Path(step_file.work).mkdir(parents=True, exist_ok=True)
+    Path(step_file.cache).mkdir(parents=True, exist_ok=True)
+
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    metrics = step.load()(
+        StepContext(
+            params=call.params,
+            inputs={name: Path(item.path) for name, item in step_file.inputs.items()},
+            output=output,
+            work=Path(step_file.work),
+            cache=Path(step_file.cache),
+            log=log,
+            progress=progress,
+            note=note,
+        )
+    )
+    for name, item in step_file.inputs.items():
+        if not item.artefact:  # nobody keeps the user from saving a file while it is read
+            check_input(name, item)
+    files = output_files(output)
+    manifest = Manifest(
+        call=call,
+        files=files,
+        metrics=metrics,
+        versions=versions(call),
+        ran={
+            "host": socket.gethostname(),
+            "execution": step_file.execution,
+            "started": started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 3),
+        },
+    )
+    seal(output, manifest)
+    return manifest
+
+
+def output_files(output: Path) -> dict[str, FileEntry]:
+    """Hash what a step left behind.
+
+    Raises:
+        UserError: Nothing was written, or a link, which would break when the artefact is moved.
+    """
+    paths = list_files(output)
+    if not paths:
+        raise UserError(f"The step ended and left no file in {output}.")
+    for path in paths:
+        if (output / path).is_symlink():
+            raise UserError(f"The step left a link, {path}; artefacts hold files only.")
+    return hash_files(output, paths)
+
+
+def check_versions(call: StepCall) -> None:
+    """Refuse to make an artefact whose identity names other library versions than are installed here."""
+    here = installed_versions(tuple(call.libraries))
+    wrong = [
+        f"{name} {here[name]} (wanted {wanted})" for name, wanted in call.libraries.items() if here[name] != wanted
+    ]
+    if wrong:
+        raise UserError(
+            f"This worker's libraries are not those of the orchestrator: {', '.join(wrong)}. "
+            "Install the same requirements.lock on both."
+        )
+
+
+def check_input(name: str, item: StepInput) -> None:
+    """Verify every byte of an input against the digest the identity was computed from."""
+    path = Path(item.path)
+    if item.artefact:
+        manifest = read_manifest(path)
+        verify(path, manifest, content=True)
+        digest = manifest.digest
+    else:
+        digest = digest_of(fingerprint(path, f"Input {name!r}"))
+    if digest != item.digest:
+        raise UserError(f"Input {name!r} at {path} changed while the step was starting or running. Run it again.")
+
+
+def versions(call: StepCall) -> dict[str, str]:
+    """Versions for the record: Python, platform, this package and the step's libraries."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "phi3-assets": metadata.version("phi3-assets"),
+        **call.libraries,
+    }
+
+
+def describe_failure(error: BaseException, step_file: StepFile) -> tuple[str, bool]:
+    """What to tell the user, and whether it is theirs to change."""
+    if isinstance(error, UserError):
+        return str(error), True
+    if disk_is_full(error):
+        free = shutil.disk_usage(step_file.output).free
+        return (
+            f"The disk is full: step {step_file.call.step!r} could not write to {step_file.output} "
+            f"({free / 2**20:.0f} MiB free). Free some space, or point PHI3_HOME at a larger disk. "
+            "Nothing half-written was kept.",
+            True,
+        )
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (at {Path(last.filename).name}:{last.lineno})", False
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """True when ENOSPC stands anywhere in the chain; safetensors and pyarrow only leave it in their text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

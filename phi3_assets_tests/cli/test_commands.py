@@ -1,0 +1,111 @@
+"""What `phi3` does with results, as a user calls it, on a home that was really made."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from phi3_assets.cli.runner import trained_system_prompt
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.step import StepCall
+from phi3_assets.steps import FORMATTED_CORPUS
+from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.resources.store_contract import stage
+from phi3_assets_tests.tiny_graph import PHI3, TINY
+
+CONFIGS = Path(__file__).parents[1] / "olive" / "configs"
+
+
+def call(*arguments: str | Path, fails: bool = False) -> str:
+    command = [*PHI3, *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, env=clean_env(), capture_output=True, text=True, timeout=120)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_chat_answers_one_question(made_home):
+    assert "tokens/s" in call("chat", "What does code 7 mean?", "--max-new-tokens", "4", "--home", made_home)
+
+
+def test_chat_asks_with_the_system_prompt_of_the_training(store):
+    home = store.home_path
+    assert trained_system_prompt(home) == ""
+    params = FORMATTED_CORPUS.params(load_recipe("tiny-test", {"system_prompt": "Be brief."}))
+    call = StepCall(step=FORMATTED_CORPUS.name, code_version="1", params=params, inputs={}, libraries={})
+    made = store.publish(call, stage(store, call=call))
+    store.save_pointer("latest/formatted_corpus", made.ref.to_dict())
+    assert trained_system_prompt(home) == "Be brief."
+
+
+def test_chat_without_a_model_says_how_to_get_one(home):
+    assert "materialise it first, with `phi3 run`" in call("chat", "Hello?", "--home", home, fails=True)
+
+
+def test_bundle_is_handed_out_and_a_flipped_bit_is_seen(made_home, tmp_path):
+    out = tmp_path / "bundle"
+    call("bundle", "export", out, "--home", made_home)
+    assert "is whole" in call("bundle", "verify", out)
+    file = out / "model" / "model.onnx.data"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert "model/model.onnx.data was changed" in call("bundle", "verify", out, fails=True)
+
+
+def test_only_a_champion_is_handed_out(copied_home, tmp_path):
+    """Not the newest release, which may be worse than it or rolled back from."""
+    (copied_home / "gen-model" / ".pointers" / "latest" / "release_bundle.json").unlink()
+    call("bundle", "export", tmp_path / "of-champion", "--home", copied_home)
+    (copied_home / "gen-model" / "champion.json").unlink()
+    refused = call("bundle", "export", tmp_path / "none", "--home", copied_home, fails=True)
+    assert "There is no champion in this home yet" in refused
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_first_release_that_is_fit_is_champion(made_home):
+    why = "Promoted: it is fit for release, and there is no champion yet."
+    assert why in call("champion", "show", "--home", made_home)
+    assert re.fullmatch(rf"  1 \S+ promote  [0-9a-f]{{16}} {why}\n", call("champion", "history", "--home", made_home))
+
+
+def test_cookbook_configurations_come_in(tmp_path):
+    out = tmp_path / "mine.yaml"
+    report = call("config", "import", CONFIGS / "cookbook-lora.json", "--out", out)
+    assert "lora_alpha" in report
+    assert "lora_r: 64" in out.read_text()
+    assert "is not overwritten" in call("config", "import", CONFIGS / "cookbook-lora.json", "--out", out, fails=True)
+
+
+def test_a_training_leaves_its_olive_configuration(made_home):
+    (config,) = (made_home / "fine-tuning").glob("*/olive-config.json")
+    (adapter,) = (made_home / "gen-model" / "lora_adapter").glob("*/manifest.json")
+    assert config.parent.name == adapter.parent.name
+    (data,) = json.loads(config.read_text())["data_configs"]
+    assert Path(data["load_dataset_config"]["params"]["path"]).exists()
+
+
+def test_config_export_writes_what_a_recipe_would_run(copied_home, tmp_path):
+    out = tmp_path / "olive"
+    fields = ["--set", "method=dora", "--set", "lora_r=4"]
+    said = call("config", "export", "--out", out, *TINY, *fields, "--home", copied_home)
+    assert f"olive run --config {out / 'olive-config.json'}" in said
+    adapter = json.loads((out / "olive-config.json").read_text())["passes"]["adapter"]
+    assert (adapter["type"], adapter["r"]) == ("DoRA", 4)
+    assert "is not overwritten" in call("config", "export", "--out", out, *TINY, "--home", copied_home, fails=True)
+
+
+def test_an_adapter_of_ones_own_is_taken_and_the_run_ends_there(copied_home, tmp_path):
+    (adapter,) = (copied_home / "gen-model" / "lora_adapter").glob("*/adapter_config.json")
+    mine = adapter.parent.rename(tmp_path / "mine")
+    (copied_home / "gen-model" / ".pointers" / "latest" / "lora_adapter.json").unlink()
+    run = ["run", *TINY, "--to", "lora_adapter", "--home", copied_home]
+    said = call(*run, "--set", f"adapter_path={mine}")
+    assert "Smallest norm of" in said
+    assert "merged_model" not in said
+    assert f"lora_adapter: {copied_home}" in said.splitlines()[-1]
+    missing = call(*run, "--set", f"adapter_path={tmp_path / 'none'}", fails=True)
+    assert f"Adapter directory {tmp_path / 'none'} does not exist" in missing
+    assert "Did you mean 'lora_adapter'?" in call(
+        "run", *TINY, "--to", "lora_adaptr", "--home", copied_home, fails=True
+    )

@@ -1,0 +1,72 @@
+"""Remote data becomes a local folder that follows its source and costs only what changed."""
+
+import json
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from phi3_assets.core.errors import UserError
+from phi3_assets.data.read.remote import fetch_hub_dataset, is_remote, list_remote, localise
+from phi3_assets_tests.data.running import Run, write_sample
+
+
+@pytest.fixture
+def memory():
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/data/a.csv", b"Question,Best Answer\nOne?,1\n")
+    filesystem.pipe("/data/sub/b.csv", b"Question,Best Answer\nTwo?,2\n")
+    filesystem.pipe("/data/_temporary/c.csv", b"x")
+    yield filesystem
+    filesystem.rm("/data", recursive=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_a_remote_folder_is_followed(memory, tmp_path: Path) -> None:
+    log: list[str] = []
+    folder = localise("memory://data", tmp_path, log.append)
+    assert set(files(folder)) == {"a.csv", "sub/b.csv"} == set(list_remote("memory://data"))
+    before = list_remote("memory://data")
+    memory.pipe("/data/a.csv", b"Question,Best Answer\nOne?,!\n")
+    memory.rm("/data/sub/b.csv")
+    memory.pipe("/data/d.csv", b"x")
+    assert localise("memory://data", tmp_path, log.append) == folder
+    assert files(folder) == {"a.csv": b"Question,Best Answer\nOne?,!\n", "d.csv": b"x"}
+    assert list_remote("memory://data")["a.csv"] != before["a.csv"]
+    localise("memory://data", tmp_path, log.append)
+    assert [line.split(", ")[1] for line in log] == ["2 of them new or changed"] * 2 + ["0 of them new or changed"]
+
+
+def test_a_hub_dataset_is_fetched_once_and_read(tmp_path: Path) -> None:
+    """The real loader of `datasets`, on a local dataset repository: there is no network in tests."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    rows = [{"Question": f"Number {i}?", "Best Answer": f"{i}."} for i in range(30)]
+    (repository / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    log: list[str] = []
+    run = Run(tmp_path / "home")
+    for _ in range(2):
+        fetch_hub_dataset(str(repository), "0" * 40, run.data, log.append)
+    assert log == [f"{repository}: 30 rows train"]
+    write_sample(run.data, 12)
+    assert {entry["file"]: entry["readable_rows"] for entry in run.ingest()["files"]}["train.parquet"] == 30
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("hf:owner/name@main", "40 hex digits of a commit"),
+        ("memory://nowhere", "does not exist or holds no file"),
+        ("abfs://user:geheim@container/x?sig=geheim", "abfs://container/x needs adlfs"),
+        ("nosuch://x", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_reached_says_why(path: str, said: str, tmp_path: Path) -> None:
+    assert is_remote(path)
+    with pytest.raises(UserError, match=said) as caught:
+        localise(path, tmp_path)
+    assert "geheim" not in str(caught.value)

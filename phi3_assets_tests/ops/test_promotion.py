@@ -1,0 +1,95 @@
+"""Decisions about releases, in a home that was really made: recorded with why, and with what changed."""
+
+import re
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from phi3_assets.ops.promotion import promote_release
+from phi3_assets.release import champion
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.steps import STEPS
+from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.evaluation.gated import publish, publish_report
+from phi3_assets_tests.evaluation.test_gate import MEANS, RIGHT, make
+from phi3_assets_tests.tiny_graph import TINY, phi3
+
+
+def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(copied_home):
+    """Another recipe: first refused as not fit, then with other thresholds compared with the champion."""
+    first = champion.champion(copied_home)
+    assert set(first.decision["made_of"]) == STEPS.keys()
+    changed = [*TINY, "--set", "int4_block_size=64"]
+
+    strict = phi3("run", *changed, "--set", "gate_min_items=20", home=copied_home, env=clean_env())
+    assert strict.returncode == 1
+    assert re.search(r"FAILED: test_set_is_large_enough. The test set has \d+ items, a decision needs", strict.stdout)
+    assert len(list((copied_home / "gen-model" / "release_bundle").glob("*/manifest.json"))) == 1
+    assert champion.champion(copied_home) == first
+
+    done = phi3("run", *changed, home=copied_home, env=clean_env())
+    assert done.returncode == 0, done.stdout
+    promoted, unfit, last = champion.history(copied_home)
+    assert (promoted, unfit.action, unfit.release) == (first, "refuse", None)
+    assert last.decision["sentence"] in done.stdout
+    page = (copied_home / "gen-model" / "decisions" / last.decision["page"]).read_text()
+    assert "<td>int4_block_size</td><td>32</td><td>64</td>" in page
+    assert re.search(r"(\d+) before, \1 now: 0 added, 0 removed", page)
+    assert "not known" not in page
+    links = re.findall(r'href="([^"]+)"', page)
+    assert len(links) == 2
+    for link in links:
+        assert (copied_home / "gen-model" / "decisions" / link).exists(), link
+
+    history = phi3("champion", "history", home=copied_home, env=clean_env()).stdout.splitlines()
+    assert re.search(r" refuse   -{16} Not fit for release: The test set has \d+ items", history[1])
+    assert len(history) == 3
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Publishes an evaluation with its release and lets the gate decide; returns what the UI is told."""
+
+    def decide(name, evaluation, **recipe):
+        store = LocalArtifactStore(home=str(tmp_path))
+        report = publish_report(store, *evaluation, name)
+        bundle = publish(store, "release_bundle", {"release.json": name}, name)
+        done = {"ref": bundle.to_dict(), "inputs": {"eval_report": report.to_dict()}}
+        return promote_release(dg.build_op_context(), done, RecipeResource(recipe="smol-cpu", **recipe), store)
+
+    return decide
+
+
+def better():
+    return make(means={**MEANS, "int4": 0.51}, right={**RIGHT, "int4": 0.95})
+
+
+def test_a_better_release_is_promoted_and_shows_what_changed(release, tmp_path):
+    assert release("first", make()) == {"champion": "Promoted: it is fit for release, and there is no champion yet."}
+    shown = release("second", better())
+    assert "NLL is measurably better than the champion's" in shown["champion"]
+    assert "| Exact match |" in shown["what changed since the champion"].value
+    assert "Promoted: this release is the champion" in Path(shown["decision"].path).read_text()
+    assert release("second", better()) == {"champion": "It is the champion."}
+    assert [entry.action for entry in champion.history(tmp_path)] == ["promote", "promote"]
+
+
+def test_another_test_set_than_the_champion_s_is_refused_and_kept(release, tmp_path):
+    release("first", make())
+    scores, records = better()
+    for record in records:
+        record["question"] += " (of another test set)"
+    sentence = release("second", (scores, records))["champion"]
+    assert "The champion was scored on another test set: 0 of its 76 items are in this one" in sentence
+    first, refused = champion.history(tmp_path)
+    assert (refused.action, refused.decision["sentence"]) == ("refuse", sentence)
+    assert champion.champion(tmp_path) == first
+
+
+def test_the_champion_stays_when_the_new_one_is_no_better(release, tmp_path):
+    release("first", make())
+    sentence = release("second", make())["champion"]
+    assert sentence.startswith("Fit for release, but the champion stays: NLL is not measurably better")
+    assert [entry.action for entry in champion.history(tmp_path)] == ["promote", "refuse"]
