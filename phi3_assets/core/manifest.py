@@ -56,6 +56,8 @@ class Manifest:
         metrics: What the step measured; outside the digest, since times differ between runs.
         versions: Python, platform and library versions of the process that made it.
         ran: Where and how long: host, execution, started and finished (UTC), seconds, peak_memory_bytes.
+        made_from: Which artefact each input was, by name; folders of the user's are not among them. The identity
+            knows inputs by content alone, so this stands outside it.
     """
 
     call: StepCall
@@ -63,6 +65,7 @@ class Manifest:
     metrics: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     ran: dict[str, Any] = field(default_factory=dict)
+    made_from: dict[str, ArtefactRef] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -90,6 +93,7 @@ class Manifest:
             "metrics": self.metrics,
             "versions": self.versions,
             "ran": self.ran,
+            "made_from": {name: ref.to_dict() for name, ref in sorted(self.made_from.items())},
         }
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -110,6 +114,7 @@ class Manifest:
                 metrics=value["metrics"],
                 versions=value["versions"],
                 ran=value["ran"],
+                made_from={name: ArtefactRef(**ref) for name, ref in value.get("made_from", {}).items()},
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedArtefact(f"{where} is not a manifest ({error!r}). {WAY_OUT}") from None
@@ -172,12 +177,12 @@ def seal(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / MANIFEST, manifest.to_json())
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old one or the new one, never a half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

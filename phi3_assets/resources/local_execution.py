@@ -117,8 +117,8 @@ class LocalExecution(Execution):
 
 def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepInput:
     if isinstance(item, UserFiles):
-        return StepInput(path=str(item.path), digest=item.digest, artefact=False)
-    return StepInput(path=str(store.fetch(item)), digest=item.digest, artefact=True)
+        return StepInput(path=str(item.path), digest=item.digest, artefact=None)
+    return StepInput(path=str(store.fetch(item)), digest=item.digest, artefact=item)
 
 
 def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, log: Path) -> dg.Failure:

@@ -9,6 +9,7 @@ from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.home import SHORT, artefact_dir
+from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.manifest import (
     MANIFEST,
     ArtefactRef,
@@ -19,11 +20,17 @@ from phi3_assets.core.manifest import (
     write_atomically,
 )
 from phi3_assets.core.step import StepCall
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore
 
 
 class LocalArtifactStore(ArtifactStore):
     """Artefacts on a local disk, or on a mounted one that renames atomically."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """See `ArtifactStore.ledger`."""
+        return LocalLedger(self.home_path / "ledger")
 
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""

@@ -17,6 +17,7 @@ import filelock
 from pydantic import Field
 
 from phi3_assets.core.home import SHORT, default_home, work_dir
+from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.manifest import (
     ArtefactRef,
     Manifest,
@@ -34,6 +35,11 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     def home_path(self) -> Path:
         """This machine's home: datasets to read, and room to work in."""
         return Path(self.home).expanduser().absolute() if self.home else default_home()
+
+    @property
+    @abstractmethod
+    def ledger(self) -> Ledger:
+        """What changes beside the artefacts."""
 
     @property
     def cache_path(self) -> Path:

@@ -80,6 +80,7 @@ def run_step(
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
         },
+        made_from={name: item.artefact for name, item in step_file.inputs.items() if item.artefact},
     )
     seal(output, manifest)
     return manifest
