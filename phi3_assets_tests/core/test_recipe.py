@@ -8,7 +8,7 @@ from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.steps import STEPS
 
 # Read by the orchestrator: to find the inputs whose content then counts, and to judge what came out.
-ORCHESTRATORS = {"adapter_path", "dataset_path", "max_defective_share"}
+ORCHESTRATORS = {"product", "adapter_path", "dataset_path", "max_defective_share"}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
