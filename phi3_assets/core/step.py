@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # a worker is handed the parameters, and need not import pydantic
+    from phi3_assets.core.finding import Finding
     from phi3_assets.core.recipe import Recipe
 
 
@@ -71,6 +72,8 @@ class Step:
         libraries: Distributions whose version can change the result.
         function: "module:function" of `(StepContext) -> metrics`; imported by the worker alone, because it may
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
+        rules: "module:function" of the blocking rules of its artefact: `(metrics, directory, recipe) -> findings`. The
+            asset checks ask them, and so does whoever builds on the artefact; "": there are none.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Step:
     recipe_fields: tuple[str, ...]
     libraries: tuple[str, ...]
     function: str
+    rules: str = ""
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""
@@ -86,8 +90,16 @@ class Step:
 
     def load(self) -> Callable[[StepContext], dict[str, Any]]:
         """Import the step's function."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return _import(self.function)  # type: ignore[no-any-return]
+
+    def findings(self, metrics: Mapping[str, Any], directory: Path, recipe: "Recipe") -> "list[Finding]":
+        """What the blocking rules say of an artefact of this step."""
+        return _import(self.rules)(metrics, directory, recipe) if self.rules else []
+
+
+def _import(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """The store on a local disk."""
 
-import json
 import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.home import SHORT, artefact_dir
@@ -17,7 +15,6 @@ from phi3_assets.core.manifest import (
     fsync_path,
     read_manifest,
     verify,
-    write_atomically,
 )
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
@@ -87,19 +84,3 @@ class LocalArtifactStore(ArtifactStore):
         kept = directory.with_name(f"{directory.name}.log")
         os.replace(log, kept)
         return str(kept)
-
-    def save_pointer(self, key: str, value: Any) -> None:
-        """See `ArtifactStore.save_pointer`."""
-        path = self._pointer_path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(value))
-
-    def load_pointer(self, key: str) -> Any | None:
-        """See `ArtifactStore.load_pointer`."""
-        try:
-            return json.loads(self._pointer_path(key).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-
-    def _pointer_path(self, key: str) -> Path:
-        return self.home_path / "gen-model" / ".pointers" / f"{key}.json"

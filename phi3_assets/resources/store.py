@@ -10,7 +10,6 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import filelock
@@ -126,11 +125,3 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     @abstractmethod
     def keep_log(self, call: StepCall, log: Path) -> str:
         """Keep a finished step's log beside its artefact; returns where."""
-
-    @abstractmethod
-    def save_pointer(self, key: str, value: Any) -> None:
-        """Keep a small JSON value under a slash-separated key."""
-
-    @abstractmethod
-    def load_pointer(self, key: str) -> Any | None:
-        """The value kept under `key`, or None."""

@@ -32,6 +32,7 @@ BASE_MODEL = Step(
     recipe_fields=("base_model", "base_model_revision"),
     libraries=("gguf", "huggingface_hub", "safetensors", "torch", "transformers"),
     function="phi3_assets.steps.base:fetch_base_model",
+    rules="phi3_assets.models.rules:judge_base_model",
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
@@ -86,6 +87,7 @@ LORA_ADAPTER = Step(
     ),
     libraries=("accelerate", "bitsandbytes", "datasets", "olive-ai", "peft", "torch", "transformers"),
     function="phi3_assets.steps.finetune:train_lora",
+    rules="phi3_assets.training.rules:judge_adapter",
 )
 MERGED_MODEL = Step(
     name="merged_model",
@@ -126,6 +128,7 @@ EVAL_REPORT = Step(
         "transformers",
     ),
     function="phi3_assets.steps.evaluate:evaluate_variants",
+    rules="phi3_assets.evaluation.gate:judge_report",
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
