@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.finding import Finding
 from phi3_assets.evaluation import against_champion
-from phi3_assets.evaluation.findings import Finding, Thresholds
+from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.evaluation.fitness import judge_fitness
 
 
