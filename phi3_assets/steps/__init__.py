@@ -7,7 +7,7 @@ from phi3_assets.core.step import Step
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="3",
+    code_version="4",
     inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
     recipe_fields=(
         "dataset_shape",
@@ -24,6 +24,7 @@ RAW_DATASET = Step(
     ),
     libraries=("detect-secrets", "ijson", "orjson", "phonenumbers", "pyarrow", "python-stdnum", "rensa"),
     function="phi3_assets.steps.ingest:ingest",
+    rules="phi3_assets.data.judge.rules:judge_dataset",
 )
 BASE_MODEL = Step(
     name="base_model",
@@ -50,6 +51,7 @@ FORMATTED_CORPUS = Step(
     ),
     libraries=("jinja2", "orjson", "pyarrow", "tokenizers"),
     function="phi3_assets.steps.corpus:format_corpus",
+    rules="phi3_assets.data.tokens.rules:judge_corpus",
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
