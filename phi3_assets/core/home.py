@@ -3,8 +3,8 @@
 datasets/      your csv, json, jsonl and parquet files
 fine-tuning/   raw_dataset/ and formatted_corpus/: what training is fed with
 model-cache/   downloads, and base_model/
-gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/; champion.json: every
-               decision of the gate; decisions/: a page for each comparison with a champion
+gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/
+ledger/        what changes: of each product its champion, decisions, frozen test sets and latest artefacts
 inferences/    adapter.py, merged.py, int4.py: plain scripts for the three ways to infer, yours to change
 setup/         what a worker needs elsewhere
 work/          unfinished work: checkpoints, logs of running steps, locks; may be deleted when nothing runs
@@ -14,7 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "setup", "work")
+FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "ledger", "setup", "work")
 _KIND_FOLDER = {"raw_dataset": "fine-tuning", "formatted_corpus": "fine-tuning", "base_model": "model-cache"}
 PACKAGE = Path(__file__).parents[1]
 SAMPLE = PACKAGE / "sample"
