@@ -7,11 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from phi3_assets import steps
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
-from phi3_assets.core.recipe import Recipe, is_hub_id
+from phi3_assets.core.recipe import Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions
 from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.resources.execution import UserFiles
@@ -57,8 +56,8 @@ def make_plan(
         inputs.update(user_files(context, step, recipe, store))
         call = make_call(step, recipe, inputs)
         reused = store.find(step.name, call.identity) is not None
-        if step is steps.RAW_DATASET and not reused:
-            proposed = proposer_of_newest_test_set(recipe, inputs, store)
+        if step.reads_test_sets and not reused:
+            proposed = proposer_of_newest_test_set(step, recipe, inputs, store)
             if proposed is not None:
                 call, inputs = proposed
                 reused = True
@@ -83,11 +82,12 @@ def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | Use
         params=step.params(recipe),
         inputs={name: item.digest for name, item in inputs.items()},
         libraries=installed_versions(step.libraries),
+        settings=step.settings(recipe),
     )
 
 
 def proposer_of_newest_test_set(
-    recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
+    step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
 ) -> tuple[StepCall, dict[str, ArtefactRef | UserFiles]] | None:
     """The `raw_dataset` of these very files that proposed the newest frozen test set, if it stands.
 
@@ -102,7 +102,7 @@ def proposer_of_newest_test_set(
     earlier = {name: item for name, item in inputs.items() if name != "test_sets"}
     if before:
         earlier["test_sets"] = UserFiles(path=folder, digest=digest_of(before))
-    call = make_call(steps.RAW_DATASET, recipe, earlier)
+    call = make_call(step, recipe, earlier)
     if freezing.proposer(newest) != call.identity[:SHORT] or store.find(call.step, call.identity) is None:
         return None
     return call, earlier
@@ -114,23 +114,17 @@ def user_files(context: Context, step: Step, recipe: Recipe, store: ArtifactStor
     Raises:
         UserError: A folder is missing or empty.
     """
-    if step is steps.RAW_DATASET:
-        files = {"datasets": _pinned(store.datasets_path(recipe.dataset_path, context.log.info), "Dataset folder")}
+    files = {}
+    for folder in step.reads:
+        location = folder.location(recipe)
+        if location is not None:
+            path = store.datasets_path(location, context.log.info)
+            files[folder.name] = UserFiles(path=path, digest=digest_of(fingerprint(path, folder.what)))
+    if step.reads_test_sets:
         test_sets = store.test_sets_path(recipe.dataset_path)
         if frozen := freezing.versions(test_sets):
             files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))
-        return files
-    if step is steps.LORA_ADAPTER and recipe.adapter_path:
-        path = Path(recipe.adapter_path).expanduser().absolute()
-        return {"adapter_directory": _pinned(path, "Adapter directory")}
-    if step is steps.BASE_MODEL and ":" not in recipe.base_model and not is_hub_id(recipe.base_model):
-        path = Path(recipe.base_model).expanduser().absolute()
-        return {"base_model_directory": _pinned(path, "Base model directory")}
-    return {}
-
-
-def _pinned(path: Path, what: str) -> UserFiles:
-    return UserFiles(path=path, digest=digest_of(fingerprint(path, what)))
+    return files
 
 
 def what_changed(previous: Manifest | None, call: StepCall) -> str:

@@ -25,7 +25,7 @@ from phi3_assets.core.manifest import (
     verify,
 )
 from phi3_assets.core.step import StepCall, StepContext, installed_versions
-from phi3_assets.steps import STEPS
+from phi3_assets.steps import step_of
 from phi3_assets.worker.step_file import StepFile, StepInput
 
 
@@ -41,7 +41,7 @@ def run_step(
         UserError: Versions differ from those of the identity, an input is damaged or changed, or the step says so.
     """
     call = step_file.call
-    step = STEPS[call.step]
+    step = step_of(call.step)
     check_versions(call)
     for name, item in step_file.inputs.items():
         check_input(name, item)
@@ -62,6 +62,7 @@ def run_step(
             log=log,
             progress=progress,
             note=note,
+            settings=call.settings,
         )
     )
     for name, item in step_file.inputs.items():
