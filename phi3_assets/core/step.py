@@ -171,9 +171,12 @@ class StepCall:
 
 
 def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """Version of each distribution, without importing any of them.
+    """Version of each distribution without its build tag, and without importing any of them.
+
+    The tag says for what it was built: torch 2.13.0+cpu and 2.13.0+cu128 are one library on two devices. Where a step
+    runs is not in its identity; a manifest records it.
 
     Raises:
         importlib.metadata.PackageNotFoundError: One is not installed.
     """
-    return {name: importlib.metadata.version(name) for name in sorted(libraries)}
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in sorted(libraries)}
