@@ -7,7 +7,7 @@ from phi3_assets.worker import running
 
 
 def test_build_tag_is_in_no_identity(monkeypatch):
-    """torch 2.13.0+cpu here and 2.13.0+cu128 in the cluster were two identities of one artefact."""
+    """Torch 2.13.0+cpu here and 2.13.0+cu128 in the cluster were two identities of one artefact."""
     monkeypatch.setattr(importlib.metadata, "version", {"torch": "2.13.0+cu128", "peft": "0.21.2"}.get)
     assert installed_versions(("torch", "peft")) == {"peft": "0.21.2", "torch": "2.13.0"}
 
