@@ -15,7 +15,6 @@ import shutil
 from pathlib import Path
 
 FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "ledger", "setup", "work")
-_KIND_FOLDER = {"raw_dataset": "fine-tuning", "formatted_corpus": "fine-tuning", "base_model": "model-cache"}
 PACKAGE = Path(__file__).parents[1]
 SAMPLE = PACKAGE / "sample"
 EXAMPLES = PACKAGE / "chat" / "examples"
@@ -29,9 +28,9 @@ def default_home() -> Path:
     return Path(os.environ.get("PHI3_HOME") or "home").expanduser().absolute()
 
 
-def artefact_dir(home: Path, kind: str, identity: str) -> Path:
-    """Where the artefact of this identity stands, or will."""
-    return home / _KIND_FOLDER.get(kind, "gen-model") / kind / identity[:SHORT]
+def artefact_dir(home: Path, folder: str, kind: str, identity: str) -> Path:
+    """Where the artefact of this identity stands, or will; `folder` is its step's."""
+    return home / folder / kind / identity[:SHORT]
 
 
 def work_dir(home: Path, kind: str, identity: str) -> Path:

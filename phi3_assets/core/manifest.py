@@ -54,8 +54,9 @@ class Manifest:
         call: What the artefact was made of; its hash is the identity.
         files: Every file except the manifest, by POSIX path relative to the directory.
         metrics: What the step measured; outside the digest, since times differ between runs.
-        versions: Python, platform and library versions of the process that made it.
-        ran: Where and how long: host, execution, started and finished (UTC), seconds, peak_memory_bytes.
+        versions: Python, platform and library versions of the process that made it, with their build tags.
+        ran: Where and how long: host, execution, cpu and gpu by model, started and finished (UTC), seconds,
+            peak_memory_bytes.
         made_from: Which artefact each input was, by name; folders of the user's are not among them. The identity
             knows inputs by content alone, so this stands outside it.
     """
@@ -140,6 +141,12 @@ def list_files(directory: Path, *, hidden: bool = True) -> list[str]:
             names = [name for name in names if not name.startswith(".")]
         found += [Path(root, name).relative_to(directory).as_posix() for name in names]
     return sorted(path for path in found if path != MANIFEST)
+
+
+def list_user_files(directory: Path) -> list[str]:
+    """POSIX paths of all files of a folder that is not ours, sorted; editors and copying tools hide theirs by a dot."""
+    own = [MANIFEST] if (directory / MANIFEST).is_file() else []  # a name like any other in a folder of the user's
+    return sorted([*list_files(directory, hidden=False), *own])
 
 
 def hash_file(path: Path) -> FileEntry:
@@ -237,8 +244,7 @@ def fingerprint(directory: Path, what: str) -> dict[str, FileEntry]:
     if not directory.is_dir():
         state = "is not a folder" if directory.exists() else "does not exist"
         raise UserError(f"{what} {directory} {state}. Create it and put files there; `phi3 init` lays out a home.")
-    # Editors and copying tools keep their half-written files behind a dot.
-    files = hash_files(directory, list_files(directory, hidden=False))
+    files = hash_files(directory, list_user_files(directory))
     if not files:
         raise UserError(f"{what} {directory} is empty. Put at least one file there.")
     return files

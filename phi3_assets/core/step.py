@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from phi3_assets.core.shown import Shown
+
 if TYPE_CHECKING:  # a worker is handed the parameters, and need not import pydantic
     from phi3_assets.core.finding import Finding
     from phi3_assets.core.recipe import Recipe
@@ -40,7 +42,7 @@ class StepContext:
     """All that a step's function may look at.
 
     Attributes:
-        params: The recipe fields named by the step.
+        params: The recipe fields that can change the result.
         inputs: Directory of each input, by name. Read only.
         output: An empty directory; what the function leaves there becomes the artefact.
         work: A directory that outlives a kill and belongs to this identity alone: checkpoints.
@@ -48,6 +50,8 @@ class StepContext:
         log: Shows one line to the user, in the Dagster event log. Never pass text of the user's data.
         progress: Reports numbers while the step runs, such as `fraction`, `loss`, `tokens_per_s`.
         note: Writes one line to the step's own log and nowhere else, for what would flood the event log.
+        settings: The recipe fields that the step is handed and that cannot change its result, such as how often it
+            logs. They are in no identity, so whatever depends on one may not be written to `output`.
     """
 
     params: Mapping[str, Any]
@@ -58,35 +62,74 @@ class StepContext:
     log: Callable[[str], None] = print
     progress: ProgressSink = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UserFolder:
+    """A folder of the user's own files that a step reads: an input without a manifest, pinned by its content.
+
+    Attributes:
+        name: Name of the input.
+        what: How errors name it, such as "Dataset folder".
+        location: From the recipe to what it says of the place: a path, or an address where the store brings data from;
+            "": PHI3_HOME/datasets. None: with this recipe the folder is not read.
+    """
+
+    name: str
+    what: str
+    location: "Callable[[Recipe], str | None]"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the table in `phi3_assets.steps`.
+    """One row of the table in `phi3_assets.steps`: all that is special about a step, so that nothing else need know it.
+
+    Which recipe fields are its own is said where those are defined, in `phi3_assets.core.recipe`.
 
     Attributes:
         name: Name of the step, of its artefact's kind and of the asset.
         code_version: Raised by hand when a change of the code changes the result.
         inputs: Names of the steps whose artefacts this one reads.
-        recipe_fields: The recipe fields that can change the result; no other field reaches the function.
         libraries: Distributions whose version can change the result.
         function: "module:function" of `(StepContext) -> metrics`; imported by the worker alone, because it may
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
         rules: "module:function" of the blocking rules of its artefact: `(metrics, directory, recipe) -> findings`. The
             asset checks ask them, and so does whoever builds on the artefact; "": there are none.
+        folder: Folder of PHI3_HOME that its artefacts stand in, each under the step's name.
+        reads: Folders of the user's that it reads beside its inputs.
+        reads_test_sets: Whether the frozen test sets, once there are any, are an input named "test_sets".
+        imports_torch: Whether its worker is best forked from a process that has torch imported.
+        without_pandas: Whether its worker starts without pandas, whose import would take longer than a small file.
+        shows: What the UI shows of its artefact beside its plain numbers, in this order.
+        row_count: The metric that is the number of rows for the UI; "": it has none.
     """
 
     name: str
     code_version: str
     inputs: tuple[str, ...]
-    recipe_fields: tuple[str, ...]
     libraries: tuple[str, ...]
     function: str
+    folder: str
+    reads: tuple[UserFolder, ...] = ()
+    reads_test_sets: bool = False
+    imports_torch: bool = False
+    without_pandas: bool = False
+    shows: tuple[Shown, ...] = ()
+    row_count: str = ""
     rules: str = ""
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""
-        return {name: getattr(recipe, name) for name in self.recipe_fields}
+        from phi3_assets.core.recipe import fields_of
+
+        return {name: getattr(recipe, name) for name in fields_of(self.name)}
+
+    def settings(self, recipe: "Recipe") -> dict[str, Any]:
+        """The part of the recipe that the function is handed and that cannot change its result."""
+        from phi3_assets.core.recipe import settings_of
+
+        return {name: getattr(recipe, name) for name in settings_of(self.name)}
 
     def load(self) -> Callable[[StepContext], dict[str, Any]]:
         """Import the step's function."""
@@ -112,6 +155,7 @@ class StepCall:
         params: Recipe fields and their values.
         inputs: Content digest of each input, by name.
         libraries: Version of each library that can change the result.
+        settings: Recipe fields that the function is handed and that are not in the identity.
     """
 
     step: str
@@ -119,11 +163,12 @@ class StepCall:
     params: dict[str, Any]
     inputs: dict[str, str]
     libraries: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
-        """SHA-256, 64 hex digits. Where the step runs is not part of it."""
-        return sha256_of(self.to_dict())
+        """SHA-256, 64 hex digits. Where the step runs, and with what settings, is not part of it."""
+        return sha256_of({name: value for name, value in self.to_dict().items() if name != "settings"})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; `StepCall(**d)` is its inverse."""
@@ -133,13 +178,17 @@ class StepCall:
             "params": self.params,
             "inputs": self.inputs,
             "libraries": self.libraries,
+            "settings": self.settings,
         }
 
 
 def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """Version of each distribution, without importing any of them.
+    """Version of each distribution without its build tag, and without importing any of them.
+
+    The tag says for what it was built: torch 2.13.0+cpu and 2.13.0+cu128 are one library on two devices. Where a step
+    runs is not in its identity; a manifest records it.
 
     Raises:
         importlib.metadata.PackageNotFoundError: One is not installed.
     """
-    return {name: importlib.metadata.version(name) for name in sorted(libraries)}
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in sorted(libraries)}

@@ -8,12 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from phi3_assets import steps
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
-from phi3_assets.core.recipe import Recipe, is_hub_id
+from phi3_assets.core.recipe import Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions
 from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.resources.execution import UserFiles
@@ -21,6 +20,7 @@ from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.steps import STEPS
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
@@ -98,7 +98,7 @@ class CalledFor:
             UserError: It does not stand, or breaks a blocking rule.
         """
         if name not in self._known:
-            call, _ = self.call(steps.STEPS[name])
+            call, _ = self.call(STEPS[name])
             manifest = self._store.find(name, call.identity)
             if manifest is None:
                 raise UserError(
@@ -119,13 +119,13 @@ class CalledFor:
             UserError: An artefact it is made of does not stand, breaks a rule, or is of another lineage.
         """
         inputs: dict[str, ArtefactRef | UserFiles] = {
-            name: self.artefact(name) for name in step.inputs if name in steps.STEPS
+            name: self.artefact(name) for name in step.inputs if name in STEPS
         }
         lineage(self._store, *(ref for ref in inputs.values() if isinstance(ref, ArtefactRef)))
         inputs.update(user_files(self._log, step, self._recipe, self._store))
         call = make_call(step, self._recipe, inputs)
-        if step is steps.RAW_DATASET and self._store.find(step.name, call.identity) is None:
-            proposed = proposer_of_newest_test_set(self._recipe, inputs, self._store)
+        if step.reads_test_sets and self._store.find(step.name, call.identity) is None:
+            proposed = proposer_of_newest_test_set(step, self._recipe, inputs, self._store)
             if proposed is not None:
                 return proposed
         return call, inputs
@@ -148,7 +148,7 @@ def judge(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> list[Findin
     manifest = store.find(ref.kind, ref.identity)
     if manifest is None:
         raise UserError(f"{ref.kind} {ref.identity[:SHORT]} is gone from the store; materialise it again.")
-    return steps.STEPS[ref.kind].findings(manifest.metrics, store.fetch(ref), recipe)
+    return STEPS[ref.kind].findings(manifest.metrics, store.fetch(ref), recipe)
 
 
 def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles]) -> StepCall:
@@ -159,11 +159,12 @@ def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | Use
         params=step.params(recipe),
         inputs={name: item.digest for name, item in inputs.items()},
         libraries=installed_versions(step.libraries),
+        settings=step.settings(recipe),
     )
 
 
 def proposer_of_newest_test_set(
-    recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
+    step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
 ) -> tuple[StepCall, dict[str, ArtefactRef | UserFiles]] | None:
     """The `raw_dataset` of these very files that proposed the newest frozen test set, if it stands.
 
@@ -178,7 +179,7 @@ def proposer_of_newest_test_set(
     earlier = {name: item for name, item in inputs.items() if name != "test_sets"}
     if before:
         earlier["test_sets"] = UserFiles(path=folder, digest=digest_of(before))
-    call = make_call(steps.RAW_DATASET, recipe, earlier)
+    call = make_call(step, recipe, earlier)
     if freezing.proposer(newest) != call.identity[:SHORT] or store.find(call.step, call.identity) is None:
         return None
     return call, earlier
@@ -190,23 +191,17 @@ def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: Ar
     Raises:
         UserError: A folder is missing or empty.
     """
-    if step is steps.RAW_DATASET:
-        files = {"datasets": _pinned(store.datasets_path(recipe.dataset_path, log), "Dataset folder")}
+    files = {}
+    for folder in step.reads:
+        location = folder.location(recipe)
+        if location is not None:
+            path = store.datasets_path(location, log)
+            files[folder.name] = UserFiles(path=path, digest=digest_of(fingerprint(path, folder.what)))
+    if step.reads_test_sets:
         test_sets = store.test_sets_path(recipe.dataset_path)
         if frozen := freezing.versions(test_sets):
             files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))
-        return files
-    if step is steps.LORA_ADAPTER and recipe.adapter_path:
-        path = Path(recipe.adapter_path).expanduser().absolute()
-        return {"adapter_directory": _pinned(path, "Adapter directory")}
-    if step is steps.BASE_MODEL and ":" not in recipe.base_model and not is_hub_id(recipe.base_model):
-        path = Path(recipe.base_model).expanduser().absolute()
-        return {"base_model_directory": _pinned(path, "Base model directory")}
-    return {}
-
-
-def _pinned(path: Path, what: str) -> UserFiles:
-    return UserFiles(path=path, digest=digest_of(fingerprint(path, what)))
+    return files
 
 
 def what_changed(previous: Manifest | None, call: StepCall) -> str:

@@ -19,6 +19,7 @@ from phi3_assets.core.manifest import (
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.steps import step_of
 
 
 class LocalArtifactStore(ArtifactStore):
@@ -31,7 +32,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
-        directory = artefact_dir(self.home_path, kind, identity)
+        directory = self._directory(kind, identity)
         try:
             manifest = read_manifest(directory)
         except FileNotFoundError:
@@ -43,7 +44,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def fetch(self, ref: ArtefactRef, *, content: bool = False) -> Path:
         """See `ArtifactStore.fetch`."""
-        directory = artefact_dir(self.home_path, ref.kind, ref.identity)
+        directory = self._directory(ref.kind, ref.identity)
         manifest = self.find(ref.kind, ref.identity)
         if manifest is None:
             raise UserError(
@@ -56,7 +57,7 @@ class LocalArtifactStore(ArtifactStore):
     def publish(self, call: StepCall, staged: Path) -> Manifest:
         """See `ArtifactStore.publish`."""
         verify(staged, read_manifest(staged), content=False)
-        directory = artefact_dir(self.home_path, call.step, call.identity)
+        directory = self._directory(call.step, call.identity)
         directory.parent.mkdir(parents=True, exist_ok=True)
         if directory.exists() and not (directory / MANIFEST).exists():
             # No artefact, so nobody's; moved and not deleted, in case a person put something there.
@@ -76,11 +77,14 @@ class LocalArtifactStore(ArtifactStore):
 
     def where(self, ref: ArtefactRef) -> str:
         """See `ArtifactStore.where`."""
-        return str(artefact_dir(self.home_path, ref.kind, ref.identity))
+        return str(self._directory(ref.kind, ref.identity))
 
     def keep_log(self, call: StepCall, log: Path) -> str:
         """See `ArtifactStore.keep_log`."""
-        directory = artefact_dir(self.home_path, call.step, call.identity)
+        directory = self._directory(call.step, call.identity)
         kept = directory.with_name(f"{directory.name}.log")
         os.replace(log, kept)
         return str(kept)
+
+    def _directory(self, kind: str, identity: str) -> Path:
+        return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)

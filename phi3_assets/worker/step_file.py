@@ -28,7 +28,7 @@ class StepFile:
     """What the worker is handed, as JSON.
 
     Attributes:
-        call: Step, parameters, input digests, library versions.
+        call: Step, parameters, input digests, library versions, settings.
         inputs: Where the inputs are.
         output: Empty directory to fill.
         work: Directory for checkpoints; belongs to this identity.
