@@ -83,6 +83,8 @@ def describe(directory: Path) -> dict[str, Any]:
     """
     from transformers import AutoConfig
 
+    from phi3_assets.models.end_tokens import end_token_ids
+
     try:
         config = AutoConfig.from_pretrained(directory)
     except ValueError as error:
@@ -97,7 +99,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "hidden_size": config.hidden_size,
         "vocabulary": config.vocab_size,
         "context_length": config.max_position_embeddings,
-        "eos_token_ids": stop_token_ids(directory),
+        "eos_token_ids": end_token_ids(directory),
         "dtype": _DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
         "weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
     }
@@ -110,19 +112,6 @@ def tensor_headers(directory: Path) -> dict[str, Any]:
         for file in sorted(directory.glob("*.safetensors"))
         for name, tensor in _safetensors_header(file).items()
     }
-
-
-def stop_token_ids(directory: Path) -> list[int]:
-    """Every stop token of a model: those of generation_config.json, which is complete, else of config.json.
-
-    Phi-3-mini's config.json names one stop token, its generation_config.json three.
-    """
-    for name in ("generation_config.json", "config.json"):
-        path = directory / name
-        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-        if found is not None:
-            return found if isinstance(found, list) else [found]
-    return []
 
 
 def write_json(path: Path, content: Any) -> None:

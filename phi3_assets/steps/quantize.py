@@ -8,8 +8,9 @@ from typing import Any
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.step import StepContext
-from phi3_assets.models import environment
-from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
+from phi3_assets.models import environment, genai
+from phi3_assets.models.directory import check_no_path, describe
+from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.quantising.quantise import quantise
@@ -42,8 +43,8 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     for path in ctx.work.iterdir():
         shutil.rmtree(path)
     seconds = time.monotonic() - started
-    stops = stop_token_ids(merged)
-    _write_stop_tokens(ctx.output / "genai_config.json", stops)
+    ends = end_token_ids(merged)
+    write_genai_end_tokens(ctx.output / "genai_config.json", ends)
     check_no_path(ctx.output, merged, ctx.output, ctx.work)
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
     return {
@@ -56,7 +57,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         "symmetric": params["int4_symmetric"],
         "accuracy_level": params["int4_accuracy_level"],
         "provider": provider,
-        "eos_token_ids": stops,
+        "eos_token_ids": ends,
         "max_length": max_length,
         "generated_tokens": _generate(ctx.output, provider),
     }
@@ -72,29 +73,15 @@ def _check_head_size(model: Path) -> None:
         )
 
 
-def _write_stop_tokens(path: Path, stops: list[int]) -> None:
-    """Name every stop token: a runtime that knows one of Phi-3's three talks on after an answer."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["model"]["eos_token_id"] = stops if len(stops) > 1 else stops[0]
-    write_json(path, config)
-
-
 def _generate(model: Path, provider: str) -> int:
     """Load the model in ONNX Runtime GenAI and generate a few tokens; how many."""
     import onnxruntime_genai as og
 
     if provider == "cuda" and not og.is_cuda_available():
         return 0
-    loaded = og.Model(str(model))
-    tokenizer = og.Tokenizer(loaded)
-    parameters = og.GeneratorParams(loaded)
-    prompt = tokenizer.encode("The capital of France is")
-    parameters.set_search_options(do_sample=False, max_length=len(prompt) + PROOF_TOKENS, min_length=0)
-    generator = og.Generator(loaded, parameters)
-    generator.append_tokens(prompt)
-    while not generator.is_done():
-        generator.generate_next_token()
-    made = len(generator.get_sequence(0)) - len(prompt)
-    if made < 1:
+    loaded = genai.load_model(model)
+    prompt = og.Tokenizer(loaded).encode("The capital of France is")
+    made = sum(1 for _ in genai.greedy(loaded, prompt, PROOF_TOKENS))
+    if not made:
         raise RuntimeError("The int4 model loads in ONNX Runtime GenAI, but generates nothing.")
     return made
