@@ -173,14 +173,18 @@ class Recipe(pydantic.BaseModel):
         0.0,
         ge=0,
         lt=1,
-        description="Share of training rows, by whole groups, that is not learnt but tells when learning stops paying: "
+        description="Share of training rows, by whole groups, that is held out and tells when learning stops paying: "
         "the adapter with the best loss on them is kept; 0: the last one is. With strategy join: of whole sequences.",
     )
     eval_steps: int = Field(
-        50, ge=1, description="Optimiser steps between two looks at the rows of eval_share; the last step has one too."
+        50,
+        ge=1,
+        description="Optimiser steps between two evaluations on the rows of eval_share; one more at the end.",
     )
     early_stopping_patience: int = Field(
-        0, ge=0, description="Training ends after so many looks without a better loss; 0: never early (eval_share)."
+        0,
+        ge=0,
+        description="Training ends after so many evaluations without a better loss; 0: never (eval_share).",
     )
     logging_steps: int = Field(5, ge=1, description="Optimiser steps between two points of the loss curve.")
 
@@ -244,7 +248,7 @@ class Recipe(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _watched(self) -> "Recipe":
         if self.early_stopping_patience and not self.eval_share:
-            raise ValueError("early_stopping_patience: needs rows to look at, so set eval_share too, such as 0.1")
+            raise ValueError("early_stopping_patience: needs held-out rows, so set eval_share too, such as 0.1")
         return self
 
     @pydantic.model_validator(mode="after")

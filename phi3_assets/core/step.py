@@ -27,7 +27,7 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-class ProgressSink(Protocol):
+class ProgressCallback(Protocol):
     """Where a running step tells how far it is; every keyword is a number that can be plotted."""
 
     def __call__(self, **numbers: float) -> None:
@@ -55,7 +55,7 @@ class StepContext:
     work: Path
     cache: Path
     log: Callable[[str], None] = print
-    progress: ProgressSink = field(default=lambda **numbers: None)
+    progress: ProgressCallback = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
 
 

@@ -42,7 +42,7 @@ def fine_tuning(
         params: Recipe fields of the step.
         data_config: Olive data config of the corpus, whose rows come in training order; or its name.
         checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there. None: nowhere, and
-            then the rows of eval_share are left out, but not looked at.
+            then the rows of eval_share are held out, but not evaluated.
         on_gpu: Whether the model is put on a GPU.
         report_to: Where the trainer sends its numbers, by transformers' name, such as "mlflow".
     """
@@ -76,7 +76,7 @@ def fine_tuning(
             "logging_steps": 1,
             # A loss that is not finite must be seen; the default logs zero instead.
             "logging_nan_inf_filter": False,
-            # The watcher asks for checkpoints by time.
+            # Our callback asks for checkpoints by time.
             "save_strategy": "no",
             "save_total_limit": 2,
             "disable_tqdm": False,
@@ -89,7 +89,7 @@ def fine_tuning(
             "ddp_find_unused_parameters": False,
         }
     if params["eval_share"] and checkpoints:
-        # A checkpoint with each look, so that the best adapter can be taken up again at the end.
+        # A checkpoint with each evaluation, so that the best adapter can be taken up again at the end.
         config["training_args"] |= {
             "eval_strategy": "steps",
             "eval_steps": params["eval_steps"],

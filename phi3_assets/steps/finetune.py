@@ -8,7 +8,7 @@ from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.checkpoints import drop_unfinished
-from phi3_assets.training.fit import Fitted, Job, Sinks, fit
+from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
@@ -47,8 +47,8 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     )
     if (resumed := drop_unfinished(job.checkpoints)) is not None:
         ctx.log(f"Resuming from the checkpoint of step {resumed}")
-    sinks = Sinks(ctx.log, ctx.note, ctx.progress)
-    fitted = fit(job, sinks) if params["processes"] == 1 else fit_together(job, sinks, params["processes"])
+    callbacks = Callbacks(ctx.log, ctx.note, ctx.progress)
+    fitted = fit(job, callbacks) if params["processes"] == 1 else fit_together(job, callbacks, params["processes"])
     training = fitted.training
     adapters.publish_adapter(job.scratch / "adapter", ctx.output)
     norms = adapters.adapter_norms(ctx.output)
@@ -63,7 +63,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         "epochs": round(training.epoch(training.steps), 3),
         "first_loss": training.history[0]["loss"],
         "final_loss": curve[-1]["loss"],
-        **_looks(fitted),
+        **_evaluated(fitted),
         "tokens_per_s": training.epochs_per_s * training.tokens,
         "supervised_tokens_per_s": training.epochs_per_s * training.supervised_tokens,
         "train_seconds": training.seconds,
@@ -79,8 +79,8 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     }
 
 
-def _looks(fitted: Fitted) -> dict[str, Any]:
-    """What was seen of held-out rows, if any were."""
+def _evaluated(fitted: Fitted) -> dict[str, Any]:
+    """The best evaluation, where rows were held out."""
     if not fitted.eval_rows:
         return {}
     best = fitted.training.best_step

@@ -125,9 +125,11 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
     axis = figure.subplots()
     steps = [point["step"] for point in curve]
     axis.plot(steps, [point["loss"] for point in curve], color="#0072B2", marker="o", markersize=3, label="loss")
-    looks = [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
-    if looks:
-        axis.plot(*zip(*looks, strict=True), color="#009E73", marker="s", markersize=4, label="loss on held-out rows")
+    evaluations = [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
+    if evaluations:
+        axis.plot(
+            *zip(*evaluations, strict=True), color="#009E73", marker="s", markersize=4, label="loss on held-out rows"
+        )
     axis.set(xlabel="optimiser step", ylabel="loss on answer tokens (nats)")
     axis.set_ylim(bottom=0)
     axis.grid(visible=True, color="#DDDDDD")

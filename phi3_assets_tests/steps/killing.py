@@ -10,7 +10,7 @@ from typing import Any
 SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
-from phi3_assets.training import callback as watcher
+from phi3_assets.training import callback
 from phi3_assets.core.recipe import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
@@ -21,7 +21,7 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6])
 recipe, overrides = sys.argv[6], json.loads(sys.argv[7])
 if number in (0, signal.SIGKILL):
-    watcher.CHECKPOINT_S = 0.0
+    callback.CHECKPOINT_S = 0.0
 
 def progress(**numbers):
     if numbers["step"] == at and "eval_loss" not in numbers:

@@ -17,7 +17,7 @@ from phi3_assets_tests.steps.killing import metrics_of, train
 WEIGHTS = "adapter_model.safetensors"
 # Dropout would draw other masks in each process.
 FIELDS = {"lora_dropout": 0.0, "per_device_train_batch_size": 2, "max_steps": 6, "logging_steps": 1}
-LOOKS = {"eval_share": 0.3, "eval_steps": 3}
+EVALUATING = {"eval_share": 0.3, "eval_steps": 3}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_two_processes_train_as_one_and_leave_no_orphan(inputs, run_step: RunSte
     from safetensors.torch import load_file
 
     monkeypatch.setenv("TEST_MARKER", str(tmp_path))
-    arguments = {**FIELDS, **LOOKS, "processes": 2}
+    arguments = {**FIELDS, **EVALUATING, "processes": 2}
     assert train(inputs, tmp_path, kill_at=4, number=signal.SIGKILL, **arguments) == -signal.SIGKILL
     deadline = time.monotonic() + 30
     while (left := started_by(tmp_path)) and time.monotonic() < deadline:
@@ -53,7 +53,7 @@ def test_two_processes_train_as_one_and_leave_no_orphan(inputs, run_step: RunSte
     metrics = metrics_of(tmp_path)
     assert metrics["resumed_from_step"] > 0
 
-    one = run_step(LORA_ADAPTER, inputs, **FIELDS, **LOOKS, gradient_accumulation_steps=2)
+    one = run_step(LORA_ADAPTER, inputs, **FIELDS, **EVALUATING, gradient_accumulation_steps=2)
     assert metrics["steps"] == one.metrics["steps"] == 6
     assert metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-5)
     together = load_file(tmp_path / "output" / WEIGHTS)

@@ -92,7 +92,7 @@ def test_estimate_and_dry_run_are_told(inputs: dict[str, Path], run_step: RunSte
 
 def test_too_little_memory_is_refused_before_the_model_is_loaded(inputs, run_step, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 50 * 2**20)
-    monkeypatch.setattr(forecast.Forecast, "rehearse", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(forecast.Forecast, "dry_run", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(UserError) as refused:
         run_step(LORA_ADAPTER, inputs)
     text = str(refused.value)
@@ -123,7 +123,7 @@ def test_too_little_disk_is_refused(inputs, run_step, monkeypatch) -> None:
 def test_dry_run_leaves_no_trace(inputs, run_step, monkeypatch) -> None:
     """Dropout draws from the same generator as the training."""
     with_it = run_step(LORA_ADAPTER, inputs, lora_dropout=0.1)
-    monkeypatch.setattr(forecast.Forecast, "rehearse", lambda *_: None)
+    monkeypatch.setattr(forecast.Forecast, "dry_run", lambda *_: None)
     without = run_step(LORA_ADAPTER, inputs, lora_dropout=0.1)
     for path in with_it.path.iterdir():
         assert (without.path / path.name).read_bytes() == path.read_bytes(), path.name
