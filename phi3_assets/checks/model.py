@@ -9,6 +9,7 @@ from phi3_assets.checks.data import result
 from phi3_assets.ops.planning import Record
 from phi3_assets.ops.running import metrics_of
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.training.measured import TrainingMetrics, read_adapter_metrics
 
 
 @dg.asset_check(asset=base_model, blocking=True)
@@ -25,19 +26,18 @@ def layout_keeps_the_logits(store: ArtifactStore, base_model: Record) -> dg.Asse
 @dg.asset_check(asset=lora_adapter, blocking=True)
 def adapter_is_not_inert(store: ArtifactStore, lora_adapter: Record) -> dg.AssetCheckResult:
     """Training moved the adapter: its loss is finite and its B matrices, zero at first, are not zero."""
-    metrics = metrics_of(store, lora_adapter)
-    norm = metrics["b_norm_min"]
-    if metrics["method"] == "none":
+    metrics = read_adapter_metrics(metrics_of(store, lora_adapter))
+    norm = metrics.b_norm_min
+    if metrics.method == "none":
         return result(True, "Nothing was to be trained (method none): merged_model is the base model.")
-    if metrics["method"] == "given":
-        return result(norm > 0, f"Smallest norm of {metrics['b_matrices']} B matrices: {norm:.3g}.", b_norm_min=norm)
-    loss = metrics["final_loss"]
+    said = f"Smallest norm of {metrics.b_matrices} B matrices: {norm:.3g}"
+    if not isinstance(metrics, TrainingMetrics):
+        return result(norm > 0, f"{said}.", b_norm_min=norm)
     return result(
-        math.isfinite(loss) and norm > 0,
-        f"Smallest norm of {metrics['b_matrices']} B matrices: {norm:.3g}; "
-        f"loss from {metrics['first_loss']:.3g} to {loss:.3g}.",
+        math.isfinite(metrics.final_loss) and norm > 0,
+        f"{said}; loss from {metrics.first_loss:.3g} to {metrics.final_loss:.3g}.",
         b_norm_min=norm,
-        final_loss=loss,
+        final_loss=metrics.final_loss,
     )
 
 

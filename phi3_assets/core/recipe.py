@@ -151,7 +151,11 @@ class Recipe(pydantic.BaseModel):
     warmup_steps: int = Field(0, ge=0, description="Optimiser steps until the peak learning rate.")
     num_train_epochs: float = Field(2, gt=0, description="Passes over the training rows; max_steps wins if set.")
     max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs.")
-    per_device_train_batch_size: int = Field(8, ge=1, description="Rows a device sees at once.")
+    per_device_train_batch_size: int = Field(
+        8,
+        ge=1,
+        description="Rows a device sees at once; how the batch of a step is cut changes memory and speed alone.",
+    )
     gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed into one optimiser step.")
     processes: int = Field(
         1,
@@ -186,7 +190,7 @@ class Recipe(pydantic.BaseModel):
         ge=0,
         description="Training ends after so many evaluations without a better loss; 0: never (eval_share).",
     )
-    logging_steps: int = Field(5, ge=1, description="Optimiser steps between two points of the loss curve.")
+    logging_steps: int = Field(5, ge=1, description="Optimiser steps between two lines of the step's log.")
 
     # Quantising: one Olive ModelBuilder pass
     execution_provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the ONNX model will run.")
@@ -237,6 +241,11 @@ class Recipe(pydantic.BaseModel):
         description="Most that int4's NLL of general text may be, as a multiple of base's: what fine-tuning may make "
         "it forget.",
     )
+
+    @property
+    def train_batch_rows(self) -> int:
+        """Rows of one optimiser step: the effective batch size, however it is cut into batches and processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.processes
 
     @pydantic.model_validator(mode="after")
     def _quantisable(self) -> "Recipe":

@@ -39,7 +39,7 @@ class StepContext:
     """All that a step's function may look at.
 
     Attributes:
-        params: The recipe fields named by the step.
+        params: The recipe fields that can change the result.
         inputs: Directory of each input, by name. Read only.
         output: An empty directory; what the function leaves there becomes the artefact.
         work: A directory that outlives a kill and belongs to this identity alone: checkpoints.
@@ -47,6 +47,8 @@ class StepContext:
         log: Shows one line to the user, in the Dagster event log. Never pass text of the user's data.
         progress: Reports numbers while the step runs, such as `fraction`, `loss`, `tokens_per_s`.
         note: Writes one line to the step's own log and nowhere else, for what would flood the event log.
+        settings: The recipe fields that the step is handed and that cannot change its result, such as how often it
+            logs. They are in no identity, so whatever depends on one may not be written to `output`.
     """
 
     params: Mapping[str, Any]
@@ -57,6 +59,7 @@ class StepContext:
     log: Callable[[str], None] = print
     progress: ProgressCallback = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Step:
         libraries: Distributions whose version can change the result.
         function: "module:function" of `(StepContext) -> metrics`; imported by the worker alone, because it may
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
+        setting_fields: The recipe fields that the function is handed too, though they cannot change the result.
+        derived: Properties of the recipe that are in the identity where single fields are not, because the result
+            depends on what these come to together.
     """
 
     name: str
@@ -79,10 +85,16 @@ class Step:
     recipe_fields: tuple[str, ...]
     libraries: tuple[str, ...]
     function: str
+    setting_fields: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""
-        return {name: getattr(recipe, name) for name in self.recipe_fields}
+        return {name: getattr(recipe, name) for name in (*self.recipe_fields, *self.derived)}
+
+    def settings(self, recipe: "Recipe") -> dict[str, Any]:
+        """The part of the recipe that the function is handed and that cannot change its result."""
+        return {name: getattr(recipe, name) for name in self.setting_fields}
 
     def load(self) -> Callable[[StepContext], dict[str, Any]]:
         """Import the step's function."""
@@ -100,6 +112,7 @@ class StepCall:
         params: Recipe fields and their values.
         inputs: Content digest of each input, by name.
         libraries: Version of each library that can change the result.
+        settings: Recipe fields that the function is handed and that are not in the identity.
     """
 
     step: str
@@ -107,11 +120,12 @@ class StepCall:
     params: dict[str, Any]
     inputs: dict[str, str]
     libraries: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
-        """SHA-256, 64 hex digits. Where the step runs is not part of it."""
-        return sha256_of(self.to_dict())
+        """SHA-256, 64 hex digits. Where the step runs, and with what settings, is not part of it."""
+        return sha256_of({name: value for name, value in self.to_dict().items() if name != "settings"})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; `StepCall(**d)` is its inverse."""
@@ -121,6 +135,7 @@ class StepCall:
             "params": self.params,
             "inputs": self.inputs,
             "libraries": self.libraries,
+            "settings": self.settings,
         }
 
 

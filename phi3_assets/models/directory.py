@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.models.measured import ModelMetrics
 
 # Files of a model directory that are needed or worth keeping. A repository's Python files are not among them.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN[CS]E*", "NOTICE*")
@@ -71,12 +72,8 @@ def copy_model(source: Path, target: Path, link: bool) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def describe(directory: Path) -> dict[str, Any]:
+def describe(directory: Path) -> ModelMetrics:
     """Numbers and names of a model directory, from its configuration and the headers of its weights.
-
-    Returns:
-        parameters, architecture, layers, hidden_size, vocabulary, context_length (tokens), eos_token_ids, dtype,
-        weights_bytes.
 
     Raises:
         UserError: transformers does not know the architecture without the repository's own code.
@@ -92,17 +89,17 @@ def describe(directory: Path) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for tensor in tensor_headers(directory).values():
         counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
-    return {
-        "parameters": sum(counts.values()),
-        "architecture": (config.architectures or ["unknown"])[0],
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "vocabulary": config.vocab_size,
-        "context_length": config.max_position_embeddings,
-        "eos_token_ids": end_token_ids(directory),
-        "dtype": _DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
-        "weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
-    }
+    return ModelMetrics(
+        parameters=sum(counts.values()),
+        architecture=(config.architectures or ["unknown"])[0],
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        vocabulary=config.vocab_size,
+        context_length=config.max_position_embeddings,
+        eos_token_ids=end_token_ids(directory),
+        dtype=_DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
+        weights_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+    )
 
 
 def tensor_headers(directory: Path) -> dict[str, Any]:

@@ -17,14 +17,13 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def corpus_order(params: Mapping[str, Any]) -> CorpusOrder:
     """The order of rows that a recipe's fields ask for."""
-    batch_rows = params["per_device_train_batch_size"] * params["processes"]
     return CorpusOrder(
         num_train_epochs=params["num_train_epochs"],
         max_steps=params["max_steps"],
-        step_rows=batch_rows * params["gradient_accumulation_steps"],
+        step_rows=params["train_batch_rows"],
         group_by_length=params["group_by_length"],
         data_seed=params["data_seed"],
-        whole_rows=batch_rows if params["processes"] > 1 else 1,
+        whole_rows=params["per_device_train_batch_size"] * params["processes"] if params["processes"] > 1 else 1,
     )
 
 

@@ -83,6 +83,7 @@ def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | Use
         params=step.params(recipe),
         inputs={name: item.digest for name, item in inputs.items()},
         libraries=installed_versions(step.libraries),
+        settings=step.settings(recipe),
     )
 
 

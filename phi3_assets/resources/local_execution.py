@@ -129,7 +129,8 @@ def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, l
         reason = (
             f"The worker was killed (SIGKILL), which is what the kernel does when memory runs out: the step held "
             f"{memory.gib(tree.peak_memory_bytes)} of this machine's {memory.gib(memory.total_bytes())}, and "
-            f"{memory.gib(memory.available_bytes())} are available now. {memory.what_to_lower(call.params)}"
+            f"{memory.gib(memory.available_bytes())} are available now. "
+            + memory.what_to_lower(call.params | call.settings)
         )
     elif code < 0:
         reason = f"The worker was ended by {signal.Signals(-code).name}."

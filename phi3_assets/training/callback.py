@@ -25,10 +25,10 @@ class Training:
         supervised_tokens: Those with a label.
         total_rows: Rows of the whole training.
         step_rows: Rows of one optimiser step; the last step may have fewer.
-        logging_steps: Optimiser steps between two points of the loss curve.
+        logging_steps: Optimiser steps between two lines of the step's log.
         patience: Evaluations without a better loss on the held-out rows, after which training ends; 0: it never does.
         progress: Takes the numbers while it runs.
-        note: Takes a line for the step's log at each point of the loss curve.
+        note: Takes a line for the step's log every `logging_steps` steps.
         first_step: Where this process began; above 0 after a restart.
         steps: Optimiser steps in all; fewer than planned if it ended early.
         best_step: After which step the adapter was that is kept.
@@ -63,29 +63,21 @@ class Training:
         return (self.epoch(self.steps) - self.epoch(self.first_step)) / self.seconds if self.seconds else 0.0
 
     def curve(self) -> list[dict[str, float | None]]:
-        """The loss curve: one point for each `logging_steps` steps, each the mean since the point before it.
+        """The loss curve: one point for each optimiser step, with eval_loss where held-out rows were evaluated.
 
-        Each evaluation is a point too, with the loss on held-out rows as eval_loss, which is None at the other points.
-        The curve is the same whether or not the training was interrupted, because it is made of single steps.
+        It is the same whether or not the training was interrupted, and however often it was logged.
         """
         points = []
-        part: list[dict[str, float]] = []
         for entry in self.history:
-            part.append(entry)
             step = int(entry["step"])
-            if step % self.logging_steps and step not in self.evaluations and step != self.steps:
-                continue
             point: dict[str, float | None] = {
                 "step": step,
                 "epoch": round(self.epoch(step), 4),
-                "loss": sum(entry["loss"] for entry in part) / len(part),
-                "learning_rate": entry["learning_rate"],
-                "grad_norm": sum(entry["grad_norm"] for entry in part) / len(part),
+                **{name: entry[name] for name in ("loss", "learning_rate", "grad_norm")},
             }
             if self.evaluations:
                 point["eval_loss"] = self.evaluations.get(step)
             points.append(point)
-            part = []
         return points
 
 

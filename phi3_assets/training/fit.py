@@ -27,7 +27,7 @@ class Job:
     Attributes:
         base_model: Directory of the base model.
         train_file: train.parquet of the corpus.
-        params: Recipe fields of the step.
+        params: Recipe fields of the step, settings among them.
         checkpoints: Where the trainer keeps its checkpoints, and resumes from.
         scratch: Directory for Olive's output, the adapter among it.
     """

@@ -62,6 +62,7 @@ def run_step(
             log=log,
             progress=progress,
             note=note,
+            settings=call.settings,
         )
     )
     for name, item in step_file.inputs.items():

@@ -65,5 +65,5 @@ def test_launchpad_can_override_every_field():
 
 def test_every_field_reaches_a_step():
     """A field that is validated and documented and read by nothing is a promise that is not kept."""
-    used = {name for step in STEPS.values() for name in step.recipe_fields}
+    used = {name for step in STEPS.values() for name in (*step.recipe_fields, *step.setting_fields)}
     assert used | ORCHESTRATORS == set(Recipe.model_fields)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from math import ceil
 from pathlib import Path
 
 import psutil
@@ -69,5 +70,15 @@ def test_error_of_a_process_is_the_users(inputs: dict[str, Path], run_step: RunS
 def test_every_process_gets_the_same_number_of_batches() -> None:
     """One that had a batch less would leave the others waiting for ever."""
     order = CorpusOrder(1.0, -1, step_rows=8, group_by_length=True, data_seed=0, whole_rows=4)
-    assert len(order.indices(list(range(1, 19)))) == 16
+    assert len(order.indices(list(range(1, 19)))) == 20
     assert len(order.indices([5, 6, 7])) == 4
+
+
+def test_order_is_that_of_one_process() -> None:
+    """Rows that filled no batch of each process were left out, and with them the whole order was another."""
+    one, together = (
+        CorpusOrder(2.0, -1, step_rows=8, group_by_length=True, data_seed=0, whole_rows=rows) for rows in (1, 4)
+    )
+    lengths = list(range(1, 20))
+    assert together.indices(lengths)[: 2 * len(lengths)] == one.indices(lengths)
+    assert ceil(len(together.indices(lengths)) / 8) == one.steps(len(lengths))

@@ -30,7 +30,8 @@ def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
 
 
 def params(**overrides: Any) -> dict[str, Any]:
-    return LORA_ADAPTER.params(tiny_recipe(**overrides))
+    recipe = tiny_recipe(**overrides)
+    return LORA_ADAPTER.params(recipe) | LORA_ADAPTER.settings(recipe)
 
 
 def rows_of(*lengths: int) -> CorpusRows:
@@ -56,11 +57,12 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
 
 root, base, corpus, overrides = *map(Path, sys.argv[1:4]), json.loads(sys.argv[4])
+recipe = load_recipe("tiny-test", overrides)
 for name in ("output", "work", "cache"):
     (root / name).mkdir()
 metrics = LORA_ADAPTER.load()(
     StepContext(
-        params=LORA_ADAPTER.params(load_recipe("tiny-test", overrides)),
+        params=LORA_ADAPTER.params(recipe), settings=LORA_ADAPTER.settings(recipe),
         inputs={"base_model": base, "formatted_corpus": corpus},
         output=root / "output", work=root / "work", cache=root / "cache",
     )
