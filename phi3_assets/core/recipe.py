@@ -161,7 +161,7 @@ class Recipe(pydantic.BaseModel):
         1,
         ge=1,
         description="Processes that train together on one machine, one per GPU; on a CPU they share its cores. The "
-        "same result as one process with gradient_accumulation_steps times as many, but sooner.",
+        "same training as one process with gradient_accumulation_steps times as many, but sooner.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third slower.")
     group_by_length: bool = Field(True, description="Batch rows of like length together: less padding.")

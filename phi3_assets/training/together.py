@@ -35,7 +35,7 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(
             f"processes: {processes} asked for, and this machine has {torch.cuda.device_count()} GPUs. Set it to that, "
-            "and raise gradient_accumulation_steps by the factor it was lowered, for the same result."
+            "and raise gradient_accumulation_steps by the factor it was lowered, for the same training."
         )
     messages = multiprocessing.get_context("spawn").SimpleQueue()
     stop = StopRequest()

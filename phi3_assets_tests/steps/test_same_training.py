@@ -53,7 +53,7 @@ def test_cuts_differ_by_rounding_alone(cut: dict[str, Any], inputs: dict[str, Pa
     whole, other = (run_step(LORA_ADAPTER, inputs, **fields, **way) for way in (WHOLE, cut))
     expected = load_file(whole.path / WEIGHTS)
     for name, tensor in load_file(other.path / WEIGHTS).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
     assert other.metrics["steps"] == whole.metrics["steps"]
 
 
@@ -79,4 +79,4 @@ def test_checkpoint_is_resumed_with_smaller_batches(inputs: dict[str, Path], tmp
     assert metrics["steps"] == whole["steps"] == 9
     expected = load_file(tmp_path / "whole" / "output" / WEIGHTS)
     for name, tensor in load_file(tmp_path / "cut" / "output" / WEIGHTS).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)

@@ -101,7 +101,7 @@ def test_too_little_memory_is_refused_before_the_model_is_loaded(inputs, run_ste
     assert re.match(
         r"Training needs about .* of memory \(base model .*\), and of this machine's .* are available", text
     )
-    assert "per_device_train_batch_size: 8 with gradient_accumulation_steps: 2 (the same result" in text
+    assert "per_device_train_batch_size: 8 with gradient_accumulation_steps: 2 (the same training" in text
     assert "gradient_checkpointing: true" in text
     assert "a lower max_seq_len" in text
     assert "method: qlora" in text
