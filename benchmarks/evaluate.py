@@ -20,6 +20,8 @@ from phi3_assets.core.home import artefact_dir, default_home
 from phi3_assets.core.manifest import MANIFEST
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import Item, load_items
+from phi3_assets.models import genai
+from phi3_assets.models.end_tokens import end_token_ids, genai_end_token_ids
 from phi3_assets.steps import STEPS
 
 BARS = {"base": 2.0, "adapter": 2.0, "merged": 2.0, "int4": 3.0, "chat": 0.95}
@@ -74,10 +76,10 @@ def compare(variant: str, found: dict[str, Path], items: list[Item], max_new_tok
     """Seconds of the plain loop and of ours, in turn over two rounds; int4 stands against merged in the plain loop."""
     folder = found["base_model" if variant in ("base", "adapter") else "merged_model"]
     model = torch_scorer.load_model(folder, found["lora_adapter"] if variant == "adapter" else None)
-    ends = torch_scorer.end_token_ids(model)
+    ends = end_token_ids(folder)
     if variant == "int4":
-        int4 = genai_scorer.load_model(found["onnx_int4_model"])
-        int4_ends = genai_scorer.end_token_ids(found["onnx_int4_model"])
+        int4 = genai.load_model(found["onnx_int4_model"])
+        int4_ends = genai_end_token_ids(found["onnx_int4_model"])
 
     def ours(part: list[Item]) -> list[float]:
         if variant == "int4":
@@ -126,7 +128,7 @@ class LongAnswers(GenaiEngine):
     def generate(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Any:
         """As the engine does, past any end token."""
         length = len(prompt_ids) + max_new_tokens
-        return genai_scorer.greedy(self._model, prompt_ids, max_new_tokens, min_length=length)
+        return genai.greedy(self._model, prompt_ids, max_new_tokens, min_length=length)
 
 
 def compare_chat(folder: Path, prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
@@ -150,7 +152,7 @@ def compare_chat(folder: Path, prompts: Sequence[Sequence[int]]) -> tuple[float,
 def bare_loop(model: Any, prompt: Sequence[int]) -> float:
     """Tokens per second after the first, with nothing around the runtime's own calls."""
     length = len(prompt) + CHAT_TOKENS
-    generator = genai_scorer.new_generator(model, length, min_length=length)
+    generator = genai.new_generator(model, length, min_length=length)
     generator.append_tokens(list(prompt))
     generator.generate_next_token()
     start = time.perf_counter()

@@ -147,17 +147,17 @@ def measure(
     torch_nll: dict[str, dict[str, float]],
 ) -> dict[str, float]:
     """Build one choice, and measure all but its speed."""
-    from phi3_assets.evaluation import genai_scorer
+    from phi3_assets.models import genai
     from phi3_assets.steps import ONNX_INT4_MODEL
 
     inputs = {"merged_model": merged, "formatted_corpus": work / "formatted_corpus"}
     metrics = step(ONNX_INT4_MODEL, work, inputs, **fields)
     shutil.rmtree(built(work, choice), ignore_errors=True)
     (work / ONNX_INT4_MODEL.name).rename(built(work, choice))
-    model = genai_scorer.load_model(built(work, choice))
+    model = genai.load_model(built(work, choice))
 
     def logits(ids: list[int]) -> Any:
-        generator = genai_scorer.new_generator(model, len(ids) + 1)
+        generator = genai.new_generator(model, len(ids) + 1)
         generator.append_tokens(ids)
         return generator.get_output("logits")[0]
 
@@ -178,11 +178,11 @@ def built(work: Path, choice: str) -> Path:
 
 def decode_speed(path: Path, texts: dict[str, list[tuple[list[int], list[int]]]], tokens: int = 128) -> float:
     """Greedy tokens per second after a prompt."""
-    from phi3_assets.evaluation import genai_scorer
+    from phi3_assets.models import genai
 
     prompt = texts["answers"][0][0]
-    model = genai_scorer.load_model(path)
-    generator = genai_scorer.new_generator(model, len(prompt) + tokens, min_length=len(prompt) + tokens)
+    model = genai.load_model(path)
+    generator = genai.new_generator(model, len(prompt) + tokens, min_length=len(prompt) + tokens)
     generator.append_tokens(prompt)
     started = time.perf_counter()
     while not generator.is_done():

@@ -211,7 +211,9 @@ def peft(work: Path, epochs: float) -> dict[str, Any]:
     from phi3_assets.olive.configs import corpus_order
 
     recipe = default_recipe()
-    order = corpus_order(recipe.model_dump() | {"num_train_epochs": epochs})
+    order = corpus_order(
+        recipe.model_dump() | {"num_train_epochs": epochs, "train_batch_rows": recipe.train_batch_rows}
+    )
     rows = corpus.read_corpus(work / "formatted_corpus" / corpus.TRAIN_FILE, order)
     set_seed(0)
     base = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=torch.float32)

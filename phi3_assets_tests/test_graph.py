@@ -75,7 +75,7 @@ def test_training_was_observed_while_it_ran(events):
 
 
 def test_log_beside_the_adapter_tells_the_training(made_home, events):
-    """A line for each point of the loss curve, which would flood the event log, and no progress bars."""
+    """A line every logging_steps steps, which would flood the event log, and no progress bars."""
     (log,) = (made_home / "gen-model" / "lora_adapter").glob("*.log")
     lines = log.read_text()
     history = json.loads((log.with_suffix("") / "history.json").read_text())

@@ -8,7 +8,9 @@ from typing import Any
 
 from phi3_assets.chat import Engine, Message
 from phi3_assets.core.errors import UserError, nearest
-from phi3_assets.evaluation import genai_scorer, torch_scorer
+from phi3_assets.evaluation import torch_scorer
+from phi3_assets.models import genai
+from phi3_assets.models.end_tokens import end_token_ids, genai_end_token_ids
 
 INPUTS = {
     "base": ("base_model",),
@@ -27,7 +29,7 @@ class TorchEngine:
         self.variant = variant
         self._model = torch_scorer.load_model(directory, adapter)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        self.ends = torch_scorer.end_token_ids(self._model)
+        self.ends = set(end_token_ids(directory))
         self.context_tokens: int = self._model.config.max_position_embeddings
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -55,9 +57,9 @@ class GenaiEngine:
         import onnxruntime_genai
 
         self.variant = variant
-        self._model = genai_scorer.load_model(directory)
+        self._model = genai.load_model(directory)
         self._tokenizer = onnxruntime_genai.Tokenizer(self._model)
-        self.ends = genai_scorer.end_token_ids(directory)
+        self.ends = set(genai_end_token_ids(directory))
         config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
         self.context_tokens: int = config["model"]["context_length"]
 
@@ -68,7 +70,7 @@ class GenaiEngine:
 
     def generate(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
         """See `Engine.generate`."""
-        return genai_scorer.greedy(self._model, prompt_ids, max_new_tokens)
+        return genai.greedy(self._model, prompt_ids, max_new_tokens)
 
     def text_stream(self) -> Callable[[int], str]:
         """See `Engine.text_stream`."""

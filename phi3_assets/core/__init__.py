@@ -1,4 +1,4 @@
-"""What everybody may know: the step and its identity, the manifest, the recipe, the home's layout, memory, errors.
+"""What everybody may know: the step, its identity and metrics, the manifest, the recipe, the home, memory, errors.
 
 No Dagster, no torch, and nothing of any one step's trade.
 """

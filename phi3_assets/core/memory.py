@@ -112,13 +112,13 @@ def what_to_lower(params: Mapping[str, Any]) -> str:
     if rows > 1:
         ways.append(
             f"per_device_train_batch_size: {rows // 2} with gradient_accumulation_steps: {accumulated * 2} "
-            "(the same result, slower)"
+            "(the same training, slower)"
             if rows % 2 == 0
             else f"per_device_train_batch_size: 1 with gradient_accumulation_steps: {accumulated * rows} "
-            "(the same result, slower)"
+            "(the same training, slower)"
         )
     if not params["gradient_checkpointing"]:
-        ways.append("gradient_checkpointing: true (the same result, a third slower)")
+        ways.append("gradient_checkpointing: true (the same training, a third slower)")
     ways.append("a lower max_seq_len")
     if params["method"] != "qlora":
         ways.append("method: qlora (a 4-bit base model)")

@@ -207,19 +207,24 @@ class Recipe(pydantic.BaseModel):
     max_steps: int = field(
         -1, "lora_adapter", ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs."
     )
-    per_device_train_batch_size: int = field(8, "lora_adapter", ge=1, description="Rows a device sees at once.")
+    per_device_train_batch_size: int = field(
+        8,
+        setting_of="lora_adapter",
+        ge=1,
+        description="Rows a device sees at once; how the batch of a step is cut changes memory and speed alone.",
+    )
     gradient_accumulation_steps: int = field(
-        1, "lora_adapter", ge=1, description="Batches summed into one optimiser step."
+        1, setting_of="lora_adapter", ge=1, description="Batches summed into one optimiser step."
     )
     processes: int = field(
         1,
-        "lora_adapter",
+        setting_of="lora_adapter",
         ge=1,
         description="Processes that train together on one machine, one per GPU; on a CPU they share its cores. The "
-        "same result as one process with gradient_accumulation_steps times as many, but sooner.",
+        "same training as one process with gradient_accumulation_steps times as many, but sooner.",
     )
     gradient_checkpointing: bool = field(
-        False, "lora_adapter", description="Recompute activations: less memory, about a third slower."
+        False, setting_of="lora_adapter", description="Recompute activations: less memory, about a third slower."
     )
     group_by_length: bool = field(True, "lora_adapter", description="Batch rows of like length together: less padding.")
     weight_decay: float = field(0.0, "lora_adapter", ge=0, description="Decoupled weight decay of AdamW.")
@@ -237,23 +242,23 @@ class Recipe(pydantic.BaseModel):
         "lora_adapter",
         ge=0,
         lt=1,
-        description="Share of training rows, by whole groups, that is not learnt but tells when learning stops paying: "
+        description="Share of training rows, by whole groups, that is held out and tells when learning stops paying: "
         "the adapter with the best loss on them is kept; 0: the last one is. With strategy join: of whole sequences.",
     )
     eval_steps: int = field(
         50,
         "lora_adapter",
         ge=1,
-        description="Optimiser steps between two looks at the rows of eval_share; the last step has one too.",
+        description="Optimiser steps between two evaluations on the rows of eval_share; one more at the end.",
     )
     early_stopping_patience: int = field(
         0,
         "lora_adapter",
         ge=0,
-        description="Training ends after so many looks without a better loss; 0: never early (eval_share).",
+        description="Training ends after so many evaluations without a better loss; 0: never (eval_share).",
     )
     logging_steps: int = field(
-        5, "lora_adapter", ge=1, description="Optimiser steps between two points of the loss curve."
+        5, setting_of="lora_adapter", ge=1, description="Optimiser steps between two lines of the step's log."
     )
 
     # Quantising: one Olive ModelBuilder pass
@@ -335,6 +340,11 @@ class Recipe(pydantic.BaseModel):
         "it forget.",
     )
 
+    @property
+    def train_batch_rows(self) -> int:
+        """Rows of one optimiser step: the effective batch size, however it is cut into batches and processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.processes
+
     @pydantic.model_validator(mode="after")
     def _quantisable(self) -> "Recipe":
         # onnxruntime-genai 0.14.1 builds it without complaint, and the model babbles: NLL 2.9 where 1.3 is usual.
@@ -345,7 +355,7 @@ class Recipe(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _watched(self) -> "Recipe":
         if self.early_stopping_patience and not self.eval_share:
-            raise ValueError("early_stopping_patience: needs rows to look at, so set eval_share too, such as 0.1")
+            raise ValueError("early_stopping_patience: needs held-out rows, so set eval_share too, such as 0.1")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -30,7 +30,7 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-class ProgressSink(Protocol):
+class ProgressCallback(Protocol):
     """Where a running step tells how far it is; every keyword is a number that can be plotted."""
 
     def __call__(self, **numbers: float) -> None:
@@ -60,7 +60,7 @@ class StepContext:
     work: Path
     cache: Path
     log: Callable[[str], None] = print
-    progress: ProgressSink = field(default=lambda **numbers: None)
+    progress: ProgressCallback = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,6 +103,8 @@ class Step:
         without_pandas: Whether its worker starts without pandas, whose import would take longer than a small file.
         shows: What the UI shows of its artefact beside its plain numbers, in this order.
         row_count: The metric that is the number of rows for the UI; "": it has none.
+        derived: Properties of the recipe that are in the identity where single fields are not, because the result
+            depends on what these come to together.
     """
 
     name: str
@@ -118,12 +120,13 @@ class Step:
     shows: tuple[Shown, ...] = ()
     row_count: str = ""
     rules: str = ""
+    derived: tuple[str, ...] = ()
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""
         from phi3_assets.core.recipe import fields_of
 
-        return {name: getattr(recipe, name) for name in fields_of(self.name)}
+        return {name: getattr(recipe, name) for name in (*fields_of(self.name), *self.derived)}
 
     def settings(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that the function is handed and that cannot change its result."""

@@ -5,61 +5,30 @@ which is another text. Prefill and cache are shared between likelihood and gener
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import STEPS, Speed, time_decoding
-
-# The folder's own genai_config.json asks for sampling; a score is greedy.
-GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "min_length": 0}
-
-
-def load_model(directory: Path) -> Any:
-    """Open a GenAI model folder as `onnxruntime_genai.Model`."""
-    import onnxruntime_genai
-
-    return onnxruntime_genai.Model(str(directory))
-
-
-def end_token_ids(directory: Path) -> set[int]:
-    """Tokens at which the runtime ends an answer, from genai_config.json."""
-    config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
-    ids = config["model"]["eos_token_id"]
-    return set(ids) if isinstance(ids, list) else {ids}
-
-
-def new_generator(model: Any, max_length: int, **options: Any) -> Any:
-    """A greedy generator for one sequence.
-
-    Args:
-        model: From `load_model`.
-        max_length: Prompt and answer together, in tokens. The cache is allocated at this length, so it is given
-            exactly (onnxruntime-genai issue 2239: ten times slower at the context length).
-        **options: Further search options.
-    """
-    import onnxruntime_genai
-
-    params = onnxruntime_genai.GeneratorParams(model)
-    params.set_search_options(**{**GREEDY, "max_length": max_length, **options})
-    return onnxruntime_genai.Generator(model, params)
+from phi3_assets.models.genai import greedy, new_generator, new_tokens
 
 
 def score(
     model: Any,
     items: Sequence[Item],
-    ends: set[int],
+    ends: Collection[int],
     max_new_tokens: int,
     tick: Callable[[int], None] = lambda _: None,
 ) -> list[RawScore]:
     """Likelihood of each reference answer and the greedy answer of the model itself.
 
     Args:
-        model: From `load_model`.
+        model: From `phi3_assets.models.genai.load_model`.
         items: The test set.
-        ends: From `end_token_ids`.
+        ends: From `phi3_assets.models.end_tokens.genai_end_token_ids`.
         max_new_tokens: Longest generated answer, end token included.
         tick: Called with the number of items done so far.
 
@@ -73,7 +42,7 @@ def score(
     return scores
 
 
-def _score_item(model: Any, item: Item, ends: set[int], max_new_tokens: int) -> RawScore:
+def _score_item(model: Any, item: Item, ends: Collection[int], max_new_tokens: int) -> RawScore:
     start = len(item.prompt_ids)
     generator = new_generator(model, start + max(max_new_tokens, len(item.answer_ids), len(item.other_ids)))
     if start > 1:
@@ -82,9 +51,7 @@ def _score_item(model: Any, item: Item, ends: set[int], max_new_tokens: int) -> 
     other_nll = _answer_loss(generator, item.prompt_ids, item.other_ids) if item.other_ids else None
     generator.append_tokens([item.prompt_ids[-1]])
     generated: list[int] = []
-    while len(generated) < max_new_tokens and not generator.is_done():
-        generator.generate_next_token()
-        token = int(generator.get_next_tokens()[0])
+    for token in islice(new_tokens(generator), max_new_tokens):
         if token in ends:
             return RawScore(nll, other_nll, tuple(generated), stopped=True)
         generated.append(token)
@@ -149,22 +116,6 @@ def prompts_as_trained(model: Any, directory: Path, items: Sequence[Item]) -> fl
         text = tokenizer.apply_chat_template(json.dumps(item.prompt_messages), add_generation_prompt=True)
         same += tuple(tokenizer.encode(text)) == item.prompt_ids
     return round(same / len(items), 6)
-
-
-def greedy(model: Any, prompt_ids: Sequence[int], max_new_tokens: int, **options: Any) -> Iterator[int]:
-    """The greedy answer to one prompt, token by token, up to and with its end token.
-
-    Args:
-        model: From `load_model`.
-        prompt_ids: The prompt.
-        max_new_tokens: Longest answer.
-        **options: Further search options.
-    """
-    generator = new_generator(model, len(prompt_ids) + max_new_tokens, **options)
-    generator.append_tokens(list(prompt_ids))
-    while not generator.is_done():
-        generator.generate_next_token()
-        yield int(generator.get_next_tokens()[0])
 
 
 def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:

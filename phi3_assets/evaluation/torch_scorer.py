@@ -8,7 +8,7 @@ outlives one row, so a long test set takes no more memory than a short one.
 Numbers equal those of one prompt at a time up to float32 rounding (tested against `generate` at batch 1).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,19 +52,10 @@ def load_model(directory: Path, adapter: Path | None = None) -> Any:
     return model.to("cuda" if on_gpu else "cpu").eval()
 
 
-def end_token_ids(model: Any) -> set[int]:
-    """Tokens that end an answer, as the model's own configuration names them."""
-    for config in (model.generation_config, model.config):
-        ids = config.eos_token_id
-        if ids is not None:
-            return set(ids) if isinstance(ids, list) else {ids}
-    return set()
-
-
 def score(
     model: Any,
     items: Sequence[Item],
-    ends: set[int],
+    ends: Collection[int],
     max_new_tokens: int,
     tick: Callable[[int], None] = lambda _: None,
 ) -> list[RawScore]:
@@ -73,7 +64,7 @@ def score(
     Args:
         model: From `load_model`.
         items: The test set.
-        ends: From `end_token_ids`.
+        ends: From `phi3_assets.models.end_tokens.end_token_ids`.
         max_new_tokens: Longest generated answer, end token included.
         tick: Called with the number of items done so far, after each batch.
 
@@ -119,7 +110,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _score_batch(model: Any, items: Sequence[Item], ends: set[int], max_new_tokens: int) -> list[RawScore]:
+def _score_batch(model: Any, items: Sequence[Item], ends: Collection[int], max_new_tokens: int) -> list[RawScore]:
     from transformers import DynamicCache
 
     prompts, prompt_mask = _pad([item.prompt_ids for item in items], model.device, left=True)
@@ -166,7 +157,7 @@ def _answer_losses(
 
 
 def _generate(
-    model: Any, last: "torch.Tensor", mask: "torch.Tensor", cache: Any, ends: set[int], max_new_tokens: int
+    model: Any, last: "torch.Tensor", mask: "torch.Tensor", cache: Any, ends: Collection[int], max_new_tokens: int
 ) -> tuple[list[list[int]], list[bool]]:
     """Greedy answers of a prefilled batch; finished rows are dropped from cache and mask."""
     import torch

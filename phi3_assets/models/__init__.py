@@ -1,4 +1,4 @@
-"""Base models: where each kind comes from, and what a model directory must hold.
+"""Base models and what is made of them: where each kind comes from, what a directory must hold, where answers end.
 
 Plain Python, no Olive and no Dagster.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.models.measured import ModelMetrics
 
 # Files of a model directory that are needed or worth keeping. A repository's Python files are not among them.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN[CS]E*", "NOTICE*")
@@ -71,17 +72,15 @@ def copy_model(source: Path, target: Path, link: bool) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def describe(directory: Path) -> dict[str, Any]:
+def describe(directory: Path) -> ModelMetrics:
     """Numbers and names of a model directory, from its configuration and the headers of its weights.
-
-    Returns:
-        parameters, architecture, layers, hidden_size, vocabulary, context_length (tokens), eos_token_ids, dtype,
-        weights_bytes.
 
     Raises:
         UserError: transformers does not know the architecture without the repository's own code.
     """
     from transformers import AutoConfig
+
+    from phi3_assets.models.end_tokens import end_token_ids
 
     try:
         config = AutoConfig.from_pretrained(directory)
@@ -90,17 +89,17 @@ def describe(directory: Path) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for tensor in tensor_headers(directory).values():
         counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + prod(tensor["shape"])
-    return {
-        "parameters": sum(counts.values()),
-        "architecture": (config.architectures or ["unknown"])[0],
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "vocabulary": config.vocab_size,
-        "context_length": config.max_position_embeddings,
-        "eos_token_ids": stop_token_ids(directory),
-        "dtype": _DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
-        "weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
-    }
+    return ModelMetrics(
+        parameters=sum(counts.values()),
+        architecture=(config.architectures or ["unknown"])[0],
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        vocabulary=config.vocab_size,
+        context_length=config.max_position_embeddings,
+        eos_token_ids=end_token_ids(directory),
+        dtype=_DTYPES.get(widest := max(counts, key=lambda name: counts[name]), widest),
+        weights_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+    )
 
 
 def tensor_headers(directory: Path) -> dict[str, Any]:
@@ -110,19 +109,6 @@ def tensor_headers(directory: Path) -> dict[str, Any]:
         for file in sorted(directory.glob("*.safetensors"))
         for name, tensor in _safetensors_header(file).items()
     }
-
-
-def stop_token_ids(directory: Path) -> list[int]:
-    """Every stop token of a model: those of generation_config.json, which is complete, else of config.json.
-
-    Phi-3-mini's config.json names one stop token, its generation_config.json three.
-    """
-    for name in ("generation_config.json", "config.json"):
-        path = directory / name
-        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-        if found is not None:
-            return found if isinstance(found, list) else [found]
-    return []
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -17,14 +17,13 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def corpus_order(params: Mapping[str, Any]) -> CorpusOrder:
     """The order of rows that a recipe's fields ask for."""
-    batch_rows = params["per_device_train_batch_size"] * params["processes"]
     return CorpusOrder(
         num_train_epochs=params["num_train_epochs"],
         max_steps=params["max_steps"],
-        step_rows=batch_rows * params["gradient_accumulation_steps"],
+        step_rows=params["train_batch_rows"],
         group_by_length=params["group_by_length"],
         data_seed=params["data_seed"],
-        whole_rows=batch_rows if params["processes"] > 1 else 1,
+        whole_rows=params["per_device_train_batch_size"] * params["processes"] if params["processes"] > 1 else 1,
     )
 
 
@@ -42,7 +41,7 @@ def fine_tuning(
         params: Recipe fields of the step.
         data_config: Olive data config of the corpus, whose rows come in training order; or its name.
         checkpoints: Where the trainer keeps its checkpoints; Olive resumes from the last one there. None: nowhere, and
-            then the rows of eval_share are left out, but not looked at.
+            then the rows of eval_share are held out, but not evaluated.
         on_gpu: Whether the model is put on a GPU.
         report_to: Where the trainer sends its numbers, by transformers' name, such as "mlflow".
     """
@@ -76,7 +75,7 @@ def fine_tuning(
             "logging_steps": 1,
             # A loss that is not finite must be seen; the default logs zero instead.
             "logging_nan_inf_filter": False,
-            # The watcher asks for checkpoints by time.
+            # Our callback asks for checkpoints by time.
             "save_strategy": "no",
             "save_total_limit": 2,
             "disable_tqdm": False,
@@ -89,7 +88,7 @@ def fine_tuning(
             "ddp_find_unused_parameters": False,
         }
     if params["eval_share"] and checkpoints:
-        # A checkpoint with each look, so that the best adapter can be taken up again at the end.
+        # A checkpoint with each evaluation, so that the best adapter can be taken up again at the end.
         config["training_args"] |= {
             "eval_strategy": "steps",
             "eval_steps": params["eval_steps"],

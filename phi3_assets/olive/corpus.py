@@ -37,8 +37,8 @@ class CorpusOrder:
         step_rows: Rows of one optimiser step, over all devices and accumulated batches.
         group_by_length: Put rows of like length into one step.
         data_seed: Seed of the order.
-        whole_rows: The rows are cut to a multiple of this, or come again to fill one, as processes that train
-            together all need the same number of batches.
+        whole_rows: Rows come again at the very end until their number is a multiple of this, as processes that train
+            together all need the same number of batches; the order before that is the same with any value.
     """
 
     num_train_epochs: float
@@ -62,17 +62,20 @@ class CorpusOrder:
         total = self.max_steps * self.step_rows if self.max_steps > 0 else max(1, round(rows * self.num_train_epochs))
         shuffle = random.Random(self.data_seed).shuffle  # noqa: S311 (an order, not a secret)
         order: list[int] = []
-        while len(order) < max(total, self.whole_rows):
+        while len(order) < total:
             epoch = list(range(rows))
             shuffle(epoch)
             order += epoch
-        order = order[: max(total // self.whole_rows, 1) * self.whole_rows]
-        total = len(order)
-        if not self.group_by_length:
-            return order
+        order = order[:total]
+        if self.group_by_length:
+            order = self._grouped(order, lengths, shuffle)
+        return order + [order[at % total] for at in range(-total % self.whole_rows)]
+
+    def _grouped(self, order: list[int], lengths: Sequence[int], shuffle: Callable[[list[Any]], None]) -> list[int]:
+        """Put rows of like length into one step, block by block."""
         block_rows = self.step_rows * _BATCHES_PER_BLOCK
         steps: list[list[int]] = []
-        for start in range(0, total, block_rows):
+        for start in range(0, len(order), block_rows):
             block = sorted(order[start : start + block_rows], key=lambda row: -lengths[row])
             cut = [block[at : at + self.step_rows] for at in range(0, len(block), self.step_rows)]
             short = [cut.pop()] if len(cut[-1]) < self.step_rows else []

@@ -57,7 +57,7 @@ def olive_config(
     recipe: Recipe, base_model: Path, formatted_corpus: Path, target: Path, on_gpu: bool
 ) -> dict[str, Any]:
     """The configuration itself; see `export_config`."""
-    params = recipe.model_dump()
+    params = recipe.model_dump() | {"train_batch_rows": recipe.train_batch_rows}
     # Plain Olive is one process; accumulated batches give the same steps.
     params["gradient_accumulation_steps"] *= params["processes"]
     params["processes"] = 1

@@ -53,7 +53,7 @@ RAW_DATASET = Step(
 )
 BASE_MODEL = Step(
     name="base_model",
-    code_version="1",
+    code_version="2",
     inputs=(),
     reads=(UserFolder("base_model_directory", "Base model directory", _base_model_directory),),
     libraries=("gguf", "huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "transformers"),
@@ -82,7 +82,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="2",
+    code_version="3",
     inputs=("base_model", "formatted_corpus"),
     reads=(UserFolder("adapter_directory", "Adapter directory", _adapter_directory),),
     libraries=(
@@ -105,6 +105,7 @@ LORA_ADAPTER = Step(
         Shown("loss", "image", file="loss.png", words=("training loss",)),
         Shown("loss curve", "table", file="history.json"),
     ),
+    derived=("train_batch_rows",),
 )
 MERGED_MODEL = Step(
     name="merged_model",

@@ -9,6 +9,7 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import describe
 from phi3_assets.training import adapter as adapters
+from phi3_assets.training.measured import AdapterMetrics
 
 _PREFIX = "base_model.model."  # PEFT's, before the name that a layer has in the base model
 
@@ -17,7 +18,7 @@ def adopt_adapter(ctx: StepContext) -> dict[str, Any]:
     """Take the PEFT adapter in the input "adapter_directory", once it is seen to belong to the base model.
 
     Returns:
-        method ("given"), trainable_parameters, total_parameters, and what `adapter_norms` says.
+        `AdapterMetrics` as JSON; method is "given".
 
     Raises:
         UserError: No PEFT adapter in safetensors, one of another base model, or one that changes nothing.
@@ -27,10 +28,13 @@ def adopt_adapter(ctx: StepContext) -> dict[str, Any]:
     _check_directory(given)
     _check_fits(given, ctx.inputs["base_model"])
     adapters.publish_adapter(given, ctx.output)
-    norms = adapters.adapter_norms(ctx.output)
     trainable = adapters.count_adapter_parameters(ctx.output)
-    total = describe(ctx.inputs["base_model"])["parameters"] + trainable
-    return {"method": "given", "trainable_parameters": trainable, "total_parameters": total, **norms}
+    return AdapterMetrics(
+        method="given",
+        trainable_parameters=trainable,
+        total_parameters=describe(ctx.inputs["base_model"]).parameters + trainable,
+        **adapters.adapter_norms(ctx.output),
+    ).to_dict()
 
 
 def inert_adapter(ctx: StepContext) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def inert_adapter(ctx: StepContext) -> dict[str, Any]:
     So the graph keeps its shape, and the base model can be quantised and scored by itself.
 
     Returns:
-        As `adopt_adapter`; method is "none" and the norms are 0.
+        `AdapterMetrics` as JSON; method is "none" and the norms are 0.
     """
     environment.prepare()
     import torch
@@ -57,14 +61,14 @@ def inert_adapter(ctx: StepContext) -> dict[str, Any]:
         weights[f"{_PREFIX}{name}.lora_B.weight"] = torch.zeros(outputs, 1)
     save_file(weights, ctx.work / adapters.WEIGHTS_FILE, metadata={"format": "pt"})
     adapters.publish_adapter(ctx.work, ctx.output)
-    return {
-        "method": "none",
-        "trainable_parameters": 0,
-        "total_parameters": describe(base)["parameters"],
-        "b_norm_min": 0.0,
-        "b_norm_max": 0.0,
-        "b_matrices": len(layers),
-    }
+    return AdapterMetrics(
+        method="none",
+        trainable_parameters=0,
+        total_parameters=describe(base).parameters,
+        b_norm_min=0.0,
+        b_norm_max=0.0,
+        b_matrices=len(layers),
+    ).to_dict()
 
 
 def changes_nothing(adapter: Path) -> bool:

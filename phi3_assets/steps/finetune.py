@@ -8,7 +8,8 @@ from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.checkpoints import drop_unfinished
-from phi3_assets.training.fit import Fitted, Job, Sinks, fit
+from phi3_assets.training.fit import Callbacks, Job, fit
+from phi3_assets.training.measured import TrainingMetrics
 from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
@@ -23,10 +24,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     instead, and with method none one that changes nothing; see `phi3_assets.steps.adopt`.
 
     Returns:
-        trainable_parameters, total_parameters, steps, epochs, first_loss, final_loss, with eval_share
-        also eval_rows, best_step and eval_loss; tokens_per_s,
-        supervised_tokens_per_s, train_seconds, estimated_seconds, peak_memory_bytes, estimated_memory_bytes,
-        estimated_disk_bytes, device, dtype, resumed_from_step, and what `adapter_norms` says.
+        `TrainingMetrics` as JSON; `AdapterMetrics` where nothing was trained.
 
     Raises:
         UserError: No rows, wrong target modules, more memory or disk needed than there is, a loss that is not finite,
@@ -36,7 +34,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         return adopt_adapter(ctx)
     if ctx.params["method"] == "none":
         return inert_adapter(ctx)
-    base, params = ctx.inputs["base_model"], dict(ctx.params)
+    base, params = ctx.inputs["base_model"], {**ctx.params, **ctx.settings}
     adapters.check_target_modules(base, params["target_modules"])
     job = Job(
         base_model=base,
@@ -47,8 +45,8 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     )
     if (resumed := drop_unfinished(job.checkpoints)) is not None:
         ctx.log(f"Resuming from the checkpoint of step {resumed}")
-    sinks = Sinks(ctx.log, ctx.note, ctx.progress)
-    fitted = fit(job, sinks) if params["processes"] == 1 else fit_together(job, sinks, params["processes"])
+    callbacks = Callbacks(ctx.log, ctx.note, ctx.progress)
+    fitted = fit(job, callbacks) if params["processes"] == 1 else fit_together(job, callbacks, params["processes"])
     training = fitted.training
     adapters.publish_adapter(job.scratch / "adapter", ctx.output)
     norms = adapters.adapter_norms(ctx.output)
@@ -56,32 +54,27 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     write_json(ctx.output / HISTORY_FILE, curve)
     adapters.plot_curve(curve, ctx.output / PLOT_FILE)
     trainable = adapters.count_adapter_parameters(ctx.output)
-    return {
-        "trainable_parameters": trainable,
-        "total_parameters": describe(base)["parameters"] + trainable,
-        "steps": training.steps,
-        "epochs": round(training.epoch(training.steps), 3),
-        "first_loss": training.history[0]["loss"],
-        "final_loss": curve[-1]["loss"],
-        **_looks(fitted),
-        "tokens_per_s": training.epochs_per_s * training.tokens,
-        "supervised_tokens_per_s": training.epochs_per_s * training.supervised_tokens,
-        "train_seconds": training.seconds,
-        "estimated_seconds": fitted.estimated_seconds,
-        "peak_memory_bytes": fitted.peak_memory_bytes,
-        "estimated_memory_bytes": fitted.estimate.memory,
-        "estimated_disk_bytes": fitted.estimate.disk,
-        "device": fitted.device,
-        "dtype": params["torch_dtype"],
-        "method": params["method"],
-        "resumed_from_step": training.first_step,
+    held_out = fitted.eval_rows > 0
+    return TrainingMetrics(
+        method=params["method"],
+        trainable_parameters=trainable,
+        total_parameters=describe(base).parameters + trainable,
+        steps=training.steps,
+        epochs=round(training.epoch(training.steps), 3),
+        first_loss=training.history[0]["loss"],
+        final_loss=training.history[-1]["loss"],
+        eval_rows=fitted.eval_rows if held_out else None,
+        best_step=training.best_step if held_out else None,
+        eval_loss=training.evaluations[training.best_step] if held_out else None,
+        tokens_per_s=training.epochs_per_s * training.tokens,
+        supervised_tokens_per_s=training.epochs_per_s * training.supervised_tokens,
+        train_seconds=training.seconds,
+        estimated_seconds=fitted.estimated_seconds,
+        peak_memory_bytes=fitted.peak_memory_bytes,
+        estimated_memory_bytes=fitted.estimate.memory,
+        estimated_disk_bytes=fitted.estimate.disk,
+        device=fitted.device,
+        dtype=params["torch_dtype"],
+        resumed_from_step=training.first_step,
         **norms,
-    }
-
-
-def _looks(fitted: Fitted) -> dict[str, Any]:
-    """What was seen of held-out rows, if any were."""
-    if not fitted.eval_rows:
-        return {}
-    best = fitted.training.best_step
-    return {"eval_rows": fitted.eval_rows, "best_step": best, "eval_loss": fitted.training.evaluations[best]}
+    ).to_dict()

@@ -7,6 +7,8 @@ from typing import Any
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, copy_model, describe
+from phi3_assets.models.end_tokens import end_token_ids
+from phi3_assets.models.measured import MergeMetrics
 from phi3_assets.olive.passes import run_pass
 from phi3_assets.steps.adopt import changes_nothing
 
@@ -20,27 +22,29 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     """Fill `ctx.output` with the merged model in the layout of the base model.
 
     Returns:
-        What `describe` says, and max_logit_difference (merged against base + adapter), logit_tolerance,
-        max_logit_change (merged against base); without the three when there is nothing to merge (method none).
+        `MergeMetrics` as JSON.
 
     Raises:
-        RuntimeError: Merged is not base + adapter, or no different from base.
+        RuntimeError: Merged is not base + adapter, no different from base, or ends answers elsewhere.
     """
     environment.prepare()
     base, adapter = ctx.inputs["base_model"], ctx.inputs["lora_adapter"]
     if changes_nothing(adapter):
         copy_model(base, ctx.output, link=True)
-        return describe(ctx.output)
+        return MergeMetrics(**describe(ctx.output).to_dict()).to_dict()
     run_pass("MergeAdapterWeights", {}, base, ctx.output, adapter=adapter)
     # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.
     for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:
         shutil.copyfile(path, ctx.output / path.name)
     check_no_path(ctx.output, base, adapter, ctx.output)
+    if (ends := end_token_ids(ctx.output)) != (of_base := end_token_ids(base)):
+        raise RuntimeError(f"Merged ends answers at the tokens {ends}, but the base model at {of_base}.")
     facts = describe(ctx.output)
-    return {**facts, **_compare(base, adapter, ctx.output, TOLERANCE[facts["dtype"]])}
+    compared = _compare(base, adapter, ctx.output, TOLERANCE[facts.dtype])
+    return MergeMetrics(**facts.to_dict(), **compared).to_dict()
 
 
-def _compare(base: Path, adapter: Path, merged: Path, tolerance: float) -> dict[str, float]:
+def _compare(base: Path, adapter: Path, merged: Path, tolerance: float) -> dict[str, Any]:
     """Measure merged against base + adapter and against base; one model in memory at a time."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -8,10 +8,12 @@ from typing import Any
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.step import StepContext
-from phi3_assets.models import environment
-from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
+from phi3_assets.models import environment, genai
+from phi3_assets.models.directory import check_no_path, describe
+from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.quantising.measured import Int4Metrics
 from phi3_assets.quantising.quantise import quantise
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
@@ -23,8 +25,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     """Fill `ctx.output` with model.onnx, its weights, tokenizer and genai_config.json.
 
     Returns:
-        bytes (all files), model_bytes (graph and weights), files, build_seconds, block_size, algorithm, symmetric,
-        accuracy_level, provider, eos_token_ids, max_length, generated_tokens (0 where the provider cannot run here).
+        `Int4Metrics` as JSON.
 
     Raises:
         UserError: The model cannot run in ONNX Runtime GenAI.
@@ -34,7 +35,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     merged, params = ctx.inputs["merged_model"], ctx.params
     _check_head_size(merged)
     provider = params["execution_provider"]
-    max_length = min(describe(merged)["context_length"], configs.MAX_LENGTH_TOKENS)
+    max_length = min(describe(merged).context_length, configs.MAX_LENGTH_TOKENS)
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
     train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
@@ -42,24 +43,24 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     for path in ctx.work.iterdir():
         shutil.rmtree(path)
     seconds = time.monotonic() - started
-    stops = stop_token_ids(merged)
-    _write_stop_tokens(ctx.output / "genai_config.json", stops)
+    ends = end_token_ids(merged)
+    write_genai_end_tokens(ctx.output / "genai_config.json", ends)
     check_no_path(ctx.output, merged, ctx.output, ctx.work)
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
-    return {
-        "bytes": sum(path.stat().st_size for path in files),
-        "model_bytes": sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
-        "files": len(files),
-        "build_seconds": seconds,
-        "block_size": params["int4_block_size"],
-        "algorithm": params["int4_algorithm"],
-        "symmetric": params["int4_symmetric"],
-        "accuracy_level": params["int4_accuracy_level"],
-        "provider": provider,
-        "eos_token_ids": stops,
-        "max_length": max_length,
-        "generated_tokens": _generate(ctx.output, provider),
-    }
+    return Int4Metrics(
+        bytes=sum(path.stat().st_size for path in files),
+        model_bytes=sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
+        files=len(files),
+        build_seconds=seconds,
+        block_size=params["int4_block_size"],
+        algorithm=params["int4_algorithm"],
+        symmetric=params["int4_symmetric"],
+        accuracy_level=params["int4_accuracy_level"],
+        provider=provider,
+        eos_token_ids=ends,
+        max_length=max_length,
+        generated_tokens=_generate(ctx.output, provider),
+    ).to_dict()
 
 
 def _check_head_size(model: Path) -> None:
@@ -72,29 +73,15 @@ def _check_head_size(model: Path) -> None:
         )
 
 
-def _write_stop_tokens(path: Path, stops: list[int]) -> None:
-    """Name every stop token: a runtime that knows one of Phi-3's three talks on after an answer."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["model"]["eos_token_id"] = stops if len(stops) > 1 else stops[0]
-    write_json(path, config)
-
-
 def _generate(model: Path, provider: str) -> int:
     """Load the model in ONNX Runtime GenAI and generate a few tokens; how many."""
     import onnxruntime_genai as og
 
     if provider == "cuda" and not og.is_cuda_available():
         return 0
-    loaded = og.Model(str(model))
-    tokenizer = og.Tokenizer(loaded)
-    parameters = og.GeneratorParams(loaded)
-    prompt = tokenizer.encode("The capital of France is")
-    parameters.set_search_options(do_sample=False, max_length=len(prompt) + PROOF_TOKENS, min_length=0)
-    generator = og.Generator(loaded, parameters)
-    generator.append_tokens(prompt)
-    while not generator.is_done():
-        generator.generate_next_token()
-    made = len(generator.get_sequence(0)) - len(prompt)
-    if made < 1:
+    loaded = genai.load_model(model)
+    prompt = og.Tokenizer(loaded).encode("The capital of France is")
+    made = sum(1 for _ in genai.greedy(loaded, prompt, PROOF_TOKENS))
+    if not made:
         raise RuntimeError("The int4 model loads in ONNX Runtime GenAI, but generates nothing.")
     return made

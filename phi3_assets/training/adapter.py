@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from phi3_assets.models.directory import write_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+_PLOTTED_POINTS = 50
 
 
 def publish_adapter(source: Path, target: Path) -> None:
@@ -29,11 +31,11 @@ def publish_adapter(source: Path, target: Path) -> None:
     shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
 
 
-def adapter_norms(directory: Path) -> dict[str, float]:
+def adapter_norms(directory: Path) -> dict[str, Any]:
     """How much an adapter changes: PEFT starts every B matrix at zero, so what is left at zero was never trained.
 
     Returns:
-        b_norm_min and b_norm_max, Frobenius norms over the B matrices, and b_matrices, their number.
+        b_norm_min, b_norm_max and b_matrices of `AdapterMetrics`.
 
     Raises:
         UserError: Every B matrix is zero, or a value is not finite.
@@ -124,10 +126,22 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 3.5), dpi=100, layout="constrained")
     axis = figure.subplots()
     steps = [point["step"] for point in curve]
-    axis.plot(steps, [point["loss"] for point in curve], color="#0072B2", marker="o", markersize=3, label="loss")
-    looks = [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
-    if looks:
-        axis.plot(*zip(*looks, strict=True), color="#009E73", marker="s", markersize=4, label="loss on held-out rows")
+    # Single steps jump about; the curve is that of means of a few.
+    span = ceil(len(curve) / _PLOTTED_POINTS)
+    parts = [curve[at : at + span] for at in range(0, len(curve), span)]
+    axis.plot(
+        [part[-1]["step"] for part in parts],
+        [sum(point["loss"] for point in part) / len(part) for part in parts],
+        color="#0072B2",
+        marker="o",
+        markersize=3,
+        label="loss" if span == 1 else f"loss, mean of {span} steps",
+    )
+    evaluations = [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
+    if evaluations:
+        axis.plot(
+            *zip(*evaluations, strict=True), color="#009E73", marker="s", markersize=4, label="loss on held-out rows"
+        )
     axis.set(xlabel="optimiser step", ylabel="loss on answer tokens (nats)")
     axis.set_ylim(bottom=0)
     axis.grid(visible=True, color="#DDDDDD")

@@ -19,7 +19,7 @@ def collate(rows: list[Row], pad_token_id: int, hidden_size: int, dtype: Any) ->
 
     Args:
         rows: Rows of `CorpusRows`.
-        pad_token_id: Fills shorter rows; filled positions have no label.
+        pad_token_id: Padding token of shorter rows; padding has no label.
         hidden_size: The model's; decides between the two layouts, see `shared_prefix_pays`.
         dtype: The model's torch dtype.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.step import ProgressSink
+from phi3_assets.core.step import ProgressCallback
 from phi3_assets.training.checkpoints import StopRequest
 
 CHECKPOINT_S = 60.0
@@ -25,10 +25,10 @@ class Training:
         supervised_tokens: Those with a label.
         total_rows: Rows of the whole training.
         step_rows: Rows of one optimiser step; the last step may have fewer.
-        logging_steps: Optimiser steps between two points of the loss curve.
-        patience: Looks at the held-out rows without a better loss, after which training ends; 0: it never does.
+        logging_steps: Optimiser steps between two lines of the step's log.
+        patience: Evaluations without a better loss on the held-out rows, after which training ends; 0: it never does.
         progress: Takes the numbers while it runs.
-        note: Takes a line for the step's log at each point of the loss curve.
+        note: Takes a line for the step's log every `logging_steps` steps.
         first_step: Where this process began; above 0 after a restart.
         steps: Optimiser steps in all; fewer than planned if it ended early.
         best_step: After which step the adapter was that is kept.
@@ -44,7 +44,7 @@ class Training:
     step_rows: int
     logging_steps: int
     patience: int
-    progress: ProgressSink
+    progress: ProgressCallback
     note: Callable[[str], None]
     first_step: int = 0
     steps: int = 0
@@ -63,33 +63,25 @@ class Training:
         return (self.epoch(self.steps) - self.epoch(self.first_step)) / self.seconds if self.seconds else 0.0
 
     def curve(self) -> list[dict[str, float | None]]:
-        """The loss curve: one point for each `logging_steps` steps, each the mean since the point before it.
+        """The loss curve: one point for each optimiser step, with eval_loss where held-out rows were evaluated.
 
-        Each look at held-out rows is a point too, and has their loss as eval_loss, which is None at the other points.
-        The curve is the same whether or not the training was interrupted, because it is made of single steps.
+        It is the same whether or not the training was interrupted, and however often it was logged.
         """
         points = []
-        part: list[dict[str, float]] = []
         for entry in self.history:
-            part.append(entry)
             step = int(entry["step"])
-            if step % self.logging_steps and step not in self.evaluations and step != self.steps:
-                continue
             point: dict[str, float | None] = {
                 "step": step,
                 "epoch": round(self.epoch(step), 4),
-                "loss": sum(entry["loss"] for entry in part) / len(part),
-                "learning_rate": entry["learning_rate"],
-                "grad_norm": sum(entry["grad_norm"] for entry in part) / len(part),
+                **{name: entry[name] for name in ("loss", "learning_rate", "grad_norm")},
             }
             if self.evaluations:
                 point["eval_loss"] = self.evaluations.get(step)
             points.append(point)
-            part = []
         return points
 
 
-def looks_without_gain(losses: Sequence[float]) -> int:
+def evaluations_without_gain(losses: Sequence[float]) -> int:
     """Losses that came after the lowest one."""
     return len(losses) - 1 - min(range(len(losses)), key=lambda number: losses[number]) if losses else 0
 
@@ -109,7 +101,7 @@ def _evaluations(state: Any) -> dict[int, float]:
     return {int(entry["step"]): float(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry}
 
 
-def watch(training: Training, stop: StopRequest) -> Any:
+def training_callback(training: Training, stop: StopRequest) -> Any:
     """Make the TrainerCallback that fills `training`, and obeys `stop` once a checkpoint is written.
 
     It expects the trainer to log every step. Checkpoints are taken by time, not by steps, so that they cost little in
@@ -117,14 +109,14 @@ def watch(training: Training, stop: StopRequest) -> Any:
     """
     from transformers import TrainerCallback
 
-    class Watcher(TrainerCallback):  # type: ignore[misc]
+    class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.started = self.reported = self.saved = time.monotonic()
             self.ended = False
 
         def ends_early(self, state: Any) -> bool:
             return bool(
-                training.patience and looks_without_gain(list(_evaluations(state).values())) >= training.patience
+                training.patience and evaluations_without_gain(list(_evaluations(state).values())) >= training.patience
             )
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -158,11 +150,11 @@ def watch(training: Training, stop: StopRequest) -> Any:
             training.progress(fraction=step / state.max_steps, step=step, eval_loss=loss)
             if self.ends_early(state):
                 control.should_training_stop = True
-                training.note(f"No better eval_loss in {training.patience} looks: training ends early")
+                training.note(f"No better eval_loss in {training.patience} evaluations: training ends early")
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
             if "loss" not in logs:
-                return  # the summary at the end, or a look at held-out rows
+                return  # the summary at the end, or an evaluation
             loss, step = float(logs["loss"]), state.global_step
             if not math.isfinite(loss):
                 raise UserError(
@@ -204,4 +196,4 @@ def watch(training: Training, stop: StopRequest) -> Any:
             training.steps = int(training.history[-1]["step"])
             training.best_step = state.best_global_step or training.steps
 
-    return Watcher()
+    return TrainingCallback()

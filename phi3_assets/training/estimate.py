@@ -31,7 +31,7 @@ class BatchShape:
     """What counts of a batch.
 
     Attributes:
-        tokens: Tokens of all sequences, filled positions included.
+        tokens: Tokens of all sequences, padding included.
         learnt: Positions with logits.
         masked: Whether it comes with an attention mask of tokens x tokens.
     """

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.step import ProgressSink
+from phi3_assets.core.step import ProgressCallback
 from phi3_assets.models import environment
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.training.adapter import out_of_memory
-from phi3_assets.training.callback import Training, watch
+from phi3_assets.training.callback import Training, training_callback
 from phi3_assets.training.checkpoints import StopRequest
 from phi3_assets.training.estimate import Estimate
 from phi3_assets.training.forecast import Forecast, peak_bytes
@@ -27,7 +27,7 @@ class Job:
     Attributes:
         base_model: Directory of the base model.
         train_file: train.parquet of the corpus.
-        params: Recipe fields of the step.
+        params: Recipe fields of the step, settings among them.
         checkpoints: Where the trainer keeps its checkpoints, and resumes from.
         scratch: Directory for Olive's output, the adapter among it.
     """
@@ -40,12 +40,12 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Sinks:
-    """Where a training tells what it does; see `StepContext`."""
+class Callbacks:
+    """What a training calls to tell what it does; see `StepContext`."""
 
     log: Callable[[str], None]
     note: Callable[[str], None]
-    progress: ProgressSink
+    progress: ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Fitted:
 
     Attributes:
         training: Its history.
-        eval_rows: Rows that were looked at.
+        eval_rows: Held-out rows.
         estimate: What it was expected to need.
         estimated_seconds: How long it was expected to take.
         peak_memory_bytes: What it needed, of one process.
@@ -69,12 +69,12 @@ class Fitted:
     device: str
 
 
-def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
+def fit(job: Job, callbacks: Callbacks, *, leads: bool = True) -> Fitted:
     """Train an adapter.
 
     Args:
         job: What is trained.
-        sinks: Where to tell.
+        callbacks: What to call.
         leads: False for all but one of several processes that train together; they make no forecast.
 
     Raises:
@@ -96,12 +96,12 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
         step_rows=order.step_rows,
         logging_steps=params["logging_steps"],
         patience=params["early_stopping_patience"],
-        progress=sinks.progress,
-        note=sinks.note,
+        progress=callbacks.progress,
+        note=callbacks.note,
     )
-    sinks.log(f"Training on {rows.rows} rows, {rows.supervised_tokens} supervised of {rows.tokens} tokens")
+    callbacks.log(f"Training on {rows.rows} rows, {rows.supervised_tokens} supervised of {rows.tokens} tokens")
     if eval_rows:
-        sinks.log(f"{eval_rows.rows} more are not learnt, but looked at every {params['eval_steps']} steps")
+        callbacks.log(f"{eval_rows.rows} more are held out, and evaluated every {params['eval_steps']} steps")
     report_to = tracker() if leads else "none"
     stop = StopRequest()
     with olive_log():
@@ -111,7 +111,7 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
 
         corpus.register()
         on_gpu = torch.cuda.is_available()
-        forecast = Forecast(job.base_model, params, rows, sinks.log, on_gpu=on_gpu)
+        forecast = Forecast(job.base_model, params, rows, callbacks.log, on_gpu=on_gpu)
         if leads:
             forecast.refuse_if_too_large(job.scratch.parent)
         # The adapter's first values are drawn when it is created, before the trainer sets the seed
@@ -122,8 +122,8 @@ def fit(job: Job, sinks: Sinks, *, leads: bool = True) -> Fitted:
                 training_pass(
                     params["method"],
                     list(params["target_modules"]),
-                    watch(training, stop),
-                    forecast.rehearse if leads else None,
+                    training_callback(training, stop),
+                    forecast.dry_run if leads else None,
                     eval_rows,
                 ),
                 configs.fine_tuning(params, data, job.checkpoints, on_gpu=on_gpu, report_to=report_to),

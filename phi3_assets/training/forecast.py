@@ -31,7 +31,7 @@ class Largest:
 
 
 def largest_batch(rows: CorpusRows, size: int) -> Largest:
-    """Find the batch of `size` rows with most tokens, rows filled up to its longest."""
+    """Find the batch of `size` rows with most tokens, padding to its longest row included."""
     lengths = rows.lengths
     costs = [len(part) * max(part) for at in range(0, len(lengths), size) if (part := lengths[at : at + size])]
     most = max(costs)
@@ -68,7 +68,7 @@ class Forecast:
             base_model, config, params, BatchShape.of(batch), held=self._held, on_gpu=on_gpu
         )
         self.seconds = 0.0
-        """How long the training will take, known after `rehearse`."""
+        """How long the training will take, known after `dry_run`."""
 
     def refuse_if_too_large(self, work: Path) -> None:
         """Tell what will be needed, and refuse what this machine does not have.
@@ -97,7 +97,7 @@ class Forecast:
                 f"has {gib(free)} free. Free some space, point PHI3_HOME at a larger disk, or set a lower lora_r."
             )
 
-    def rehearse(self, model: Any, pad_token_id: int) -> None:
+    def dry_run(self, model: Any, pad_token_id: int) -> None:
         """Run the largest batch forward and backward, and leave no trace of it in the training.
 
         Raises:

@@ -14,14 +14,14 @@ from typing import Any
 from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
 from phi3_assets.training.checkpoints import StopRequest
-from phi3_assets.training.fit import Fitted, Job, Sinks, fit
+from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 
 _POLL_S = 0.2
 # A process that lost its peers ends by itself; one that hangs in a collective is killed after this.
 _GRACE_S = 5.0
 
 
-def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
+def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
     """Train an adapter with `processes` processes; each sees every so manyth batch.
 
     Raises:
@@ -35,7 +35,7 @@ def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(
             f"processes: {processes} asked for, and this machine has {torch.cuda.device_count()} GPUs. Set it to that, "
-            "and raise gradient_accumulation_steps by the factor it was lowered, for the same result."
+            "and raise gradient_accumulation_steps by the factor it was lowered, for the same training."
         )
     messages = multiprocessing.get_context("spawn").SimpleQueue()
     stop = StopRequest()
@@ -52,9 +52,9 @@ def fit_together(job: Job, sinks: Sinks, processes: int) -> Fitted:
             elif kind == "failed":
                 failure.append(UserError(value))
             elif kind == "progress":
-                sinks.progress(**value)
+                callbacks.progress(**value)
             else:
-                getattr(sinks, kind)(value)
+                getattr(callbacks, kind)(value)
 
     ranks = start_processes(  # type: ignore[no-untyped-call]
         _rank, args=(job, processes, _free_port(), messages), nprocs=processes, join=False, start_method="spawn"
@@ -108,14 +108,14 @@ def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None
 
     try:
         if rank:
-            fit(replace(job, scratch=job.scratch / f"rank{rank}"), Sinks(_nowhere, _nowhere, _nowhere), leads=False)
+            fit(replace(job, scratch=job.scratch / f"rank{rank}"), Callbacks(_nowhere, _nowhere, _nowhere), leads=False)
             return
-        sinks = Sinks(
+        callbacks = Callbacks(
             log=lambda line: tell("log", line),
             note=lambda line: tell("note", line),
             progress=lambda **numbers: tell("progress", numbers),
         )
-        fitted = fit(job, sinks)
+        fitted = fit(job, callbacks)
     except UserError as error:
         messages.put(("failed", str(error)))
         raise SystemExit(1) from None

@@ -13,6 +13,7 @@ from phi3_assets.chat.terminal import answer_file, ask, converse
 from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation import torch_scorer
 from phi3_assets.evaluation.items import load_items
+from phi3_assets.models.end_tokens import end_token_ids
 from phi3_assets_tests.conftest import clean_env
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
@@ -29,8 +30,8 @@ def engines(chain):
 def test_variants_answer_as_the_evaluation_scored(engines, chain, variant):
     """On the unquantised export adapter, merged and int4 are the same model."""
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    model = torch_scorer.load_model(chain["base_model" if variant == "base" else "merged_model"])
-    scores = torch_scorer.score(model, items, torch_scorer.end_token_ids(model), 12)
+    folder = chain["base_model" if variant == "base" else "merged_model"]
+    scores = torch_scorer.score(torch_scorer.load_model(folder), items, end_token_ids(folder), 12)
     engine = engines[variant]
     for item, score in zip(items, scores, strict=True):
         assert tuple(engine.encode(item.prompt_messages)) == item.prompt_ids

@@ -78,7 +78,7 @@ def test_a_field_of_nobodys_is_refused():
 def test_steps_are_handed_their_fields_and_no_others():
     recipe = load_recipe("tiny-test")
     for name, step in STEPS.items():
-        assert set(step.params(recipe)) == set(fields_of(name))
+        assert set(step.params(recipe)) == {*fields_of(name), *step.derived}
         assert set(step.settings(recipe)) == set(settings_of(name))
     assert STEPS["merged_model"].params(recipe) == {}
     assert set(STEPS["eval_report"].params(recipe)) == {"max_new_tokens"}

@@ -9,6 +9,7 @@ import yaml
 
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.general import SUITE, GeneralSuite, Passage, load_general
+from phi3_assets.models import genai
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
 
@@ -77,5 +78,5 @@ def test_losses_equal_those_of_one_passage_at_a_time(chain, suite):
             logits = model(ids).logits[0, passage.start - 1 : -1]
         plain = torch.nn.functional.cross_entropy(logits, ids[0, passage.start :], reduction="sum").item()
         assert loss == pytest.approx(plain, rel=1e-4)
-    exported = genai_scorer.losses(genai_scorer.load_model(chain["onnx_fp32_model"]), passages)
+    exported = genai_scorer.losses(genai.load_model(chain["onnx_fp32_model"]), passages)
     assert exported == pytest.approx(found, rel=1e-3)

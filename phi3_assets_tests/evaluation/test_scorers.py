@@ -6,6 +6,8 @@ from phi3_assets.core.memory import forget_peak_memory, peak_memory_bytes
 from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import load_items
 from phi3_assets.evaluation.speed import measure_apart
+from phi3_assets.models import genai
+from phi3_assets.models.end_tokens import genai_end_token_ids
 from phi3_assets_tests.evaluation.tiny import make_base, write_corpus
 
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
@@ -37,7 +39,7 @@ def reference_scores(model, items, max_new_tokens):
 
 
 def check_against_reference(model, items, max_new_tokens=24):
-    scores = torch_scorer.score(model, items, torch_scorer.end_token_ids(model), max_new_tokens)
+    scores = torch_scorer.score(model, items, [model.config.eos_token_id], max_new_tokens)
     for score, (nll, other_nll, tokens, stopped) in zip(
         scores, reference_scores(model, items, max_new_tokens), strict=True
     ):
@@ -94,7 +96,7 @@ def test_genai_float_export_equals_torch(chain):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
     expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, {1}, 16)
     folder = chain["onnx_fp32_model"]
-    found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 16)
+    found = genai_scorer.score(genai.load_model(folder), items, genai_end_token_ids(folder), 16)
     assert [score.nll for score in found] == pytest.approx([score.nll for score in expected], abs=1e-3)
     assert [score.other_nll for score in found] == pytest.approx([score.other_nll for score in expected], abs=1e-3)
     assert [score.generated_ids for score in found] == [score.generated_ids for score in expected]
@@ -105,7 +107,7 @@ def test_genai_int4_is_close_to_torch(chain):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
     expected = torch_scorer.score(torch_scorer.load_model(chain["merged_model"]), items, {1}, 2)
     folder = chain["onnx_int4_model"]
-    found = genai_scorer.score(genai_scorer.load_model(folder), items, genai_scorer.end_token_ids(folder), 2)
+    found = genai_scorer.score(genai.load_model(folder), items, genai_end_token_ids(folder), 2)
     mean = sum(score.nll for score in expected) / len(items)
     assert sum(score.nll for score in found) / len(items) == pytest.approx(mean, rel=0.15)
 
@@ -113,11 +115,11 @@ def test_genai_int4_is_close_to_torch(chain):
 def test_rewinding_generates_what_a_fresh_generator_does(chain):
     """Likelihood first, then generation from the same cache must not leak the reference into the answer."""
     folder = chain["onnx_int4_model"]
-    model = genai_scorer.load_model(folder)
+    model = genai.load_model(folder)
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    scores = genai_scorer.score(model, items, genai_scorer.end_token_ids(folder), 16)
+    scores = genai_scorer.score(model, items, genai_end_token_ids(folder), 16)
     for item, score in zip(items, scores, strict=True):
-        generator = genai_scorer.new_generator(model, len(item.prompt_ids) + 16)
+        generator = genai.new_generator(model, len(item.prompt_ids) + 16)
         generator.append_tokens(list(item.prompt_ids))
         while not generator.is_done():
             generator.generate_next_token()

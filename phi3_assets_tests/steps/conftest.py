@@ -50,8 +50,10 @@ def run_step(tmp_path_factory: pytest.TempPathFactory) -> RunStep:
     def run(step: Step, inputs: dict[str, Path] | None = None, work: Path | None = None, **overrides: Any) -> Made:
         root = tmp_path_factory.mktemp(step.name)
         made = Made(root / "output", {})
+        recipe = tiny_recipe(**overrides)
         ctx = StepContext(
-            params=step.params(tiny_recipe(**overrides)),
+            params=step.params(recipe),
+            settings=step.settings(recipe),
             inputs=inputs or {},
             output=made.path,
             work=work or root / "work",

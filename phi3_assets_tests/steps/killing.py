@@ -10,7 +10,7 @@ from typing import Any
 SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
-from phi3_assets.training import callback as watcher
+from phi3_assets.training import callback
 from phi3_assets.core.recipe import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
@@ -19,9 +19,9 @@ from phi3_assets.steps import LORA_ADAPTER
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 root, base, corpus, at, number = *map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6])
-recipe, overrides = sys.argv[6], json.loads(sys.argv[7])
+recipe = load_recipe(sys.argv[6], json.loads(sys.argv[7]))
 if number in (0, signal.SIGKILL):
-    watcher.CHECKPOINT_S = 0.0
+    callback.CHECKPOINT_S = 0.0
 
 def progress(**numbers):
     if numbers["step"] == at and "eval_loss" not in numbers:
@@ -31,7 +31,7 @@ for name in ("output", "work", "cache"):
     (root / name).mkdir(parents=True, exist_ok=True)
 metrics = LORA_ADAPTER.load()(
     StepContext(
-        params=LORA_ADAPTER.params(load_recipe(recipe, overrides)),
+        params=LORA_ADAPTER.params(recipe), settings=LORA_ADAPTER.settings(recipe),
         inputs={"base_model": base, "formatted_corpus": corpus},
         output=root / "output", work=root / "work", cache=root / "cache", progress=progress,
     )

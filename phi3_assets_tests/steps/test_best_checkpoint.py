@@ -1,4 +1,4 @@
-"""Rows that are looked at while training: never learnt, whole groups, and the best adapter on them is the one kept."""
+"""Held-out rows, evaluated while training: never learnt, whole groups, and the best adapter on them is the one kept."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.recipe import load_recipe
 from phi3_assets.olive import corpus
 from phi3_assets.steps import LORA_ADAPTER
-from phi3_assets.training.callback import looks_without_gain
+from phi3_assets.training.callback import evaluations_without_gain
 from phi3_assets_tests.steps.conftest import Made, RunStep
 from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, metrics_of, train
 
 WEIGHTS = "adapter_model.safetensors"
-# Two of the six facts are looked at: what four facts teach about them is soon exhausted, so the best look is not the
-# last one.
-LOOKING = {
+# Two of the six facts are held out: what four facts teach about them is soon exhausted, so the best evaluation is not
+# the last one.
+EVALUATING = {
     "eval_share": 0.45,
     "eval_steps": 3,
     "learning_rate": 0.03,
@@ -32,9 +32,9 @@ def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def looked(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("looked")
-    assert train(inputs, root, **LOOKING) == 0
+def evaluated(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evaluated")
+    assert train(inputs, root, **EVALUATING) == 0
     return root
 
 
@@ -60,22 +60,22 @@ def test_share_without_a_row_is_refused(inputs: dict[str, Path], run_step: RunSt
 
 
 def test_patience_without_rows_is_refused() -> None:
-    with pytest.raises(UserError, match="early_stopping_patience: needs rows to look at, so set eval_share"):
+    with pytest.raises(UserError, match="early_stopping_patience: needs held-out rows, so set eval_share"):
         load_recipe("tiny-test", {"early_stopping_patience": 2})
 
 
-def test_best_adapter_is_kept(inputs: dict[str, Path], looked: Path) -> None:
+def test_best_adapter_is_kept(inputs: dict[str, Path], evaluated: Path) -> None:
     """The loss that is kept is the adapter's own, computed here by transformers one row at a time."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    metrics = metrics_of(looked)
-    curve = json.loads((looked / "output" / "history.json").read_text())
-    looks = {point["step"]: point["eval_loss"] for point in curve if point["eval_loss"] is not None}
-    assert list(looks) == [3, 6, 9, 12]
-    assert metrics["best_step"] == min(looks, key=lambda step: looks[step]) < 12
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(inputs["base_model"]), looked / "output")
+    metrics = metrics_of(evaluated)
+    curve = json.loads((evaluated / "output" / "history.json").read_text())
+    evaluations = {point["step"]: point["eval_loss"] for point in curve if point["eval_loss"] is not None}
+    assert list(evaluations) == [3, 6, 9, 12]
+    assert metrics["best_step"] == min(evaluations, key=lambda step: evaluations[step]) < 12
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(inputs["base_model"]), evaluated / "output")
     seen = corpus.read_eval_rows(inputs["formatted_corpus"] / "train.parquet", 0.45)
     total, tokens = 0.0, 0
     with torch.no_grad():
@@ -87,11 +87,11 @@ def test_best_adapter_is_kept(inputs: dict[str, Path], looked: Path) -> None:
     assert metrics["eval_loss"] == pytest.approx(total / tokens, abs=1e-5)
 
 
-def test_looking_changes_nothing_that_is_learnt(inputs: dict[str, Path], run_step: RunStep) -> None:
-    """A training that looks once, at the end, goes down the same curve to the last bit."""
+def test_evaluating_changes_nothing_that_is_learnt(inputs: dict[str, Path], run_step: RunStep) -> None:
+    """A training that evaluates once, at the end, goes down the same curve to the last bit."""
     curves = []
     for eval_steps in (3, 1000):
-        made = run_step(LORA_ADAPTER, inputs, **{**SEVERAL_EPOCHS, **LOOKING, "eval_steps": eval_steps})
+        made = run_step(LORA_ADAPTER, inputs, **{**SEVERAL_EPOCHS, **EVALUATING, "eval_steps": eval_steps})
         curves.append(json.loads((made.path / "history.json").read_text()))
         last = curves[-1][-1].pop("eval_loss")
         assert last == curves[0][-1].get("eval_loss", last)
@@ -99,25 +99,25 @@ def test_looking_changes_nothing_that_is_learnt(inputs: dict[str, Path], run_ste
     assert made.metrics["best_step"] == 12
 
 
-def test_killed_between_looks_ends_bit_equal(inputs, looked: Path, tmp_path: Path) -> None:
-    """After the best look, which is resumed with the checkpoint."""
-    assert train(inputs, tmp_path, kill_at=10, **LOOKING) == 9
-    assert train(inputs, tmp_path, **LOOKING) == 0
-    assert_same(looked / "output", tmp_path / "output")
-    assert metrics_of(tmp_path)["best_step"] == metrics_of(looked)["best_step"] < 10
+def test_killed_between_evaluations_ends_bit_equal(inputs, evaluated: Path, tmp_path: Path) -> None:
+    """After the best evaluation, which is resumed with the checkpoint."""
+    assert train(inputs, tmp_path, kill_at=10, **EVALUATING) == 9
+    assert train(inputs, tmp_path, **EVALUATING) == 0
+    assert_same(evaluated / "output", tmp_path / "output")
+    assert metrics_of(tmp_path)["best_step"] == metrics_of(evaluated)["best_step"] < 10
 
 
 def test_early_stopping_ends_and_stays_ended(inputs: dict[str, Path], run_step: RunStep, tmp_path: Path) -> None:
     """Also when the process is killed with the last checkpoint written: here the whole step is run again on it."""
-    stopping = {**SEVERAL_EPOCHS, **LOOKING, "eval_steps": 1, "early_stopping_patience": 2}
+    stopping = {**SEVERAL_EPOCHS, **EVALUATING, "eval_steps": 1, "early_stopping_patience": 2}
     first = run_step(LORA_ADAPTER, inputs, work=tmp_path, **stopping)
     assert first.metrics["steps"] == first.metrics["best_step"] + 2 < 12
-    assert first.notes[-1] == "No better eval_loss in 2 looks: training ends early"
+    assert first.notes[-1] == "No better eval_loss in 2 evaluations: training ends early"
     again = run_step(LORA_ADAPTER, inputs, work=tmp_path, **stopping)
     assert_same(first.path, again.path)
     assert again.metrics["resumed_from_step"] == first.metrics["steps"]
 
 
 @pytest.mark.parametrize(("losses", "expected"), [([], 0), ([3.0], 0), ([3, 2, 1], 0), ([1, 2, 3], 2), ([2, 1, 1], 1)])
-def test_looks_without_gain(losses: list[float], expected: int) -> None:
-    assert looks_without_gain(losses) == expected
+def test_evaluations_without_gain(losses: list[float], expected: int) -> None:
+    assert evaluations_without_gain(losses) == expected

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from math import ceil
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from phi3_assets_tests.steps.killing import metrics_of, train
 WEIGHTS = "adapter_model.safetensors"
 # Dropout would draw other masks in each process.
 FIELDS = {"lora_dropout": 0.0, "per_device_train_batch_size": 2, "max_steps": 6, "logging_steps": 1}
-LOOKS = {"eval_share": 0.3, "eval_steps": 3}
+EVALUATING = {"eval_share": 0.3, "eval_steps": 3}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_two_processes_train_as_one_and_leave_no_orphan(inputs, run_step: RunSte
     from safetensors.torch import load_file
 
     monkeypatch.setenv("TEST_MARKER", str(tmp_path))
-    arguments = {**FIELDS, **LOOKS, "processes": 2}
+    arguments = {**FIELDS, **EVALUATING, "processes": 2}
     assert train(inputs, tmp_path, kill_at=4, number=signal.SIGKILL, **arguments) == -signal.SIGKILL
     deadline = time.monotonic() + 30
     while (left := started_by(tmp_path)) and time.monotonic() < deadline:
@@ -53,7 +54,7 @@ def test_two_processes_train_as_one_and_leave_no_orphan(inputs, run_step: RunSte
     metrics = metrics_of(tmp_path)
     assert metrics["resumed_from_step"] > 0
 
-    one = run_step(LORA_ADAPTER, inputs, **FIELDS, **LOOKS, gradient_accumulation_steps=2)
+    one = run_step(LORA_ADAPTER, inputs, **FIELDS, **EVALUATING, gradient_accumulation_steps=2)
     assert metrics["steps"] == one.metrics["steps"] == 6
     assert metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-5)
     together = load_file(tmp_path / "output" / WEIGHTS)
@@ -69,5 +70,15 @@ def test_error_of_a_process_is_the_users(inputs: dict[str, Path], run_step: RunS
 def test_every_process_gets_the_same_number_of_batches() -> None:
     """One that had a batch less would leave the others waiting for ever."""
     order = CorpusOrder(1.0, -1, step_rows=8, group_by_length=True, data_seed=0, whole_rows=4)
-    assert len(order.indices(list(range(1, 19)))) == 16
+    assert len(order.indices(list(range(1, 19)))) == 20
     assert len(order.indices([5, 6, 7])) == 4
+
+
+def test_order_is_that_of_one_process() -> None:
+    """Rows that filled no batch of each process were left out, and with them the whole order was another."""
+    one, together = (
+        CorpusOrder(2.0, -1, step_rows=8, group_by_length=True, data_seed=0, whole_rows=rows) for rows in (1, 4)
+    )
+    lengths = list(range(1, 20))
+    assert together.indices(lengths)[: 2 * len(lengths)] == one.indices(lengths)
+    assert ceil(len(together.indices(lengths)) / 8) == one.steps(len(lengths))

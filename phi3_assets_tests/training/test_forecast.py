@@ -30,7 +30,8 @@ def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
 
 
 def params(**overrides: Any) -> dict[str, Any]:
-    return LORA_ADAPTER.params(tiny_recipe(**overrides))
+    recipe = tiny_recipe(**overrides)
+    return LORA_ADAPTER.params(recipe) | LORA_ADAPTER.settings(recipe)
 
 
 def rows_of(*lengths: int) -> CorpusRows:
@@ -56,11 +57,12 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
 
 root, base, corpus, overrides = *map(Path, sys.argv[1:4]), json.loads(sys.argv[4])
+recipe = load_recipe("tiny-test", overrides)
 for name in ("output", "work", "cache"):
     (root / name).mkdir()
 metrics = LORA_ADAPTER.load()(
     StepContext(
-        params=LORA_ADAPTER.params(load_recipe("tiny-test", overrides)),
+        params=LORA_ADAPTER.params(recipe), settings=LORA_ADAPTER.settings(recipe),
         inputs={"base_model": base, "formatted_corpus": corpus},
         output=root / "output", work=root / "work", cache=root / "cache",
     )
@@ -92,14 +94,14 @@ def test_estimate_and_dry_run_are_told(inputs: dict[str, Path], run_step: RunSte
 
 def test_too_little_memory_is_refused_before_the_model_is_loaded(inputs, run_step, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 50 * 2**20)
-    monkeypatch.setattr(forecast.Forecast, "rehearse", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(forecast.Forecast, "dry_run", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(UserError) as refused:
         run_step(LORA_ADAPTER, inputs)
     text = str(refused.value)
     assert re.match(
         r"Training needs about .* of memory \(base model .*\), and of this machine's .* are available", text
     )
-    assert "per_device_train_batch_size: 8 with gradient_accumulation_steps: 2 (the same result" in text
+    assert "per_device_train_batch_size: 8 with gradient_accumulation_steps: 2 (the same training" in text
     assert "gradient_checkpointing: true" in text
     assert "a lower max_seq_len" in text
     assert "method: qlora" in text
@@ -123,7 +125,7 @@ def test_too_little_disk_is_refused(inputs, run_step, monkeypatch) -> None:
 def test_dry_run_leaves_no_trace(inputs, run_step, monkeypatch) -> None:
     """Dropout draws from the same generator as the training."""
     with_it = run_step(LORA_ADAPTER, inputs, lora_dropout=0.1)
-    monkeypatch.setattr(forecast.Forecast, "rehearse", lambda *_: None)
+    monkeypatch.setattr(forecast.Forecast, "dry_run", lambda *_: None)
     without = run_step(LORA_ADAPTER, inputs, lora_dropout=0.1)
     for path in with_it.path.iterdir():
         assert (without.path / path.name).read_bytes() == path.read_bytes(), path.name

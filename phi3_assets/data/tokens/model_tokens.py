@@ -12,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from phi3_assets.core.errors import UserError
 from phi3_assets.data.tokens.chat_template import read_json, special_tokens
 from phi3_assets.data.tokens.rendering import Rendered, Skeleton
+from phi3_assets.models.end_tokens import end_token_ids
 
 IGNORED = -100
 """Label of a token that is not learnt (PyTorch's cross entropy skips it)."""
@@ -61,17 +62,12 @@ def load_model_tokens(model: Path) -> ModelTokens:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     named = special_tokens(read_json(model / "tokenizer_config.json"))
-    ids: list[int] = []
-    for config in (read_json(model / "generation_config.json"), read_json(model / "config.json")):
-        found = config.get("eos_token_id")
-        ids += found if isinstance(found, list) else [found] if isinstance(found, int) else []
-    eos = tokenizer.token_to_id(named.get("eos_token", ""))
-    ids += [eos] if eos is not None else []
+    ids = end_token_ids(model)
     if not ids:
         raise UserError(
             "Nothing in the base model says which token ends an answer: set eos_token_id in its generation_config.json."
         )
-    return ModelTokens(tokenizer, tuple(dict.fromkeys(ids)), tokenizer.token_to_id(named.get("bos_token", "")))
+    return ModelTokens(tokenizer, tuple(ids), tokenizer.token_to_id(named.get("bos_token", "")))
 
 
 @dataclass(frozen=True)

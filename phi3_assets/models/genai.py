@@ -1,0 +1,52 @@
+"""Running a model folder in ONNX Runtime GenAI, greedily."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# The folder's own genai_config.json asks for sampling; a score is greedy.
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "min_length": 0}
+
+
+def load_model(directory: Path) -> Any:
+    """Open a GenAI model folder as `onnxruntime_genai.Model`."""
+    import onnxruntime_genai
+
+    return onnxruntime_genai.Model(str(directory))
+
+
+def new_generator(model: Any, max_length: int, **options: Any) -> Any:
+    """A greedy generator for one sequence.
+
+    Args:
+        model: From `load_model`.
+        max_length: Prompt and answer together, in tokens. The cache is allocated at this length, so it is given
+            exactly (onnxruntime-genai issue 2239: ten times slower at the context length).
+        **options: Further search options.
+    """
+    import onnxruntime_genai
+
+    params = onnxruntime_genai.GeneratorParams(model)
+    params.set_search_options(**{**GREEDY, "max_length": max_length, **options})
+    return onnxruntime_genai.Generator(model, params)
+
+
+def new_tokens(generator: Any) -> Iterator[int]:
+    """What the generator goes on with after the tokens appended to it, up to and with an end token."""
+    while not generator.is_done():
+        generator.generate_next_token()
+        yield int(generator.get_next_tokens()[0])
+
+
+def greedy(model: Any, prompt_ids: Sequence[int], max_new_tokens: int, **options: Any) -> Iterator[int]:
+    """The greedy answer to one prompt, token by token, up to and with its end token.
+
+    Args:
+        model: From `load_model`.
+        prompt_ids: The prompt.
+        max_new_tokens: Longest answer.
+        **options: Further search options.
+    """
+    generator = new_generator(model, len(prompt_ids) + max_new_tokens, **options)
+    generator.append_tokens(list(prompt_ids))
+    yield from new_tokens(generator)
