@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import xxhash
 
@@ -27,21 +28,42 @@ def checksum(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def seal(folder: Path, name: str) -> None:
-    """Seal all files below `folder`, under a name that it cannot be exchanged for another by."""
-    files = {path: checksum(folder / path) for path in _files(folder)}
-    half = folder / f".{SEAL}"
-    half.write_text(json.dumps({"name": name, "files": files}), encoding="utf-8")
-    half.replace(folder / SEAL)
+def seal(folder: Path, name: str, at: Path | None = None) -> None:
+    """Seal all files below `folder`, under a name that it cannot be exchanged for another by.
+
+    Args:
+        folder: What is finished.
+        name: What it is.
+        at: The seal's file; default: in the folder itself.
+    """
+    at = at or folder / SEAL
+    value = {"name": name, "files": {path: checksum(folder / path) for path in sorted(_files(folder))}}
+    text = json.dumps(value)
+    half = at.with_name(f".{at.name}.{uuid4().hex}")
+    half.write_text(f"{text}\n{_sum(text)}\n", encoding="utf-8")
+    half.replace(at)
 
 
-def damage(folder: Path, name: str) -> str:
+def sealed_files(at: Path, name: str) -> dict[str, tuple[int, str]]:
+    """The checksum of each file, as it was sealed.
+
+    Raises:
+        ValueError: The seal is damaged, of an earlier version, or of something else.
+        OSError: It is missing, or cannot be read.
+    """
+    text, _, rest = at.read_text(encoding="utf-8").partition("\n")
+    if rest.strip() != _sum(text):
+        raise ValueError(f"{at.name} is damaged, or of an earlier version")
+    value: dict[str, Any] = json.loads(text)
+    if value["name"] != name:
+        raise ValueError("it is another's")
+    return {path: (size, digest) for path, (size, digest) in value["files"].items()}
+
+
+def damage(folder: Path, name: str, at: Path | None = None) -> str:
     """What is wrong with a sealed folder, in a few words; "" if every byte is as it was."""
     try:
-        value = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        files: dict[str, Any] = value["files"]
-        if value["name"] != name:
-            return "it is another's"
+        files = sealed_files(at or folder / SEAL, name)
         for path in sorted(_files(folder) ^ files.keys()):
             return f"{path} is missing" if path in files else f"{path} does not belong to it"
         for path, (size, digest) in files.items():
@@ -53,12 +75,16 @@ def damage(folder: Path, name: str) -> str:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{SEAL} is damaged, or of an earlier version"
+    except ValueError as error:
+        return str(error) if not isinstance(error, UnicodeDecodeError) else f"{SEAL} is damaged"
     return ""
+
+
+def _sum(text: str) -> str:
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def _files(folder: Path) -> set[str]:
     """POSIX paths of what lies below, but for the seal."""
     found = {Path(root, file).relative_to(folder).as_posix() for root, _, files in os.walk(folder) for file in files}
-    return found - {SEAL, f".{SEAL}"}
+    return {path for path in found if path != SEAL and not path.startswith(f".{SEAL}.")}
