@@ -1,20 +1,27 @@
 """Directories by key, made once and kept between runs: files already read, rows already tokenised.
 
-A key says all that the content depends on, so an entry is never wrong, only missing. An entry appears by one rename.
+A key says all that the content depends on, and an entry's bytes are compared with its seal before they are used, so an
+entry is never wrong, only missing. An entry appears by one rename, and goes by one.
 """
 
-import json
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-_SEAL = "sealed.json"
+import filelock
+
+from phi3_assets.core.sealing import damage, seal
+
 _KEEP_S = 30 * 24 * 3600
 """An entry that no run has used for this long, in seconds, is removed."""
+_HALF_MADE_S = 24 * 3600
+"""What a run began and did not finish is taken for a killed run's after this many seconds."""
 
 
 def copy_out(copies: Sequence[tuple[Path, Path]]) -> None:
@@ -25,46 +32,54 @@ def copy_out(copies: Sequence[tuple[Path, Path]]) -> None:
 
 
 class DirectoryCache:
-    """Directories under `root`, one per key (a file name)."""
+    """Directories under `root`, one per key (a file name); several runs may use it at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, log: Callable[[str], None] = print) -> None:
+        """`log` is told of each entry that was found damaged."""
         self.root = root
+        self._log = log
         root.mkdir(parents=True, exist_ok=True)
         os.utime(root)  # a cache may be an entry of another
+        self._lock = filelock.FileLock(root / ".lock")
 
     def get(self, key: str, used: bool = True) -> Path | None:
-        """The entry, or None. An entry whose files do not have their recorded sizes (a full disk) is removed.
+        """The entry, every byte of it verified, or None. A damaged entry is removed, so that it is made anew.
 
         With `used`, the entry is kept for another month.
         """
         folder = self.root / key
-        try:
-            seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-            whole = all((folder / name).stat().st_size == size for name, size in seal.items())
-        except (FileNotFoundError, ValueError):
-            whole = False
-        if not whole:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
             return None
         if used:
-            os.utime(folder / _SEAL)
-        return folder
+            with self._lock, suppress(FileNotFoundError):  # or it would be pruned while it is verified
+                os.utime(folder)
+        if not damage(folder, key):
+            return folder
+        with self._lock:
+            # Looked at again: another run may have made it anew since.
+            if folder.exists() and (wrong := damage(folder, key)):
+                self._log(f"Cache {self.root.name[:16]}: {key[:16]} is damaged ({wrong}) and is made anew")
+                self._remove(folder)
+        return None
 
     def put(self, key: str, make: Callable[[Path], None]) -> Path:
-        """Have `make` fill an empty directory and keep it under `key`; a directory that is there already wins."""
+        """Have `make` fill an empty directory and keep it under `key`; a whole one that is there already wins."""
         new = self.root / f".{key}.{uuid4().hex}"
-        new.mkdir()
+        new.mkdir(parents=True)
         try:
             make(new)
-            sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
-            (new / _SEAL).write_text(json.dumps(sizes), encoding="utf-8")
+            seal(new, key)
             target = self.root / key
-            try:
-                new.rename(target)
-            except OSError:
-                if self.get(key) is None:  # not another run's doing
-                    new.rename(target)
-            return target
+            while True:
+                try:
+                    with self._lock:
+                        new.rename(target)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    if self.get(key) is None:
+                        continue  # what was there was damaged, and is gone
+                return target
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
@@ -74,12 +89,17 @@ class DirectoryCache:
 
     def prune(self) -> None:
         """Remove what no run has used for a month, and what was left by runs that were killed."""
-        oldest = time.time() - _KEEP_S
+        now = time.time()
         for path in self.root.iterdir():
-            seal = path / _SEAL
-            try:
-                used = (seal if seal.exists() else path).stat().st_mtime
-            except FileNotFoundError:
+            if not path.is_dir():
                 continue
-            if used < oldest:
-                shutil.rmtree(path, ignore_errors=True)
+            keep_s = _HALF_MADE_S if path.name.startswith(".") else _KEEP_S
+            with self._lock, suppress(FileNotFoundError):
+                if path.stat().st_mtime < now - keep_s:
+                    self._remove(path)
+
+    def _remove(self, folder: Path) -> None:
+        """By one rename first: a reader finds the entry whole or not at all. The lock is held."""
+        gone = self.root / f".gone.{uuid4().hex}"
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

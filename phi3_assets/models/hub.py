@@ -6,6 +6,7 @@ from pathlib import Path
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.models.directory import PATTERNS
+from phi3_assets.models.hub_cache import remove_damaged
 
 
 def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str], None]) -> Path:
@@ -21,7 +22,7 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
         log: Takes one line for the user.
 
     Returns:
-        A directory with the repository's files; links into the cache.
+        A directory with the repository's files, each verified; links into the cache.
 
     Raises:
         UserError: No such repository or commit, no access, offline and not in the cache, or no safetensors.
@@ -40,15 +41,29 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
 
     log(f"Fetching {repository} at {commit[:12]}")
     try:
-        _refuse_pickles(repository, commit)
-        return Path(
-            snapshot_download(
-                repository,
-                revision=commit,
-                cache_dir=cache / "hub",
-                allow_patterns=[*PATTERNS, "README.md"],  # README.md names the licence
-                ignore_patterns=["*/*"],  # other formats live in sub-folders
+        promised = _promised_files(repository, commit)
+        wrong: list[str] = []
+        for _ in range(2):
+            snapshot = Path(
+                snapshot_download(
+                    repository,
+                    revision=commit,
+                    cache_dir=cache / "hub",
+                    allow_patterns=[*PATTERNS, "README.md"],  # README.md names the licence
+                    ignore_patterns=["*/*"],  # other formats live in sub-folders
+                )
             )
+            wrong = remove_damaged(snapshot, promised)
+            if not wrong:
+                return snapshot
+            log(f"{', '.join(wrong)} of {repository} in the cache did not hold what the hub promises; removed")
+            if _offline():
+                raise UserError(
+                    f"{', '.join(wrong)} of {repository} in {cache / 'hub'} is damaged or missing, and HF_HUB_OFFLINE "
+                    "forbids the network. Run once without it, or copy that folder from a machine that has it."
+                )
+        raise ConnectionError(
+            f"{', '.join(wrong)} of {repository} came from the hub with other content than it promises, twice."
         )
     except GatedRepoError:
         raise UserError(
@@ -84,19 +99,25 @@ def licence_of(snapshot: Path) -> str:
     return found[1] if found else "unknown"
 
 
-def _refuse_pickles(repository: str, commit: str) -> None:
-    """Look at the file list before gigabytes are downloaded; skipped when offline, where the check follows later."""
+def _promised_files(repository: str, commit: str) -> dict[str, str]:
+    """Digest of each file by name; nothing when offline, where the check for pickles follows later.
+
+    Raises:
+        UserError: No safetensors; seen before gigabytes are downloaded.
+    """
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     if _offline():
-        return
-    names = [name for name in HfApi().list_repo_files(repository, revision=commit) if "/" not in name]
-    if not any(name.endswith(".safetensors") for name in names):
+        return {}
+    files = [file for file in HfApi().list_repo_tree(repository, revision=commit) if isinstance(file, RepoFile)]
+    if not any(file.path.endswith(".safetensors") for file in files):
         raise UserError(
             f"{repository} at {commit[:12]} has no *.safetensors. Pickled weights can run code when opened and are "
             "refused. Choose a commit or repository with safetensors, or convert a copy "
             "(https://huggingface.co/spaces/safetensors/convert) and name its directory."
         )
+    return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
 
 def _offline() -> bool:

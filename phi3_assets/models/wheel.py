@@ -45,6 +45,9 @@ def fetch_wheel(requirement: str, sha256: str, cache: Path, log: Callable[[str],
     if kept:
         return kept[0]
     folder.mkdir(parents=True, exist_ok=True)
+    for damaged in folder.glob("*.whl"):
+        log(f"{damaged.name} in the cache is damaged and is fetched again")
+        damaged.unlink(missing_ok=True)
     log(f"Downloading {requirement} with pip")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wanted = Path(scratch, "requirements.txt")

@@ -52,7 +52,7 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as aside:
         hashed = aside.submit(hash_files, ctx.inputs["raw_dataset"] / RECORDS)
         formatting = _formatting(ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
-    cache = DirectoryCache(ctx.cache / "formatted_corpus" / _cache_name(ctx))
+    cache = DirectoryCache(ctx.cache / "formatted_corpus" / _cache_name(ctx), ctx.log)
     pieces, tokenised = _make_pieces(ctx, cache, hashed.result())
     tests = _make_tests(ctx, formatting, cache)
     DirectoryCache(ctx.cache / "formatted_corpus").prune()

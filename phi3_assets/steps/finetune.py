@@ -7,7 +7,7 @@ from phi3_assets.models.directory import describe, write_json
 from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
-from phi3_assets.training.checkpoints import drop_unfinished
+from phi3_assets.training.checkpoints import drop_damaged
 from phi3_assets.training.fit import Callbacks, Job, fit
 from phi3_assets.training.measured import TrainingMetrics
 from phi3_assets.training.together import fit_together
@@ -43,7 +43,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
         checkpoints=ctx.work / "checkpoints",
         scratch=ctx.work / "olive",
     )
-    if (resumed := drop_unfinished(job.checkpoints)) is not None:
+    if (resumed := drop_damaged(job.checkpoints, ctx.log)) is not None:
         ctx.log(f"Resuming from the checkpoint of step {resumed}")
     callbacks = Callbacks(ctx.log, ctx.note, ctx.progress)
     fitted = fit(job, callbacks) if params["processes"] == 1 else fit_together(job, callbacks, params["processes"])

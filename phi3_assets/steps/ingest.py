@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import hash_files
+from phi3_assets.core.manifest import hash_file, hash_files
 from phi3_assets.core.step import StepContext, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
@@ -86,14 +85,18 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
 def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
     """The parts of all files, from the cache where a file was read before."""
     root = ctx.cache / "raw_dataset"
-    cache = DirectoryCache(root)
+    cache = DirectoryCache(root, ctx.log)
     settings = PartSettings(**{name: ctx.params[name] for name in PartSettings.__dataclass_fields__})
     made_by = [RAW_DATASET.code_version, LAYOUT, installed_versions(RAW_DATASET.libraries), asdict(settings)]
     hashed = hash_files(ctx.inputs["datasets"], [file.name for file in files])
     keys = [sha256_of([file.name, file.format, file.gzip, hashed[file.name].sha256, made_by]) for file in files]
     known = [cache.get(key) for key in keys]
-    missing = [(root, key, file, settings) for key, file, part in zip(keys, files, known, strict=True) if part is None]
-    new = side_by_side(_make, missing, sum(file.path.stat().st_size for _, _, file, _ in missing))
+    missing = [
+        (root, key, file, hashed[file.name].sha256, settings)
+        for key, file, part in zip(keys, files, known, strict=True)
+        if part is None
+    ]
+    new = side_by_side(_make, missing, sum(file.path.stat().st_size for _, _, file, *_ in missing))
     parts: list[PartOf] = []
     for done, (file, part) in enumerate(zip(files, known, strict=True)):
         folder = part or next(new)
@@ -106,8 +109,14 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
     return parts
 
 
-def _make(root: Path, key: str, file: SourceFile, settings: PartSettings) -> Path:
-    return DirectoryCache(root).put(key, partial(make_part, file, settings))
+def _make(root: Path, key: str, file: SourceFile, sha256: str, settings: PartSettings) -> Path:
+    def make(folder: Path) -> None:
+        make_part(file, settings, folder)
+        # A part under the key of other content would be taken for it for ever.
+        if hash_file(file.path).sha256 != sha256:
+            raise UserError(f"{file.name} was changed while it was read. Run it again.")
+
+    return DirectoryCache(root).put(key, make)
 
 
 def _refuse_blocked(parts: list[PartOf], ctx: StepContext) -> None:

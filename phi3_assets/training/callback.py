@@ -9,7 +9,7 @@ from typing import Any
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.step import ProgressCallback
-from phi3_assets.training.checkpoints import StopRequest
+from phi3_assets.training.checkpoints import StopRequest, seal_checkpoint
 
 CHECKPOINT_S = 60.0
 REPORT_S = 2.0
@@ -140,6 +140,7 @@ def training_callback(training: Training, stop: StopRequest) -> Any:
                 control.should_save = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seal_checkpoint(args, state.global_step)
             self.saved = time.monotonic()
             if stop.number is not None:
                 stop.deliver()

@@ -5,36 +5,72 @@ import re
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Written last by transformers, so a checkpoint without it was cut off while it was written.
-_LAST_FILE = "trainer_state.json"
+from phi3_assets.core.sealing import damage, seal
+
+_STATE_FILE = "trainer_state.json"
 
 
-def drop_unfinished(directory: Path) -> int | None:
-    """Delete checkpoints that a kill left half-written, so that the trainer resumes from the last whole one.
+def seal_checkpoint(args: Any, step: int) -> None:
+    """Seal a checkpoint that the trainer has just written; without a seal it is never resumed from.
+
+    Args:
+        args: The trainer's TrainingArguments.
+        step: Optimiser steps done.
+    """
+    # Each process writes its own random state. And one that ended now would have the others ended too.
+    _wait_for_all(args)
+    if args.should_save:
+        folder = Path(args.output_dir) / f"checkpoint-{step}"
+        seal(folder, folder.name)
+    _wait_for_all(args)
+
+
+def drop_damaged(directory: Path, log: Callable[[str], None]) -> int | None:
+    """Delete the checkpoints that cannot be resumed from, so that the trainer takes the last one that can.
+
+    The trainer takes the one of the highest step, whatever it holds: one that a full disk or a kill had cut off failed
+    every training of its identity for ever.
+
+    Args:
+        directory: Where the trainer keeps its checkpoints.
+        log: Is told which are not resumed from, and why.
 
     Returns:
-        The step of the last whole checkpoint; None: there is none.
+        The step of the last whole checkpoint; None: there is none, and training starts from the start.
     """
-    steps = []
-    for path in directory.glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match and _whole(path):
-            steps.append(int(match[1]))
-        else:
-            shutil.rmtree(path)
-    return max(steps, default=None)
+    paths = {_step_of(path): path for path in directory.glob("checkpoint-*")}
+    wrong = {step: damage(path, path.name) for step, path in paths.items()}
+    for step, path in sorted(paths.items()):
+        best = None if wrong[step] else json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
+        # At the end the best adapter is taken up again, from its own checkpoint.
+        if best and wrong.get(best, "missing"):
+            state = "missing" if best not in wrong else f"damaged ({wrong[best]})"
+            wrong[step] = f"the best one so far is that of step {best}, which is {state}"
+    for step, reason in sorted(wrong.items()):
+        if reason:
+            log(f"The checkpoint of step {step} is not resumed from: {reason}")
+            shutil.rmtree(paths[step])
+    whole = [step for step, reason in wrong.items() if not reason]
+    if wrong and not whole:
+        log("No checkpoint is whole: training starts from the start")
+    return max(whole, default=None)
 
 
-def _whole(path: Path) -> bool:
-    try:
-        json.loads((path / _LAST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _step_of(path: Path) -> int:
+    match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+    return int(match[1]) if match else -1
+
+
+def _wait_for_all(args: Any) -> None:
+    if args.world_size > 1:
+        import torch
+
+        torch.distributed.barrier()
 
 
 class StopRequest:

@@ -38,6 +38,16 @@ class Hub:
         self.endpoint = ""
 
 
+def entry(name: str, content: bytes) -> dict[str, object]:
+    """A file as the hub lists it: large ones by SHA-256, small ones by git's blob id."""
+    listed = {"type": "file", "path": name, "size": len(content)}
+    listed["oid"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if name.endswith(".safetensors"):
+        sha256 = hashlib.sha256(content).hexdigest()
+        listed["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
+    return listed
+
+
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     hub = Hub()
@@ -79,13 +89,14 @@ def hub() -> Iterator[Hub]:
                 self.reply(403, b"", {"X-Error-Code": "GatedRepo"}, with_body)
             elif api:
                 siblings = [{"rfilename": name} for name in files]
-                tree = [{"type": "file", "path": name, "size": len(body), "oid": "0"} for name, body in files.items()]
+                tree = [entry(name, body) for name, body in files.items()]
                 body = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
                 content = json.dumps(tree if "/tree/" in self.path else body).encode()
                 self.reply(200, content, {"Content-Type": "application/json"}, with_body)
             else:
                 content = files[file.group(3)]
-                etag = hashlib.sha256(content).hexdigest()
+                etag = entry(file.group(3), content)["lfs" if "safetensors" in file.group(3) else "oid"]
+                etag = etag["oid"] if isinstance(etag, dict) else etag
                 self.reply(
                     200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}, with_body
                 )
@@ -191,3 +202,49 @@ def test_offline_without_the_model_says_so(hub: Hub, tmp_path: Path) -> None:
 def test_hub_that_cannot_be_reached_is_worth_another_try(hub: Hub, tmp_path: Path) -> None:
     done = fetch(hub, "acme/phi3", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert "ConnectionError: The hub cannot be reached for acme/phi3" in done.stderr
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+
+
+def test_damaged_files_of_the_cache_are_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    """The client takes a file that is there for whole: flipped weights went into a base model under its identity."""
+    hub.repositories["acme/phi3"]["model.safetensors"] = bytes(range(256)) * 64
+    hub.repositories["acme/phi3"]["tokenizer.json"] = b'{"a": 1}'
+    assert fetch(hub, "acme/phi3", tmp_path).returncode == 0
+    (snapshot,) = (tmp_path / "hub").glob("models--acme--phi3/snapshots/*")
+
+    def swap() -> None:
+        targets = [os.readlink(snapshot / name) for name in ("config.json", "tokenizer.json")]
+        for name, target in zip(("tokenizer.json", "config.json"), targets, strict=True):
+            (snapshot / name).unlink()
+            (snapshot / name).symlink_to(target)
+
+    def damage() -> None:
+        flip(snapshot / "model.safetensors", 9000)
+        (snapshot / "tokenizer.json").resolve().write_bytes(b"")
+        flip(next(snapshot.parents[1].glob("*.seal")), 40)
+
+    for harm, names in ((damage, "model.safetensors, tokenizer.json"), (swap, "config.json, tokenizer.json")):
+        harm()
+        done = fetch(hub, "acme/phi3", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"{names} of acme/phi3 in the cache did not hold what the hub promises; removed" in done.stdout
+        for path in snapshot.iterdir():
+            assert path.read_bytes() == hub.repositories["acme/phi3"][path.name]
+
+
+def test_damaged_file_is_refused_offline(hub: Hub, tmp_path: Path) -> None:
+    """A cache that was carried to a machine without a network is verified all the same."""
+    assert fetch(hub, "acme/phi3", tmp_path).returncode == 0
+    (model,) = (tmp_path / "hub").glob("models--acme--phi3/snapshots/*/model.safetensors")
+    flip(model, 12_345)
+    for said in ("model.safetensors of acme/phi3 in", "acme/phi3 at aaaaaaaaaaaa is not (whole) in"):
+        done = fetch(hub, "acme/phi3", tmp_path, HF_HUB_OFFLINE="1")
+        assert f"UserError: {said}" in done.stderr
+        assert "HF_HUB_OFFLINE forbids the network. Run once without it" in done.stderr

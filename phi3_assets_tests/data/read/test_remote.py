@@ -41,6 +41,23 @@ def test_a_remote_folder_is_followed(memory, tmp_path: Path) -> None:
     assert [line.split(", ")[1] for line in log] == ["2 of them new or changed"] * 2 + ["0 of them new or changed"]
 
 
+@pytest.mark.parametrize("file", ["a.csv", "sub/b.csv", ".mirror.json"])
+@pytest.mark.parametrize("content", [b"", b"Question,Best Answer\nOne?,7\n", None])
+def test_a_damaged_copy_is_fetched_again(memory, file: str, content: bytes | None, tmp_path: Path) -> None:
+    """A file of the right size was taken for what it had been; an odd state file was a traceback."""
+    log: list[str] = []
+    folder = localise("memory://data", tmp_path, log.append)
+    before = files(folder)
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    assert files(localise("memory://data", tmp_path, log.append)) == before
+    assert (f"{file} in the cache is damaged and is fetched again" in log) == (file != ".mirror.json")
+    localise("memory://data", tmp_path, log.append)
+    assert log[-1] == "2 remote files, 0 of them new or changed"
+
+
 def test_a_hub_dataset_is_fetched_once_and_read(tmp_path: Path) -> None:
     """The real loader of `datasets`, on a local dataset repository: there is no network in tests."""
     repository = tmp_path / "repository"
@@ -52,6 +69,11 @@ def test_a_hub_dataset_is_fetched_once_and_read(tmp_path: Path) -> None:
     for _ in range(2):
         fetch_hub_dataset(str(repository), "0" * 40, run.data, log.append)
     assert log == [f"{repository}: 30 rows train"]
+    whole = (run.data / "train.parquet").read_bytes()
+    (run.data / "train.parquet").write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    fetch_hub_dataset(str(repository), "0" * 40, run.data, log.append)
+    assert (run.data / "train.parquet").read_bytes() == whole
+    assert log[1:] == [f"{repository} in the cache is damaged and is fetched again", log[0]]
     write_sample(run.data, 12)
     assert {entry["file"]: entry["readable_rows"] for entry in run.ingest()["files"]}["train.parquet"] == 30
 
