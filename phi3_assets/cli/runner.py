@@ -17,6 +17,7 @@ from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
 from phi3_assets.core.manifest import ArtefactRef, read_manifest
 from phi3_assets.core.recipe import load_recipe
+from phi3_assets.evaluation.measured import EvaluationMeasured
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.steps import FORMATTED_CORPUS, STEPS
@@ -110,9 +111,15 @@ def show_scores(store: LocalArtifactStore) -> None:
     )
     manifest = store.find(report.kind, report.identity)
     assert manifest is not None
-    print(f"\n{text_table(manifest.metrics['variants'])}\n")
-    print(f"{manifest.metrics['items']} held-out questions; ", end="")
-    print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
+    measured = EvaluationMeasured.from_dict(manifest.metrics)
+    print(f"\n{text_table(measured.variants)}\n")
+    kept = measured.int4_gain_kept
+    gain = (
+        "fine-tuning gained nothing over base."
+        if kept is None
+        else f"int4 keeps {kept:.1%} of merged's gain over base."
+    )
+    print(f"{measured.items} held-out questions; {gain}")
     print(f"Report:  {store.where(report)}/report.html")
     print(f"Release: {store.where(bundle)}")
 

@@ -7,13 +7,14 @@ nothing untyped to be returned from the op it was opened in.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.core.measured import Measured
 from phi3_assets.core.step import Step, StepCall
 from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.olive.export import export_config
@@ -25,6 +26,7 @@ from phi3_assets.resources.store import ArtifactStore
 
 # One slot of this pool is one device: two trainings side by side on one GPU end in out-of-memory.
 DEVICE_POOL = "device"
+M = TypeVar("M", bound=Measured)
 
 
 def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> None:
@@ -105,6 +107,13 @@ def metrics_of(store: ArtifactStore, pointer: Record) -> dict[str, Any]:
         if manifest is None:
             raise UserError(f"{ref.kind} is gone from the store; materialise it again.")
     return manifest.metrics
+
+
+def measured(store: ArtifactStore, pointer: Record, record: type[M]) -> M:
+    """What the step measured that made this artefact, under its names; for checks."""
+    metrics = metrics_of(store, pointer)
+    with readable_errors():
+        return record.from_dict(metrics)
 
 
 def materialise(
