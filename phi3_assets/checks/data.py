@@ -7,7 +7,9 @@ import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
 from phi3_assets.checks.results import findings, shown, warning
-from phi3_assets.ops.running import metrics_of
+from phi3_assets.data.judge.measured import DatasetMeasured
+from phi3_assets.data.tokens.measured import CorpusMeasured
+from phi3_assets.ops.running import measured
 from phi3_assets.ops.show import counts_table, histogram_table
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
@@ -19,10 +21,10 @@ def every_row_is_accounted_for(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Rows read = rows kept + rows in quarantine, and no more of them are defective than the recipe allows."""
-    metrics = metrics_of(store, recipe, raw_dataset)
+    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
     return shown(
         findings(store, recipe, raw_dataset)["every_row_is_accounted_for"],
-        reasons=counts_table(metrics["quarantined_by_reason"], "reason", "rows"),
+        reasons=counts_table(metrics.quarantined_by_reason, "reason", "rows"),
     )
 
 
@@ -35,11 +37,11 @@ def tests_come_from_the_data(store: ArtifactStore, recipe: RecipeResource, raw_d
 @dg.asset_check(asset=raw_dataset)
 def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """No file is damaged or of a kind that is not read."""
-    metrics = metrics_of(store, recipe, raw_dataset)
-    damaged, others = metrics["files_damaged"], metrics["files_not_read"]
+    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    damaged, others = metrics.files_damaged, metrics.files_not_read
     return warning(
         not damaged and not others,
-        f"{len(metrics['files'])} files read; {len(damaged)} damaged, {len(others)} of a kind that is not read.",
+        f"{len(metrics.files)} files read; {len(damaged)} damaged, {len(others)} of a kind that is not read.",
         damaged=dg.MetadataValue.json(damaged),
         not_read=dg.MetadataValue.json(others),
     )
@@ -50,7 +52,7 @@ def every_file_has_a_known_shape(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """What the rows of each file look like, and by what they were recognised."""
-    files = metrics_of(store, recipe, raw_dataset)["files"]
+    files = measured(store, recipe, raw_dataset, DatasetMeasured).files
     shapes = {file["file"]: f"{file['shape']}: {file['shape_reason']}" for file in files}
     unknown = [file["file"] for file in files if not file["shape"]]
     return warning(
@@ -67,10 +69,10 @@ def questions_are_answered_once(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Few rows repeat others, and no question is answered in two ways."""
-    metrics = metrics_of(store, recipe, raw_dataset)
-    exact = metrics["quarantined_by_reason"].get("duplicate", 0)
-    near, conflicts = metrics["near_duplicate_rows"], metrics["conflicting_questions"]
-    leaked = metrics["leaked_rows_removed"]
+    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    exact = metrics.quarantined_by_reason.get("duplicate", 0)
+    near, conflicts = metrics.near_duplicate_rows, metrics.conflicting_questions
+    leaked = metrics.leaked_rows_removed
     return warning(
         conflicts == 0 and near == 0,
         f"{exact} exact duplicates left out, {near} near duplicates, {conflicts} questions with several answers "
@@ -88,12 +90,12 @@ def no_secrets_or_personal_data(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Keys, tokens, card numbers, addresses and the like, by kind; the recipe says what becomes of such rows."""
-    metrics = metrics_of(store, recipe, raw_dataset)
-    secrets, personal = metrics["rows_with_secrets"], metrics["rows_with_personal_data"]
+    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    secrets, personal = metrics.rows_with_secrets, metrics.rows_with_personal_data
     return warning(
         secrets == 0 and personal == 0,
         f"{secrets} rows with secrets, {personal} with personal data.",
-        kinds=counts_table({**metrics["secrets"], **metrics["personal_data"]}, "kind", "rows"),
+        kinds=counts_table({**metrics.secrets, **metrics.personal_data}, "kind", "rows"),
     )
 
 
@@ -124,13 +126,13 @@ def prompts_are_asked_as_trained(
 @dg.asset_check(asset=formatted_corpus)
 def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record) -> dg.AssetCheckResult:
     """No row is longer than max_seq_len; what becomes of longer ones is the recipe's over_long."""
-    metrics = metrics_of(store, recipe, formatted_corpus)
+    metrics = measured(store, recipe, formatted_corpus, CorpusMeasured)
     return warning(
-        metrics["rows_too_long"] == 0,
-        f"{metrics['rows_too_long']} rows are longer than max_seq_len, {metrics['rows_truncated']} were cut.",
-        rows_too_long=metrics["rows_too_long"],
-        rows_truncated=metrics["rows_truncated"],
-        length=histogram_table(metrics["length_histogram"]),
+        metrics.rows_too_long == 0,
+        f"{metrics.rows_too_long} rows are longer than max_seq_len, {metrics.rows_truncated} were cut.",
+        rows_too_long=metrics.rows_too_long,
+        rows_truncated=metrics.rows_truncated,
+        length=histogram_table(metrics.length_histogram),
     )
 
 

@@ -16,8 +16,8 @@ from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
 from phi3_assets.core.recipe import load_recipe
+from phi3_assets.evaluation.measured import EvaluationMeasured
 from phi3_assets.evaluation.present import text_table
-from phi3_assets.release.champion import Champion
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
@@ -115,15 +115,17 @@ def show_scores(store: LocalArtifactStore, product: str) -> None:
     assert bundle is not None
     manifest = store.find(report.kind, report.identity)
     assert manifest is not None
-    print(f"\n{text_table(manifest.metrics['variants'])}\n")
-    print(f"{manifest.metrics['items']} held-out questions; ", end="")
-    print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
+    measured = EvaluationMeasured.from_dict(manifest.metrics)
+    print(f"\n{text_table(measured.variants)}\n")
+    kept = measured.int4_gain_kept
+    gain = (
+        "fine-tuning gained nothing over base."
+        if kept is None
+        else f"int4 keeps {kept:.1%} of merged's gain over base."
+    )
+    print(f"{measured.items} held-out questions; {gain}")
     print(f"Report:   {store.where(report)}/report.html")
     print(f"Release:  {store.where(bundle)}")
-    present = Champion(store.ledger, product).present()
-    if present is not None and present.release is not None:
-        state = "this release" if present.release == bundle else f"still {store.where(present.release)}"
-        print(f"Champion of {product}: {state}")
 
 
 def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], target: Path) -> Path:

@@ -7,13 +7,14 @@ nothing untyped to be returned from the op it was opened in.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.core.measured import Metrics
 from phi3_assets.core.step import Step, StepCall
 from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.olive.export import export_config
@@ -26,6 +27,7 @@ from phi3_assets.resources.store import ArtifactStore
 
 # One slot of this pool is one device: two trainings side by side on one GPU end in out-of-memory.
 DEVICE_POOL = "device"
+M = TypeVar("M", bound=Metrics)
 
 
 def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> None:
@@ -119,6 +121,13 @@ def metrics_of(store: ArtifactStore, recipe: RecipeResource, record: Record) -> 
         if manifest is None:
             raise UserError(f"{ref.kind} is gone from the store; materialise it again.")
     return manifest.metrics
+
+
+def measured(store: ArtifactStore, recipe: RecipeResource, record: Record, kind: type[M]) -> M:
+    """What the step measured that made this artefact, under its names; for checks."""
+    metrics = metrics_of(store, recipe, record)
+    with readable_errors():
+        return kind.from_dict(metrics)
 
 
 def materialise(

@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def counts_table(counts: dict[str, Any], key: str, value: str) -> dg.MetadataVal
     return _table([{key: name, value: count} for name, count in counts.items()])
 
 
-def histogram_table(histogram: dict[str, list[float]]) -> dg.MetadataValue:
+def histogram_table(histogram: Mapping[str, Sequence[float]]) -> dg.MetadataValue:
     """A table of bins with a bar that can be read without a picture."""
     edges, counts = histogram["edges_tokens"], histogram["rows"]
     most = max(counts, default=0) or 1

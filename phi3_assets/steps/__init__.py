@@ -118,7 +118,7 @@ MERGED_MODEL = Step(
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
-    code_version="2",
+    code_version="3",
     inputs=("merged_model", "formatted_corpus"),  # the corpus calibrates int4_algorithm gptq
     libraries=(
         "numpy",

@@ -72,8 +72,8 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
     test_facts = json.loads((tests / "facts.json").read_text(encoding="utf-8"))
     refuse_if_empty(stats, test_facts, ctx.params)
     overlap = _overlap(pieces, tests)
-    metrics = corpus_metrics(stats, test_facts, formatting.model, overlap, joined, _first_row(ctx.output / TRAIN))
-    return metrics | {"rows_tokenised": tokenised, "rows_reused": stats.rows - tokenised}
+    first_row = _first_row(ctx.output / TRAIN)
+    return corpus_metrics(stats, test_facts, formatting.model, overlap, joined, first_row, tokenised).to_dict()
 
 
 @lru_cache(maxsize=1)

@@ -71,15 +71,15 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
     test_set_rows = _write_records(parts, arrays, verdict, frozen, settings.test_set == "grow", ctx.output)
     _write_lists(parts, arrays, verdict, ctx.output)
     metrics = dataset_metrics(
-        [(part.facts | {"file": part.file.name}) for part in parts], verdict, frozen, test_set_rows
+        [(part.facts | {"file": part.file.name}) for part in parts],
+        verdict,
+        frozen,
+        test_set_rows,
+        reused=[part.reused for part in parts],
+        others=others,
     )
-    metrics |= {
-        "files_read": sum(not part.reused for part in parts),
-        "files_reused": sum(part.reused for part in parts),
-        "files_not_read": others,
-    }
     refuse_if_useless(metrics, ctx.params, ctx.inputs["datasets"])
-    return metrics
+    return metrics.to_dict()
 
 
 def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:

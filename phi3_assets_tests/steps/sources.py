@@ -60,7 +60,7 @@ def reached(step: Step) -> dict[str, str]:
         for statement in statements:
             waiting += _named(statement, place[0], found)
             for file in _data_files(statement, found):
-                parts[file.relative_to(ROOT).as_posix()] = {_file_text(file)}
+                parts[file.relative_to(ROOT).as_posix()] = {file.read_text(encoding="utf-8")}
     return {name: _digest(texts) for name, texts in sorted(parts.items()) if texts}
 
 
@@ -82,7 +82,7 @@ def load(name: str) -> Module:
     if path is None:
         raise FileNotFoundError(name)
     module = Module(path)
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in _parse(path.read_text(encoding="utf-8")):
         if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test):
             continue
         if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -91,7 +91,7 @@ def load(name: str) -> Module:
         bound = _bound(statement)
         for one in bound:
             module.defined.setdefault(one, []).append(statement)
-        if not bound and not _is_docstring(statement):
+        if not bound:
             module.effects.append(statement)
     return module
 
@@ -131,7 +131,6 @@ def _is_docstring(statement: ast.stmt) -> bool:
 
 def _named(statement: ast.stmt, name: str, module: Module) -> list[tuple[str, str]]:
     """Definitions that a statement names: of its own module, and of others."""
-    statement = _Bare().visit(_copy(statement))
     nodes = list(ast.walk(statement))
     bindings = dict(module.imported)
     for node in nodes:
@@ -179,18 +178,15 @@ def _data_files(statement: ast.stmt, module: Module) -> set[Path]:
     return found
 
 
-def _file_text(path: Path) -> str:
-    if path.suffix == ".py":
-        return "".join(_text(statement) for statement in ast.parse(path.read_text(encoding="utf-8")).body)
-    return path.read_text(encoding="utf-8")
+@cache
+def _parse(text: str) -> list[ast.stmt]:
+    """A module's top-level statements, without what cannot change a result."""
+    return [_Bare().visit(statement) for statement in ast.parse(text).body if not _is_docstring(statement)]
 
 
-def _copy(statement: ast.stmt) -> ast.stmt:
-    return ast.parse(ast.unparse(statement)).body[0]
-
-
+@cache
 def _text(statement: ast.stmt) -> str:
-    return ast.dump(_Bare().visit(_copy(statement)), annotate_fields=False)
+    return ast.dump(statement, annotate_fields=False)
 
 
 def _digest(texts: set[str]) -> str:

@@ -6,6 +6,7 @@ code_version was raised by hand and forgotten twice: GPTQ's damping changed, and
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -17,8 +18,13 @@ from phi3_assets_tests.steps import record_sources, sources
 def test_code_version_stands_for_this_source(name):
     recorded = record_sources.read().get(name)
     assert recorded, f"Run: {record_sources.COMMAND} {name} --new-version"
-    wrong = record_sources.complaint(STEPS[name], recorded, sources.reached(STEPS[name]))
+    wrong = record_sources.complaint(STEPS[name], recorded, present()[name])
     assert not wrong, wrong
+
+
+@cache
+def present():
+    return {name: sources.reached(step) for name, step in STEPS.items()}
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def tree(tmp_path, monkeypatch):
     shutil.copytree(
         sources.ROOT / "phi3_assets", tmp_path / "phi3_assets", ignore=shutil.ignore_patterns("__pycache__", "*.png")
     )
-    before = {name: sources.reached(step) for name, step in STEPS.items()}
+    before = present()
     monkeypatch.setattr(sources, "ROOT", tmp_path)
     sources.load.cache_clear()
     yield (
@@ -77,7 +83,7 @@ def test_prose_is_no_change(tree):
 
 def test_reach_is_narrow():
     """A digest of the whole package would change every day."""
-    assert all(3 < len(sources.reached(step)) < 30 for step in STEPS.values())
+    assert all(3 < len(reach) < 30 for reach in present().values())
 
 
 def test_complaint_names_what_changed_and_what_to_run():

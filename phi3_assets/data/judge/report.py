@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.data.judge.measured import DatasetMeasured
 from phi3_assets.data.judge.merge import HELD_OUT, KEPT, LEAK, TEST, TRAIN, Verdict
 from phi3_assets.data.testset.frozen import TestSets
 
@@ -15,9 +16,23 @@ _REPEATS = ("duplicate", "near_duplicate", "near_duplicate_of_test")
 
 
 def dataset_metrics(
-    files: Sequence[dict[str, Any]], verdict: Verdict, frozen: TestSets, test_set_rows: int
-) -> dict[str, Any]:
+    files: Sequence[dict[str, Any]],
+    verdict: Verdict,
+    frozen: TestSets,
+    test_set_rows: int,
+    *,
+    reused: Sequence[bool],
+    others: list[str],
+) -> DatasetMeasured:
     """Sum up the facts of all files and the verdict.
+
+    Args:
+        files: The facts of each file's part.
+        verdict: What was decided of the rows.
+        frozen: The frozen test sets.
+        test_set_rows: Rows of the present or proposed one.
+        reused: Whether each file's part was known.
+        others: Names of files that are not read.
 
     Raises:
         AssertionError: rows read are not rows kept and rows quarantined: a defect of this package.
@@ -31,31 +46,34 @@ def dataset_metrics(
     sides = {side: int((kept & (verdict.split == side)).sum()) for side in (TRAIN, TEST, HELD_OUT)}
     if read != int(kept.sum()) + reasons.total():
         raise AssertionError(f"{read} rows read, {int(kept.sum())} kept, {reasons.total()} quarantined")
-    return {
-        "rows_read": read,
-        "rows_kept": int(kept.sum()),
-        "rows_quarantined": reasons.total(),
-        "quarantined_by_reason": dict(sorted(reasons.items())),
-        "defective_share": sum(n for name, n in reasons.items() if name not in _REPEATS) / max(read, 1),
-        "train_rows": sides[TRAIN],
-        "test_rows": sides[TEST],
-        "held_out_rows": sides[HELD_OUT],
-        "test_set_rows": test_set_rows,
-        "test_rows_in_data": sides[TEST],
-        "test_set_versions": frozen.names,
-        "test_set_is_new": not frozen.files or test_set_rows > frozen.present_rows,
-        "leaked_rows_removed": int((verdict.reason == LEAK).sum()),
-        "near_duplicate_rows": len(verdict.near) - int((verdict.reason == LEAK).sum()),
-        "conflicting_questions": len(verdict.conflicts),
-        "conflicting_rows": sum(len(run) for run in verdict.conflicts),
-        "rows_with_personal_data": sum(facts["rows_with_personal_data"] for facts in files),
-        "personal_data": dict(sum((Counter(facts["personal_data"]) for facts in files), Counter())),
-        "rows_with_secrets": sum(facts["rows_with_secrets"] for facts in files),
-        "secrets": dict(sum((Counter(facts["secrets"]) for facts in files), Counter())),
-        "files": [_file_entry(facts) for facts in files],
-        "files_damaged": [facts["file"] for facts in files if facts["damage"]],
-        "preview": [{"file": facts["file"], **row} for facts in files for row in facts["preview"]][:_PREVIEW_ROWS],
-    }
+    return DatasetMeasured(
+        rows_read=read,
+        rows_kept=int(kept.sum()),
+        rows_quarantined=reasons.total(),
+        quarantined_by_reason=dict(sorted(reasons.items())),
+        defective_share=sum(n for name, n in reasons.items() if name not in _REPEATS) / max(read, 1),
+        train_rows=sides[TRAIN],
+        test_rows=sides[TEST],
+        held_out_rows=sides[HELD_OUT],
+        test_set_rows=test_set_rows,
+        test_rows_in_data=sides[TEST],
+        test_set_versions=frozen.names,
+        test_set_is_new=not frozen.files or test_set_rows > frozen.present_rows,
+        leaked_rows_removed=int((verdict.reason == LEAK).sum()),
+        near_duplicate_rows=len(verdict.near) - int((verdict.reason == LEAK).sum()),
+        conflicting_questions=len(verdict.conflicts),
+        conflicting_rows=sum(len(run) for run in verdict.conflicts),
+        rows_with_personal_data=sum(facts["rows_with_personal_data"] for facts in files),
+        personal_data=dict(sum((Counter(facts["personal_data"]) for facts in files), Counter())),
+        rows_with_secrets=sum(facts["rows_with_secrets"] for facts in files),
+        secrets=dict(sum((Counter(facts["secrets"]) for facts in files), Counter())),
+        files=[_file_entry(facts) for facts in files],
+        files_damaged=[facts["file"] for facts in files if facts["damage"]],
+        preview=[{"file": facts["file"], **row} for facts in files for row in facts["preview"]][:_PREVIEW_ROWS],
+        files_read=sum(not one for one in reused),
+        files_reused=sum(reused),
+        files_not_read=others,
+    )
 
 
 def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
@@ -73,29 +91,29 @@ def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def refuse_if_useless(metrics: dict[str, Any], params: Any, folder: Path) -> None:
+def refuse_if_useless(metrics: DatasetMeasured, params: Any, folder: Path) -> None:
     """Stop where nothing could be trained or tested.
 
     Raises:
         UserError: No row was kept, or none is on one side of the split.
     """
-    if not metrics["rows_kept"]:
+    if not metrics.rows_kept:
         _refuse_without_rows(metrics, [params["question_column"], params["answer_column"]], folder)
-    if not metrics["train_rows"]:
+    if not metrics.train_rows:
         raise UserError(
-            f"None of the {metrics['rows_kept']} usable rows in {folder} is a training row (test_share "
+            f"None of the {metrics.rows_kept} usable rows in {folder} is a training row (test_share "
             f"{params['test_share']}, chosen by a hash of the question). Add rows, or lower test_share."
         )
-    if not metrics["test_set_rows"]:
+    if not metrics.test_set_rows:
         raise UserError(
-            f"None of the {metrics['rows_kept']} usable rows in {folder} is a test row (test_share "
+            f"None of the {metrics.rows_kept} usable rows in {folder} is a test row (test_share "
             f"{params['test_share']}, chosen by a hash of the question; plain text is never a test). Without one no "
             "model can be judged: add questions and answers, or raise test_share."
         )
 
 
-def _refuse_without_rows(metrics: dict[str, Any], wanted: list[str], folder: Path) -> None:
-    for entry in metrics["files"]:
+def _refuse_without_rows(metrics: DatasetMeasured, wanted: list[str], folder: Path) -> None:
+    for entry in metrics.files:
         if entry["columns"]:
             columns = ", ".join(map(repr, entry["columns"][:8]))
             hint = "".join(nearest(name, entry["columns"]) for name in wanted)
@@ -104,8 +122,8 @@ def _refuse_without_rows(metrics: dict[str, Any], wanted: list[str], folder: Pat
                 f"{wanted[1]!r}, or those of another shape (docs/data.md).{hint} Rename the columns, or set "
                 "question_column and answer_column in the recipe."
             )
-    problems = [f"{entry['file']}: {entry['problem']}" for entry in metrics["files"] if entry["problem"]]
-    reasons = [f"{count} rows {reason}" for reason, count in metrics["quarantined_by_reason"].items()]
-    empty = [f"{entry['file']} is empty" for entry in metrics["files"]]
+    problems = [f"{entry['file']}: {entry['problem']}" for entry in metrics.files if entry["problem"]]
+    reasons = [f"{count} rows {reason}" for reason, count in metrics.quarantined_by_reason.items()]
+    empty = [f"{entry['file']} is empty" for entry in metrics.files]
     found = "; ".join((problems + reasons or empty)[:8]) or "it holds no data file"
     raise UserError(f"No usable row in {folder}: {found}. Mend the files or put others there.")

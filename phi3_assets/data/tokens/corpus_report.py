@@ -10,6 +10,7 @@ import pyarrow as pa
 from phi3_assets.core.errors import UserError
 from phi3_assets.data.tokens.corpus_rows import Stats
 from phi3_assets.data.tokens.join import Joined
+from phi3_assets.data.tokens.measured import CorpusMeasured
 from phi3_assets.data.tokens.model_tokens import IGNORED, ModelTokens
 
 _BINS = 20
@@ -38,36 +39,39 @@ def corpus_metrics(
     overlap: int,
     joined: Joined | None,
     first_row: pa.Table | None,
-) -> dict[str, Any]:
-    """Sum up a corpus."""
+    tokenised: int,
+) -> CorpusMeasured:
+    """Sum up a corpus, of which so many rows were not known before."""
     edges, counts = _histogram(stats.lengths)
-    return {
-        "train_rows": stats.rows,
-        "test_rows": tests["rows"],
-        "rows_quarantined": stats.quarantined.total() + tests["rows_quarantined"],
-        "quarantined_by_reason": dict(sorted(stats.quarantined.items())),
-        "test_rows_quarantined": tests["rows_quarantined"],
-        "rows_too_long": stats.quarantined["too_long"],
-        "rows_truncated": stats.rows_truncated,
-        "tokens": stats.tokens,
-        "supervised_tokens": stats.supervised_tokens,
-        "supervised_share": stats.supervised_tokens / stats.tokens,
-        "length_percentiles_tokens": {f"p{q}": percentile(stats.lengths, q) for q in (0, 50, 90, 95, 99, 100)},
-        "length_histogram": {"edges_tokens": edges, "rows": counts},
-        "end_token_ids": list(model.end_ids),
-        "rows_without_end_token": stats.rows_without_end_token,
-        "test_rows_without_end_token": tests["rows_without_end_token"],
-        "rows_fully_masked": stats.rows_fully_masked,
-        "begin_token_id": model.begin_id,
-        "rows_with_two_begin_tokens": stats.rows_with_two_begin_tokens,
-        "prompts_checked": tests["prompts_checked"],
-        "prompts_tokenised_otherwise": tests["prompts_tokenised_otherwise"],
-        "train_test_overlap": overlap,
-        "joined_sequences": joined.sequences if joined else None,
-        "joined_tokens_dropped": joined.tokens_dropped if joined else None,
-        "joined_sequences_masked": joined.sequences_masked if joined else None,
-        "masked_preview": masked_pieces(model, first_row) if first_row is not None else [],
-    }
+    return CorpusMeasured(
+        train_rows=stats.rows,
+        test_rows=tests["rows"],
+        rows_quarantined=stats.quarantined.total() + tests["rows_quarantined"],
+        quarantined_by_reason=dict(sorted(stats.quarantined.items())),
+        test_rows_quarantined=tests["rows_quarantined"],
+        rows_too_long=stats.quarantined["too_long"],
+        rows_truncated=stats.rows_truncated,
+        tokens=stats.tokens,
+        supervised_tokens=stats.supervised_tokens,
+        supervised_share=stats.supervised_tokens / stats.tokens,
+        length_percentiles_tokens={f"p{q}": percentile(stats.lengths, q) for q in (0, 50, 90, 95, 99, 100)},
+        length_histogram={"edges_tokens": edges, "rows": counts},
+        end_token_ids=list(model.end_ids),
+        rows_without_end_token=stats.rows_without_end_token,
+        test_rows_without_end_token=tests["rows_without_end_token"],
+        rows_fully_masked=stats.rows_fully_masked,
+        begin_token_id=model.begin_id,
+        rows_with_two_begin_tokens=stats.rows_with_two_begin_tokens,
+        prompts_checked=tests["prompts_checked"],
+        prompts_tokenised_otherwise=tests["prompts_tokenised_otherwise"],
+        train_test_overlap=overlap,
+        joined_sequences=joined.sequences if joined else None,
+        joined_tokens_dropped=joined.tokens_dropped if joined else None,
+        joined_sequences_masked=joined.sequences_masked if joined else None,
+        masked_preview=masked_pieces(model, first_row) if first_row is not None else [],
+        rows_tokenised=tokenised,
+        rows_reused=stats.rows - tokenised,
+    )
 
 
 def percentile(lengths: Counter[int], q: float) -> int:
