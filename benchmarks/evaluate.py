@@ -22,6 +22,7 @@ from phi3_assets.evaluation import genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import Item, load_items
 from phi3_assets.models import genai
 from phi3_assets.models.end_tokens import end_token_ids, genai_end_token_ids
+from phi3_assets.steps import STEPS
 
 BARS = {"base": 2.0, "adapter": 2.0, "merged": 2.0, "int4": 3.0, "chat": 0.95}
 CHAT_TOKENS = 96
@@ -64,7 +65,7 @@ KINDS = ("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx
 
 def newest(home: Path, kind: str) -> Path:
     """The artefact of this kind that was made last."""
-    folder = artefact_dir(home, kind, "x").parent
+    folder = artefact_dir(home, STEPS[kind].folder, kind, "x").parent
     made = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
     if not made:
         raise UserError(f"{home} has no {kind} yet. Make one with `phi3 run --home {home}`, or name another --home.")

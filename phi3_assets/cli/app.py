@@ -9,6 +9,7 @@ import typer
 from phi3_assets.cli import commands
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.fields import use_of
 from phi3_assets.core.home import default_home, prepare_home
 from phi3_assets.core.recipe import Recipe, load_recipe, shipped_recipes
 
@@ -48,7 +49,7 @@ def recipes() -> None:
     """List the shipped recipes and every field a recipe can have."""
     print("Shipped: " + ", ".join(shipped_recipes()))
     for name, field in Recipe.model_fields.items():
-        print(f"\n{name}  (default: {field.default!r})\n    {field.description}")
+        print(f"\n{name}  (default: {field.default!r}; of: {use_of(field)})\n    {field.description}")
 
 
 def main() -> None:

@@ -1,14 +1,18 @@
 """What `phi3` does with results: talk to a model, look after the champion, hand out bundles, convert configurations."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
-from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.cli.options import Home, Overrides, Product, Reason, RecipeName, parse_overrides
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home
+
+if TYPE_CHECKING:
+    from phi3_assets.release.champion import Champion, Check, Entry
 
 champion = typer.Typer(no_args_is_help=True, help="The release that is to be taken, and who it replaced.")
 bundle = typer.Typer(no_args_is_help=True, help="Releases, as folders that stand by themselves.")
@@ -24,24 +28,33 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
     web: Annotated[bool, typer.Option("--web", help="A page in the browser, with the variants side by side.")] = False,
     port: Annotated[int, typer.Option(help="Where --web listens, on this computer only; 0: any free one.")] = 8000,
+    newest: Annotated[bool, typer.Option("--newest", help="What was made last, not the champion.")] = False,
+    product: Product = "",
     home: Home = None,
 ) -> None:
-    """Talk to a model of this home: a conversation, one question, a file of questions, or a page in the browser."""
+    """Talk to the champion, or what was made last: a conversation, one question, a file, or a page in the browser."""
     from phi3_assets.chat import terminal
-    from phi3_assets.chat.engines import INPUTS, open_engine
-    from phi3_assets.cli.runner import latest, trained_system_prompt
+    from phi3_assets.chat.engines import INPUTS, check_variant, open_engine
+    from phi3_assets.cli.results import to_ask
 
-    system = trained_system_prompt(home) if system is None else system
+    if variant not in INPUTS:
+        check_variant(variant, {})
+    found = to_ask(home, product, variant, newest=newest)
+    system = found.system_prompt if system is None else system
     if web:
         from phi3_assets.chat.web import Settings, serve
 
         if question or file or out:
             raise UserError("--web takes its questions in the browser: leave out the question, --file and --out.")
-        if variant not in INPUTS:
-            raise UserError(f"There is no variant {variant!r}.{nearest(variant, list(INPUTS))}")
-        serve(lambda name: latest(home, INPUTS[name]), Settings(variant, system, max_new_tokens), port)
+
+        def find(name: str) -> dict[str, Path]:
+            # Asked anew each time: a champion that is promoted meanwhile answers from then on.
+            return to_ask(home, product, newest=newest).directories
+
+        serve(find, Settings(variant, system, max_new_tokens), port)
         return
-    engine = open_engine(variant, latest(home))
+    engine = open_engine(variant, found.directories)
+    print(f"Asking {variant} of {found.told}.", file=sys.stderr)
     if file is not None:
         if out is None:
             raise UserError("--file needs --out, the file for the answers.")
@@ -54,38 +67,56 @@ def chat(
 
 
 @champion.command()
-def show(home: Home = None) -> None:
+def show(product: Product = "", home: Home = None) -> None:
     """Name the champion and why it is."""
-    from phi3_assets.cli.runner import where
-    from phi3_assets.release.champion import champion as present
+    from phi3_assets.cli.results import champion_of, store_of
 
-    entry = present(home or default_home())
+    found = champion_of(home, product)
+    entry = found.present()
     if entry is None or entry.release is None:
-        print("There is no champion yet; the first release that is fit becomes it.")
+        print(f"{found.product} has no champion; the next release that is fit becomes it.")
         return
-    print(f"{where(home, entry.release)}\nsince {entry.at}: {entry.decision['sentence']}")
+    print(f"{found.product}: {store_of(home).where(entry.release)}\nsince {entry.at}: {entry.sentence}")
 
 
 @champion.command()
-def history(home: Home = None) -> None:
+def history(product: Product = "", home: Home = None) -> None:
     """List every decision of the gate and of people, refusals included, oldest first."""
+    from phi3_assets.cli.results import champion_of
     from phi3_assets.core.home import SHORT
-    from phi3_assets.release.champion import history as entries
 
-    for entry in entries(home or default_home()):
+    for entry in champion_of(home, product).history():
         release = entry.release.identity[:SHORT] if entry.release else "-" * SHORT
-        print(f"{entry.number:3} {entry.at} {entry.action:8} {release} {entry.decision['sentence']}")
+        print(f"{entry.number:3} {entry.at} {entry.action:8} {release} {entry.sentence}")
 
 
 @champion.command()
-def rollback(reason: Annotated[str, typer.Option(help="Why, for the history.")], home: Home = None) -> None:
-    """Make the champion before this one champion again."""
-    from phi3_assets.cli.runner import check, where
-    from phi3_assets.release.champion import rollback as roll_back
+def approve(
+    reason: Reason,
+    release: Annotated[str, typer.Argument(help="Identity, or how it begins; without it, the only one.")] = "",
+    product: Product = "",
+    home: Home = None,
+) -> None:
+    """Make a release the champion that the gate found better and that waits for a person (promotion: approval)."""
+    _change(home, product, lambda found, check: found.approve(release, reason, check=check))
 
-    entry = roll_back(home or default_home(), reason, check=lambda ref: check(home, ref))
-    assert entry.release is not None
-    print(f"Champion again: {where(home, entry.release)}")
+
+@champion.command()
+def rollback(reason: Reason, product: Product = "", home: Home = None) -> None:
+    """Make the champion before this one champion again."""
+    _change(home, product, lambda found, check: found.rollback(reason, check=check))
+
+
+@champion.command()
+def retire(reason: Reason, product: Product = "", home: Home = None) -> None:
+    """Have no champion from now on; the next release that is fit becomes it."""
+    _change(home, product, lambda found, check: found.retire(reason))
+
+
+def _change(home: Path | None, product: str, change: "Callable[[Champion, Check], Entry]") -> None:
+    from phi3_assets.cli.results import change_champion
+
+    print(change_champion(home, product, change))
 
 
 @bundle.command()
@@ -104,18 +135,16 @@ def verify(
 def export(
     target: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
     key: Annotated[Path | None, typer.Option(help="Private key to sign with, PEM.")] = None,
+    product: Product = "",
     home: Home = None,
 ) -> None:
     """Copy the champion out of the store, and sign it if a key is given."""
-    from phi3_assets.cli.runner import where
-    from phi3_assets.release.champion import champion as present
+    from phi3_assets.cli.results import champion_of, release_of, store_of
     from phi3_assets.release.signature import export_bundle
 
     # Not the newest release: that one may be worse, or rolled back from.
-    entry = present(home or default_home())
-    if entry is None or entry.release is None:
-        raise UserError("There is no champion in this home yet: `phi3 run` makes a release, and a fit one becomes it.")
-    print(f"{export_bundle(Path(where(home, entry.release)), target, key)} is ready to be handed out.")
+    release = release_of(champion_of(home, product))
+    print(f"{export_bundle(store_of(home).fetch(release, content=True), target, key)} is ready to be handed out.")
 
 
 @config.command(name="export")

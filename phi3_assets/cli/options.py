@@ -10,6 +10,8 @@ from phi3_assets.core.recipe import Recipe, read_yaml
 
 Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
 RecipeName = Annotated[str, typer.Option(help="A shipped recipe or a .yaml file; default: PHI3_RECIPE, else smol-cpu.")]
+Product = Annotated[str, typer.Option(help="Whose models; default: PHI3_RECIPE's product, else the home's only one.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; may be repeated.")
 ]

@@ -6,20 +6,21 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psutil
 
+from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
-from phi3_assets.core.manifest import ArtefactRef, read_manifest
 from phi3_assets.core.recipe import load_recipe
 from phi3_assets.evaluation.present import text_table
+from phi3_assets.release.champion import Champion
 from phi3_assets.resources.local_store import LocalArtifactStore
-from phi3_assets.steps import FORMATTED_CORPUS, STEPS
+from phi3_assets.resources.pointers import latest
+from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
 PROCESS_TAG = "phi3/process"
@@ -84,10 +85,13 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
         print("\nNot everything was made; the reason is above. What was made is kept and will be reused.")
         return 1
     store = LocalArtifactStore(home=str(home))
-    if not to or to == "release_bundle":
-        show_scores(store)
+    product = load_recipe(recipe or None, overrides).product
+    if to not in STEPS or to == RELEASE_BUNDLE.name:
+        show_scores(store, product)
     else:
-        print(f"\n{to}: {store.where(ArtefactRef(**(store.load_pointer(f'latest/{to}') or {})))}")
+        made = latest(store.ledger, product, to)
+        assert made is not None
+        print(f"\n{to}: {store.where(made)}")
     return 0
 
 
@@ -97,24 +101,29 @@ def selected(definitions: dg.Definitions, to: str) -> list[dg.AssetKey]:
     Raises:
         UserError: There is no such asset.
     """
-    if to and to not in STEPS:
-        raise UserError(f"--to {to!r}: no such asset.{nearest(to, list(STEPS))} The assets: {', '.join(STEPS)}.")
+    known = [*STEPS, "champion"]
+    if to and to not in known:
+        raise UserError(f"--to {to!r}: no such asset.{nearest(to, known)} The assets: {', '.join(known)}.")
     wanted = dg.AssetSelection.assets(to).upstream() if to else dg.AssetSelection.all()
     return sorted(wanted.resolve(definitions.resolve_asset_graph()))
 
 
-def show_scores(store: LocalArtifactStore) -> None:
-    """Print the four variants' scores and where to read on."""
-    report, bundle = (
-        ArtefactRef(**(store.load_pointer(f"latest/{name}") or {})) for name in ("eval_report", "release_bundle")
-    )
+def show_scores(store: LocalArtifactStore, product: str) -> None:
+    """Print the four variants' scores, who is champion, and where to read on."""
+    report, bundle = (latest(store.ledger, product, step.name) for step in (EVAL_REPORT, RELEASE_BUNDLE))
+    assert report is not None
+    assert bundle is not None
     manifest = store.find(report.kind, report.identity)
     assert manifest is not None
     print(f"\n{text_table(manifest.metrics['variants'])}\n")
     print(f"{manifest.metrics['items']} held-out questions; ", end="")
     print(f"int4 keeps {manifest.metrics['int4_gain_kept']:.1%} of merged's gain over base.")
-    print(f"Report:  {store.where(report)}/report.html")
-    print(f"Release: {store.where(bundle)}")
+    print(f"Report:   {store.where(report)}/report.html")
+    print(f"Release:  {store.where(bundle)}")
+    present = Champion(store.ledger, product).present()
+    if present is not None and present.release is not None:
+        state = "this release" if present.release == bundle else f"still {store.where(present.release)}"
+        print(f"Champion of {product}: {state}")
 
 
 def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], target: Path) -> Path:
@@ -129,51 +138,20 @@ def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], targ
 
     if run_graph(home, recipe, overrides, "formatted_corpus"):
         raise UserError("The configuration needs the corpus and the base model, and they could not be made; see above.")
-    made = latest(home)
+    chosen = load_recipe(recipe or None, overrides)
+    store = store_of(home)
+    base_model, formatted_corpus = (
+        store.fetch(made)
+        for step in (BASE_MODEL, FORMATTED_CORPUS)
+        if (made := latest(store.ledger, chosen.product, step.name))
+    )
     return export_config(
-        load_recipe(recipe or None, overrides),
-        made["base_model"],
-        made["formatted_corpus"],
+        chosen,
+        base_model,
+        formatted_corpus,
         target,
         on_gpu=torch.cuda.is_available(),
     )
-
-
-def store_of(home: Path | None) -> LocalArtifactStore:
-    """The store of a home; None: PHI3_HOME, else ./home."""
-    return LocalArtifactStore(home=str(home) if home else "")
-
-
-def latest(home: Path | None, names: Iterable[str] = tuple(STEPS)) -> dict[str, Path]:
-    """Directory of each of these assets that was materialised in this home, as it was last.
-
-    Raises:
-        UserError: One was materialised and is gone, or damaged.
-    """
-    store = store_of(home)
-    pointers = {name: store.load_pointer(f"latest/{name}") for name in names}
-    return {name: store.fetch(ArtefactRef(**pointer)) for name, pointer in pointers.items() if pointer}
-
-
-def trained_system_prompt(home: Path | None) -> str:
-    """The system prompt of this home's corpus: asked without it, a model gives other answers than those scored."""
-    corpus = latest(home, [FORMATTED_CORPUS.name]).get(FORMATTED_CORPUS.name)
-    return str(read_manifest(corpus).call.params["system_prompt"]) if corpus else ""
-
-
-def where(home: Path | None, ref: ArtefactRef) -> str:
-    """Where an artefact of this home stands."""
-    return store_of(home).where(ref)
-
-
-def check(home: Path | None, ref: ArtefactRef) -> None:
-    """Verify every byte of an artefact of this home.
-
-    Raises:
-        UserError: It is gone.
-        DamagedArtefact: It is not what its manifest says.
-    """
-    store_of(home).fetch(ref, content=True)
 
 
 class Narrator:

@@ -3,8 +3,8 @@
 datasets/      your csv, json, jsonl and parquet files
 fine-tuning/   raw_dataset/ and formatted_corpus/: what training is fed with
 model-cache/   downloads, and base_model/
-gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/; champion.json: every
-               decision of the gate; decisions/: a page for each comparison with a champion
+gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/
+ledger/        what changes: of each product its champion, decisions, frozen test sets and latest artefacts
 inferences/    adapter.py, merged.py, int4.py: plain scripts for the three ways to infer, yours to change
 setup/         what a worker needs elsewhere
 work/          unfinished work: checkpoints, logs of running steps, locks; may be deleted when nothing runs
@@ -14,8 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "setup", "work")
-_KIND_FOLDER = {"raw_dataset": "fine-tuning", "formatted_corpus": "fine-tuning", "base_model": "model-cache"}
+FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "ledger", "setup", "work")
 PACKAGE = Path(__file__).parents[1]
 SAMPLE = PACKAGE / "sample"
 EXAMPLES = PACKAGE / "chat" / "examples"
@@ -29,9 +28,9 @@ def default_home() -> Path:
     return Path(os.environ.get("PHI3_HOME") or "home").expanduser().absolute()
 
 
-def artefact_dir(home: Path, kind: str, identity: str) -> Path:
-    """Where the artefact of this identity stands, or will."""
-    return home / _KIND_FOLDER.get(kind, "gen-model") / kind / identity[:SHORT]
+def artefact_dir(home: Path, folder: str, kind: str, identity: str) -> Path:
+    """Where the artefact of this identity stands, or will; `folder` is its step's."""
+    return home / folder / kind / identity[:SHORT]
 
 
 def work_dir(home: Path, kind: str, identity: str) -> Path:

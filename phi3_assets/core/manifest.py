@@ -54,8 +54,11 @@ class Manifest:
         call: What the artefact was made of; its hash is the identity.
         files: Every file except the manifest, by POSIX path relative to the directory.
         metrics: What the step measured; outside the digest, since times differ between runs.
-        versions: Python, platform and library versions of the process that made it.
-        ran: Where and how long: host, execution, started and finished (UTC), seconds, peak_memory_bytes.
+        versions: Python, platform and library versions of the process that made it, with their build tags.
+        ran: Where and how long: host, execution, cpu and gpu by model, started and finished (UTC), seconds,
+            peak_memory_bytes.
+        made_from: Which artefact each input was, by name; folders of the user's are not among them. The identity
+            knows inputs by content alone, so this stands outside it.
     """
 
     call: StepCall
@@ -63,6 +66,7 @@ class Manifest:
     metrics: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     ran: dict[str, Any] = field(default_factory=dict)
+    made_from: dict[str, ArtefactRef] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -90,6 +94,7 @@ class Manifest:
             "metrics": self.metrics,
             "versions": self.versions,
             "ran": self.ran,
+            "made_from": {name: ref.to_dict() for name, ref in sorted(self.made_from.items())},
         }
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -110,6 +115,7 @@ class Manifest:
                 metrics=value["metrics"],
                 versions=value["versions"],
                 ran=value["ran"],
+                made_from={name: ArtefactRef(**ref) for name, ref in value.get("made_from", {}).items()},
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedArtefact(f"{where} is not a manifest ({error!r}). {WAY_OUT}") from None
@@ -135,6 +141,12 @@ def list_files(directory: Path, *, hidden: bool = True) -> list[str]:
             names = [name for name in names if not name.startswith(".")]
         found += [Path(root, name).relative_to(directory).as_posix() for name in names]
     return sorted(path for path in found if path != MANIFEST)
+
+
+def list_user_files(directory: Path) -> list[str]:
+    """POSIX paths of all files of a folder that is not ours, sorted; editors and copying tools hide theirs by a dot."""
+    own = [MANIFEST] if (directory / MANIFEST).is_file() else []  # a name like any other in a folder of the user's
+    return sorted([*list_files(directory, hidden=False), *own])
 
 
 def hash_file(path: Path) -> FileEntry:
@@ -172,12 +184,12 @@ def seal(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / MANIFEST, manifest.to_json())
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old one or the new one, never a half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -232,8 +244,7 @@ def fingerprint(directory: Path, what: str) -> dict[str, FileEntry]:
     if not directory.is_dir():
         state = "is not a folder" if directory.exists() else "does not exist"
         raise UserError(f"{what} {directory} {state}. Create it and put files there; `phi3 init` lays out a home.")
-    # Editors and copying tools keep their half-written files behind a dot.
-    files = hash_files(directory, list_files(directory, hidden=False))
+    files = hash_files(directory, list_user_files(directory))
     if not files:
         raise UserError(f"{what} {directory} is empty. Put at least one file there.")
     return files

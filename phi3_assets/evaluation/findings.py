@@ -1,7 +1,7 @@
-"""What the gate is asked and what it finds: thresholds in, one sentence with numbers out for each rule."""
+"""What the gate is asked, and the words in which it answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from phi3_assets.evaluation.present import COLUMNS
@@ -34,23 +34,6 @@ class Thresholds:
     def from_params(cls, params: Mapping[str, Any]) -> "Thresholds":
         """From recipe fields: gate_metric, gate_alpha, and so on."""
         return cls(**{name: params[f"gate_{name}"] for name in cls.__dataclass_fields__})
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule, applied.
-
-    Attributes:
-        rule: Its name, of `fitness.RULES` or of `against_champion.RULES`.
-        passed: Whether the model complies.
-        sentence: Why, in one sentence with the numbers.
-        numbers: The same numbers, for plots over time; finite.
-    """
-
-    rule: str
-    passed: bool
-    sentence: str
-    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def numbers(found: Comparison) -> dict[str, float]:

@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from phi3_assets.core.finding import Finding
 from phi3_assets.evaluation import VARIANTS
-from phi3_assets.evaluation.findings import Finding, Thresholds, difference, numbers, title
+from phi3_assets.evaluation.findings import Thresholds, difference, numbers, title
 from phi3_assets.evaluation.statistics import COMPARED, compare, item_values
 
 NEEDED_METRICS = ("nll", "exact_match", "f1", "stop_rate", "general_nll")

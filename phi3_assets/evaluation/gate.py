@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.finding import Finding
+from phi3_assets.core.recipe import Recipe
 from phi3_assets.evaluation import against_champion
-from phi3_assets.evaluation.findings import Finding, Thresholds
+from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.evaluation.fitness import judge_fitness
 
 
@@ -66,6 +68,11 @@ def decide(
     if fit and champion_records is not None:
         findings += against_champion.judge_against(records, champion_records, thresholds)
     return Decision(fit=fit, promote=all(finding.passed for finding in findings), findings=tuple(findings))
+
+
+def judge_report(metrics: Mapping[str, Any], directory: Path, recipe: Recipe) -> list[Finding]:
+    """The blocking rules of eval_report: is the model fit for release?"""
+    return judge_fitness(*read_evaluation(directory), Thresholds.from_params(recipe.model_dump()))
 
 
 def read_evaluation(eval_report: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -3,9 +3,10 @@
 import dagster as dg
 
 from phi3_assets import steps
-from phi3_assets.ops.planning import Record, make_plan
+from phi3_assets.ops.planning import make_plan
 from phi3_assets.ops.running import DEVICE_POOL, export_olive_config, run_plan, verify_and_show
 from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 

@@ -1,26 +1,28 @@
 """What a materialisation would do: which artefact is called for, whether it stands, and if not, what changed."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from phi3_assets import steps
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
-from phi3_assets.core.recipe import Recipe, is_hub_id
+from phi3_assets.core.recipe import Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions
 from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.resources.execution import UserFiles
+from phi3_assets.resources.lineage import lineage
+from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.steps import STEPS
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
-# What travels between ops: plain JSON.
-Record = dict[str, Any]
 
 
 @contextmanager
@@ -46,33 +48,107 @@ def make_plan(
         step: The step.
         recipe_resource: This run's recipe.
         store: Where artefacts stand.
-        upstream: Pointer of each input artefact, by name.
+        upstream: Record of each input asset, by name; see `phi3_assets.resources.pointers`.
 
     Returns:
-        JSON: {"call", "inputs", "recipe", "reused", "why"}.
+        JSON: {"call", "inputs", "recipe", "product", "planned", "reused", "why"}.
     """
+    planned = time.time()
     with readable_errors():
         recipe = recipe_resource.load()
-        inputs: dict[str, ArtefactRef | UserFiles] = {name: ArtefactRef(**ref) for name, ref in upstream.items()}
-        inputs.update(user_files(context, step, recipe, store))
-        call = make_call(step, recipe, inputs)
+        calls = CalledFor(recipe, store, context.log.info, upstream)
+        call, inputs = calls.call(step)
         reused = store.find(step.name, call.identity) is not None
-        if step is steps.RAW_DATASET and not reused:
-            proposed = proposer_of_newest_test_set(recipe, inputs, store)
-            if proposed is not None:
-                call, inputs = proposed
-                reused = True
-        latest = store.load_pointer(f"latest/{step.name}")
-        previous = store.find(latest["kind"], latest["identity"]) if latest and not reused else None
-        why = "It stands already; nothing is run." if reused else what_changed(previous, call)
+        previous = latest(store.ledger, recipe.product, step.name)
+        before = store.find(previous.kind, previous.identity) if previous and not reused else None
+        why = "It stands already; nothing is run." if reused else what_changed(before, call)
         context.log.info(f"{step.name} {call.identity[:SHORT]}: {why}")
     return {
         "call": call.to_dict(),
         "inputs": {name: to_json(item) for name, item in inputs.items()},
         "recipe": recipe_resource.recipe,
+        "product": recipe.product,
+        "planned": planned,
         "reused": reused,
         "why": why,
     }
+
+
+class CalledFor:
+    """Which artefacts a recipe calls for: those that this run made, and the others by what they would be made of.
+
+    An artefact that is built on must keep the blocking rules of its kind, whoever made it and whatever its checks said
+    then: rules and limits may be other ones today, and a run that selects one asset alone runs no check of the others.
+    """
+
+    def __init__(
+        self, recipe: Recipe, store: ArtifactStore, log: Callable[[str], None], given: Mapping[str, Record]
+    ) -> None:
+        """`given` are the records of assets that the run made, by name; those it did not make say so."""
+        self._recipe = recipe
+        self._store = store
+        self._log = log
+        self._known = {name: ref_of(record) for name, record in given.items() if "identity" in record}
+        self._judged: set[str] = set()
+
+    def artefact(self, name: str) -> ArtefactRef:
+        """The artefact of this name that the recipe calls for.
+
+        Raises:
+            UserError: It does not stand, or breaks a blocking rule.
+        """
+        if name not in self._known:
+            call, _ = self.call(STEPS[name])
+            manifest = self._store.find(name, call.identity)
+            if manifest is None:
+                raise UserError(
+                    f"{name} does not stand as this recipe and these files call for it ({call.identity[:SHORT]}). "
+                    f"Materialise {name} too: select it with this asset, or make it first."
+                )
+            self._known[name] = manifest.ref
+        ref = self._known[name]
+        if name not in self._judged:
+            self._judged.add(name)
+            refuse_if_unfit(self._store, ref, self._recipe)
+        return ref
+
+    def call(self, step: Step) -> tuple[StepCall, dict[str, ArtefactRef | UserFiles]]:
+        """What the recipe calls for at this step.
+
+        Raises:
+            UserError: An artefact it is made of does not stand, breaks a rule, or is of another lineage.
+        """
+        inputs: dict[str, ArtefactRef | UserFiles] = {
+            name: self.artefact(name) for name in step.inputs if name in STEPS
+        }
+        lineage(self._store, *(ref for ref in inputs.values() if isinstance(ref, ArtefactRef)))
+        inputs.update(user_files(self._log, step, self._recipe, self._store))
+        call = make_call(step, self._recipe, inputs)
+        if step.reads_test_sets and self._store.find(step.name, call.identity) is None:
+            proposed = proposer_of_newest_test_set(step, self._recipe, inputs, self._store)
+            if proposed is not None:
+                return proposed
+        return call, inputs
+
+
+def refuse_if_unfit(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> None:
+    """Refuse to build on an artefact that breaks a blocking rule of its kind.
+
+    Raises:
+        UserError: Names the artefact and every rule it breaks.
+    """
+    broken = [finding for finding in judge(store, ref, recipe) if not finding.passed]
+    if broken:
+        told = " ".join(f"{finding.rule}: {finding.sentence}" for finding in broken)
+        raise UserError(f"{ref.kind} {ref.identity[:SHORT]} is not to be built on. {told}")
+
+
+def judge(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> list[Finding]:
+    """What the blocking rules of its kind say of an artefact; asked by its checks and by the plans of its consumers."""
+    manifest = store.find(ref.kind, ref.identity)
+    if manifest is None:
+        raise UserError(f"{ref.kind} {ref.identity[:SHORT]} is gone from the store; materialise it again.")
+    return STEPS[ref.kind].findings(manifest.metrics, store.fetch(ref), recipe)
 
 
 def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles]) -> StepCall:
@@ -88,7 +164,7 @@ def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | Use
 
 
 def proposer_of_newest_test_set(
-    recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
+    step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
 ) -> tuple[StepCall, dict[str, ArtefactRef | UserFiles]] | None:
     """The `raw_dataset` of these very files that proposed the newest frozen test set, if it stands.
 
@@ -103,35 +179,29 @@ def proposer_of_newest_test_set(
     earlier = {name: item for name, item in inputs.items() if name != "test_sets"}
     if before:
         earlier["test_sets"] = UserFiles(path=folder, digest=digest_of(before))
-    call = make_call(steps.RAW_DATASET, recipe, earlier)
+    call = make_call(step, recipe, earlier)
     if freezing.proposer(newest) != call.identity[:SHORT] or store.find(call.step, call.identity) is None:
         return None
     return call, earlier
 
 
-def user_files(context: Context, step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
+def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:
     """Folders of the user's that this step reads, pinned by their content.
 
     Raises:
         UserError: A folder is missing or empty.
     """
-    if step is steps.RAW_DATASET:
-        files = {"datasets": _pinned(store.datasets_path(recipe.dataset_path, context.log.info), "Dataset folder")}
+    files = {}
+    for folder in step.reads:
+        location = folder.location(recipe)
+        if location is not None:
+            path = store.datasets_path(location, log)
+            files[folder.name] = UserFiles(path=path, digest=digest_of(fingerprint(path, folder.what)))
+    if step.reads_test_sets:
         test_sets = store.test_sets_path(recipe.dataset_path)
         if frozen := freezing.versions(test_sets):
             files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))
-        return files
-    if step is steps.LORA_ADAPTER and recipe.adapter_path:
-        path = Path(recipe.adapter_path).expanduser().absolute()
-        return {"adapter_directory": _pinned(path, "Adapter directory")}
-    if step is steps.BASE_MODEL and ":" not in recipe.base_model and not is_hub_id(recipe.base_model):
-        path = Path(recipe.base_model).expanduser().absolute()
-        return {"base_model_directory": _pinned(path, "Base model directory")}
-    return {}
-
-
-def _pinned(path: Path, what: str) -> UserFiles:
-    return UserFiles(path=path, digest=digest_of(fingerprint(path, what)))
+    return files
 
 
 def what_changed(previous: Manifest | None, call: StepCall) -> str:

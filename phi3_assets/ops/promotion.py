@@ -1,114 +1,172 @@
-"""From an evaluation to a decision that is recorded: fit for release or not, champion or not.
+"""From a release to a decision that is recorded: champion or not.
 
 The rules are those of `phi3_assets.evaluation.gate`. The champion is part of no identity: the same release is judged
 anew against whoever is champion now.
 """
 
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
-from phi3_assets.core.manifest import ArtefactRef, write_atomically
+from phi3_assets.core.ledger import product_key, update
+from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.core.recipe import Recipe
 from phi3_assets.evaluation import gate
 from phi3_assets.evaluation.changes import Side, find_changes, markdown, page, page_name
 from phi3_assets.evaluation.findings import Thresholds
-from phi3_assets.ops import show as ui
-from phi3_assets.ops.planning import Context, Record, readable_errors
-from phi3_assets.release import champion
+from phi3_assets.ops.planning import CalledFor, Context, readable_errors
+from phi3_assets.ops.show import Metadata
+from phi3_assets.release.champion import Champion, ChampionChanged, Entry
+from phi3_assets.resources.lineage import lineage, manifests
+from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 
-
-def judge_report(report: Record, recipe: RecipeResource, store: ArtifactStore) -> gate.Decision:
-    """Say whether the model of an eval_report is fit for release; a refusal goes into the history."""
-    with readable_errors():
-        ref = ArtefactRef(**report)
-        decision = gate.decide(*gate.read_evaluation(store.fetch(ref)), _thresholds(recipe))
-        if not decision.fit:
-            champion.refuse(store.home_path, None, ref, decision.to_dict())
-        return decision
+# Of so many promotions in a row, each between our look at the champion and our word, something else is wrong.
+TRIES = 5
 
 
-def promote_release(
-    context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore
-) -> ui.Metadata:
-    """Let the gate decide whether a release becomes the champion, and record what it decided.
+@dataclass(frozen=True)
+class Decided:
+    """What was decided about a release.
 
-    Returns:
-        The decision in one sentence and what changed since the champion, for the UI.
+    Attributes:
+        entry: The entry of the history that says so.
+        is_champion: Whether the release is the champion now.
+        shown: The decision in one sentence and what changed since the champion, for the UI.
     """
+
+    entry: Entry
+    is_champion: bool
+    shown: Metadata = field(default_factory=dict)
+
+
+def decide_champion(context: Context, release: ArtefactRef, recipe: Recipe, store: ArtifactStore) -> Decided:
+    """Let the gate decide whether a release becomes the champion of the recipe's product, and record what it decided.
+
+    Where another run promotes its release meanwhile, the decision is made again, against that one.
+
+    Raises:
+        UserError: The release's report is gone.
+        DamagedArtefact: The release or its report is not what was made.
+    """
+    champion = Champion(store.ledger, recipe.product)
+    for _ in range(TRIES):
+        try:
+            return _decide(context, champion, release, recipe, store)
+        except ChampionChanged as changed:
+            context.log.info(f"Judged anew: {changed}")
+    raise UserError(f"The champion of {recipe.product} changes all the time; materialise champion again.")
+
+
+def _decide(
+    context: Context, champion: Champion, release: ArtefactRef, recipe: Recipe, store: ArtifactStore
+) -> Decided:
+    present = champion.present()
+    if present is not None and present.release == release:
+        return Decided(present, True, {"decision": "It is the champion."})
+    made_of = lineage(store, release)
+    report = made_of.get("eval_report")
+    if report is None:
+        raise UserError(f"Of release {release.identity[:SHORT]} nobody knows its report; materialise it again.")
+    scores, records = gate.read_evaluation(store.fetch(report))
+    thresholds = Thresholds.from_params(recipe.model_dump())
+    against = gate.read_evaluation(store.fetch(present.report))[1] if present and present.report else None
+    decision = gate.decide(scores, records, thresholds, against)
+    record = {**decision.to_dict(), "made_of": {name: ref.to_dict() for name, ref in made_of.items()}}
+    shown: Metadata = {"decision": decision.sentence}
+    if present is not None and present.release is not None and present.report is not None and against is not None:
+        theirs = _made_of(present)
+        changes = find_changes(_side(store, made_of, records), _side(store, theirs, against))
+        name = page_name(release.identity, present.release.identity)
+        key = product_key(recipe.product, "decisions", name)
+        links = {
+            "Report of this release": _link(store, key, report),
+            "Report of the champion": _link(store, key, present.report),
+        }
+        content = page(changes, decision, links).encode()
+        update(store.ledger, key, lambda _: content)
+        record["page"] = name
+        shown |= {
+            "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
+            "page": dg.MetadataValue.path(store.ledger.where(key)),
+        }
+    judged_against = present.release if present else None
+    if not decision.promote:
+        entry = champion.refuse(release, report, record)
+    elif recipe.promotion == "approval":
+        entry = champion.propose(release, report, record, judged_against=judged_against)
+        shown["decision"] = (
+            f"{decision.sentence} It waits for approval: phi3 champion approve {release.identity[:SHORT]} --reason ..."
+        )
+    else:
+        entry = champion.promote(
+            release, report, record, judged_against=judged_against, check=lambda ref: store.fetch(ref, content=True)
+        )
+    context.log.info(str(shown["decision"]))
+    return Decided(entry, entry.action == "promote", shown)
+
+
+def crown(
+    context: dg.AssetExecutionContext, recipe_resource: RecipeResource, store: ArtifactStore, release_bundle: Record
+) -> Iterator[dg.MaterializeResult[Record]]:
+    """Decide about a release; a materialisation of champion if it is the champion now, else an observation of it."""
+    planned = time.time()
     with readable_errors():
-        release, report = (ArtefactRef(**ref) for ref in (done["ref"], done["inputs"]["eval_report"]))
-        present = champion.champion(store.home_path)
-        if present is not None and present.release == release:
-            return {"champion": "It is the champion."}
-        scores, records = gate.read_evaluation(store.fetch(report))
-        against = gate.read_evaluation(store.fetch(present.report))[1] if present else None
-        decision = gate.decide(scores, records, _thresholds(recipe), against)
-        made_of = lineage(store, release, done["inputs"])
-        record = {**decision.to_dict(), "made_of": {name: ref.to_dict() for name, ref in made_of.items()}}
-        shown: ui.Metadata = {"champion": decision.sentence}
-        if present is not None and present.release is not None and against is not None:
-            theirs = {name: ArtefactRef(**ref) for name, ref in present.decision.get("made_of", {}).items()}
-            theirs = {**theirs, "release_bundle": present.release, "eval_report": present.report}
-            changes = find_changes(_side(store, made_of, records), _side(store, theirs, against))
-            path = decisions_path(store.home_path) / page_name(release.identity, present.release.identity)
-            links = {
-                "Report of this release": _report_link(report),
-                "Report of the champion": _report_link(present.report),
-            }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, page(changes, decision, links))
-            record["page"] = path.name
-            shown |= {
-                "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
-                "decision": dg.MetadataValue.path(str(path)),
-            }
-        if decision.promote:
-            champion.promote(
-                store.home_path,
-                release,
-                report,
-                record,
-                judged_against=present.release if present else None,
-                check=lambda ref: store.fetch(ref, content=True),
+        recipe = recipe_resource.load()
+        release = CalledFor(recipe, store, context.log.info, {"release_bundle": release_bundle}).artefact(
+            "release_bundle"
+        )
+        decided = decide_champion(context, release, recipe, store)
+    metadata = {"product": recipe.product, **decided.shown}
+    if decided.is_champion:
+        yield dg.MaterializeResult(
+            value={**release.to_dict(), "product": recipe.product, "planned": planned},
+            data_version=dg.DataVersion(release.digest),
+            metadata={**metadata, **champion_metadata(decided.entry)},
+        )
+    else:
+        about = {"release": release.identity[:SHORT], "action": decided.entry.action}
+        context.log_event(dg.AssetObservation(context.asset_key, metadata={**metadata, **about}))
+
+
+def champion_metadata(entry: Entry) -> Metadata:
+    """What every materialisation of the asset champion shows."""
+    shown: Metadata = {"action": entry.action, "reason": entry.sentence, "number": entry.number, "at": entry.at}
+    if entry.release is not None:
+        shown["release"] = entry.release.identity[:SHORT]
+    if entry.report is not None:
+        shown["report"] = entry.report.identity[:SHORT]
+    return shown
+
+
+def report_champion(entry: Entry, product: str) -> None:
+    """Materialise the asset champion outside a run: a person promoted, rolled back or retired from a terminal."""
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                "champion",
+                description=entry.sentence,
+                metadata={"product": product, **champion_metadata(entry)},
+                tags={"dagster/data_version": entry.release.digest if entry.release else "none"},
             )
-        else:
-            champion.refuse(store.home_path, release, report, record)
-        context.log.info(decision.sentence)
-        return shown
+        )
 
 
-def decisions_path(home: Path) -> Path:
-    """Where the pages of decisions stand, one for each release that was compared with a champion."""
-    return champion.champion_path(home).with_name("decisions")
+def _made_of(entry: Entry) -> dict[str, ArtefactRef]:
+    refs: Mapping[str, Any] = entry.decision.get("made_of", {})
+    return {name: ArtefactRef(**ref) for name, ref in refs.items()}
 
 
-def lineage(store: ArtifactStore, release: ArtefactRef, inputs: Mapping[str, Any]) -> dict[str, ArtefactRef]:
-    """All artefacts that a release was made of, by name, itself included.
-
-    Manifests name their inputs by content alone; which artefact that was is known from what was materialised last. One
-    that was made over since then is left out.
-    """
-    found = {release.kind: release, **{name: ArtefactRef(**ref) for name, ref in inputs.items() if "kind" in ref}}
-    waiting = list(found.values())
-    while waiting:
-        ref = waiting.pop()
-        manifest = store.find(ref.kind, ref.identity)
-        for name, digest in manifest.call.inputs.items() if manifest else ():
-            pointer = store.load_pointer(f"latest/{name}") if name not in found else None
-            if pointer and pointer["digest"] == digest:
-                found[name] = ArtefactRef(**pointer)
-                waiting.append(found[name])
-    return found
-
-
-def _side(store: ArtifactStore, made_of: Mapping[str, ArtefactRef], records: list[dict[str, Any]]) -> Side:
-    manifests = {name: store.find(ref.kind, ref.identity) for name, ref in made_of.items()}
-    standing = {name: manifest for name, manifest in manifests.items() if manifest}
+def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], records: list[dict[str, Any]]) -> Side:
+    standing = manifests(store, made_of)
     rows = None
     if "raw_dataset" in standing:
         from phi3_assets.data.records import RECORDS, training_ids  # here, because it imports pyarrow
@@ -117,9 +175,6 @@ def _side(store: ArtifactStore, made_of: Mapping[str, ArtefactRef], records: lis
     return Side(records, standing, rows)
 
 
-def _report_link(report: ArtefactRef) -> str:
-    return f"../eval_report/{report.identity[:SHORT]}/report.html"
-
-
-def _thresholds(recipe: RecipeResource) -> Thresholds:
-    return Thresholds.from_params(recipe.load().model_dump())
+def _link(store: ArtifactStore, page_key: str, report: ArtefactRef) -> str:
+    """From a page in the ledger to a report; relative, so that a home can be moved."""
+    return os.path.relpath(f"{store.where(report)}/report.html", Path(store.ledger.where(page_key)).parent)

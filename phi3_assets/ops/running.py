@@ -18,8 +18,9 @@ from phi3_assets.core.step import Step, StepCall
 from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.olive.export import export_config
 from phi3_assets.ops import show as ui
-from phi3_assets.ops.planning import Context, Record, from_json, make_plan, readable_errors
+from phi3_assets.ops.planning import Context, from_json, make_plan, readable_errors
 from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 
@@ -48,7 +49,8 @@ def export_olive_config(
             store.fetch(ArtefactRef(**done["inputs"][name])) for name in ("base_model", "formatted_corpus")
         )
         target = store.home_path / "fine-tuning" / ref.identity[:SHORT]
-        on_gpu = metrics_of(store, done["ref"]).get("device", "cpu") != "cpu"
+        manifest = store.find(ref.kind, ref.identity)
+        on_gpu = manifest is not None and manifest.metrics.get("device", "cpu") != "cpu"
         path = export_config(recipe.load(), base_model, formatted_corpus, target, on_gpu=on_gpu)
         context.log.info(f"The same for plain Olive: olive run --config {path}")
 
@@ -84,7 +86,7 @@ def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactSt
         assert manifest is not None
     context.log.info(f"{ref.kind} {ref.identity[:SHORT]} stands in {store.where(ref)}.")
     return dg.MaterializeResult(
-        value=ref.to_dict(),
+        value={**ref.to_dict(), "product": done["product"], "planned": done["planned"]},
         data_version=dg.DataVersion(ref.digest),
         metadata={
             **ui.describe(manifest, directory),
@@ -97,9 +99,21 @@ def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactSt
     )
 
 
-def metrics_of(store: ArtifactStore, pointer: Record) -> dict[str, Any]:
+def artefact_of(store: ArtifactStore, recipe: RecipeResource, record: Record) -> ArtefactRef:
+    """The artefact that a check is asked about: this run's; where checks run alone, the one materialised last."""
+    with readable_errors():
+        if "identity" in record:
+            return ref_of(record)
+        product = recipe.load().product
+        found = latest(store.ledger, product, record["asset"])
+        if found is None:
+            raise UserError(f"{record['asset']} has not been materialised for product {product}. Materialise it first.")
+        return found
+
+
+def metrics_of(store: ArtifactStore, recipe: RecipeResource, record: Record) -> dict[str, Any]:
     """What the step measured that made this artefact; for checks."""
-    ref = ArtefactRef(**pointer)
+    ref = artefact_of(store, recipe, record)
     with readable_errors():
         manifest = store.find(ref.kind, ref.identity)
         if manifest is None:

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import dagster as dg
 
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import Manifest
+from phi3_assets.core.shown import Shown
 from phi3_assets.evaluation.present import markdown_table
+from phi3_assets.steps import step_of
 
 Metadata = dict[str, Any]
 # The event log is a database; beyond this a picture is named, not embedded.
 LARGEST_PLOT_BYTES = 300_000
+LONGEST_TABLE_ROWS = 20
 
 
 def describe(manifest: Manifest, directory: Path) -> Metadata:
@@ -26,7 +30,9 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
         manifest: The artefact's.
         directory: Where its files can be read.
     """
-    special = _SPECIAL[manifest.call.step](manifest, directory) if manifest.call.step in _SPECIAL else {}
+    step = step_of(manifest.call.step)
+    special: Metadata = {"dagster/row_count": manifest.metrics[step.row_count]} if step.row_count else {}
+    special |= drawings(step.shows, manifest.metrics, directory)
     plain = {
         name: float(f"{value:.5g}") if isinstance(value, float) else value
         for name, value in manifest.metrics.items()
@@ -44,54 +50,46 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
     }
 
 
-def _raw_dataset(manifest: Manifest, directory: Path) -> Metadata:
-    metrics = manifest.metrics
-    return {
-        "dagster/row_count": metrics["rows_kept"],
-        "files": _table(metrics["files"]),
-        "preview": _table(metrics["preview"]),
-        "quarantined": counts_table(metrics["quarantined_by_reason"], "reason", "rows"),
-    }
+def drawings(shows: Iterable[Shown], metrics: Mapping[str, Any], directory: Path) -> Metadata:
+    """What a step says is to be shown; a file that this artefact does not have is left out."""
+    drawn = {}
+    for one in shows:
+        if one.metric:
+            drawn[one.name] = _of_metric(one, metrics[one.metric])
+        elif (directory / one.file).exists():
+            drawn[one.name] = _of_file(one, directory / one.file)
+    return drawn
 
 
-def _formatted_corpus(manifest: Manifest, directory: Path) -> Metadata:
-    metrics = manifest.metrics
-    preview = coloured_svg([(piece["text"], piece["learnt"]) for piece in metrics["masked_preview"]])
-    return {
-        "dagster/row_count": metrics["train_rows"],
-        "what is learnt of the first row": _picture(preview.encode(), "svg+xml", "learnt text is on yellow"),
-        "length of training rows": histogram_table(metrics["length_histogram"]),
-        "length percentiles, tokens": dg.MetadataValue.json(metrics["length_percentiles_tokens"]),
-    }
+def _of_metric(shown: Shown, value: Any) -> dg.MetadataValue:
+    match shown.kind:
+        case "table":
+            return _table(value)
+        case "counts":
+            return counts_table(value, *shown.words)
+        case "histogram":
+            return histogram_table(value)
+        case "learnt":
+            drawing = coloured_svg([(piece["text"], piece["learnt"]) for piece in value])
+            return _picture(drawing.encode(), "svg+xml", *shown.words)
+        case "scores":
+            return dg.MetadataValue.md(markdown_table(value))
+        case "json":
+            return dg.MetadataValue.json(value)
+    raise AssertionError(f"{shown.name}: a metric cannot be shown as {shown.kind}")
 
 
-def _lora_adapter(manifest: Manifest, directory: Path) -> Metadata:
-    if not (directory / "history.json").exists():  # it was brought, or there was nothing to train
-        return {}
-    history = json.loads((directory / "history.json").read_text(encoding="utf-8"))
-    return {"loss": plot(directory / "loss.png", "training loss"), "loss curve": _table(_thin(history, 20))}
-
-
-def _eval_report(manifest: Manifest, directory: Path) -> Metadata:
-    return {
-        "scores": dg.MetadataValue.md(markdown_table(manifest.metrics["variants"])),
-        "plot": plot(directory / "scores.png", "scores of the four variants"),
-        "report": dg.MetadataValue.path(str(directory / "report.html")),
-    }
-
-
-def _release_bundle(manifest: Manifest, directory: Path) -> Metadata:
-    card = (directory / "MODEL_CARD.md").read_text(encoding="utf-8")
-    return {"model card": dg.MetadataValue.md(card.split("---", 2)[-1])}
-
-
-_SPECIAL = {
-    "raw_dataset": _raw_dataset,
-    "formatted_corpus": _formatted_corpus,
-    "lora_adapter": _lora_adapter,
-    "eval_report": _eval_report,
-    "release_bundle": _release_bundle,
-}
+def _of_file(shown: Shown, path: Path) -> dg.MetadataValue:
+    match shown.kind:
+        case "table":
+            return _table(_thin(json.loads(path.read_text(encoding="utf-8")), LONGEST_TABLE_ROWS))
+        case "image":
+            return plot(path, *shown.words)
+        case "markdown":
+            return dg.MetadataValue.md(path.read_text(encoding="utf-8").split("---", 2)[-1])
+        case "path":
+            return dg.MetadataValue.path(str(path))
+    raise AssertionError(f"{shown.name}: a file cannot be shown as {shown.kind}")
 
 
 def plot(path: Path, alternative: str) -> dg.MetadataValue:

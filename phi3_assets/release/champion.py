@@ -1,26 +1,32 @@
-"""The champion: which release is the one to take, who it replaced and why, and who was refused.
+"""The champion of a product: which release is the one to take, who it replaced and why, and who was refused.
 
-One small file in the home, `gen-model/champion.json`, holds every decision; the last one that was no refusal names the
-champion. It is replaced by one rename, so a reader sees the old state or the new one. Entries are only ever added, and
-each carries the hash of the one before, so a history that was edited is noticed.
+One value of the ledger, `products/<product>/champion.json`, holds every decision; the last one that was neither refusal
+nor proposal names the champion. It is changed by write-if-unchanged, so a reader sees the old state or the new one and
+of two writers neither is lost. Entries are only ever added, and each carries the hash of the one before, so a history
+that was edited is noticed.
 """
 
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import filelock
-
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.manifest import ArtefactRef, write_atomically
+from phi3_assets.core.home import SHORT
+from phi3_assets.core.ledger import Ledger, product_key, read_json, update_json
+from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.step import sha256_of
 
 FORMAT = 1
-LOCK_TIMEOUT_S = 30.0
-Action = Literal["promote", "rollback", "refuse"]
+Action = Literal["promote", "rollback", "retire", "refuse", "propose"]
+_WAY_OUT = "Restore it from a backup; releases themselves are untouched, in gen-model/release_bundle."
+
+Check = Callable[[ArtefactRef], object]
+"""Called with an artefact; raises if it is missing or damaged."""
+
+
+class ChampionChanged(UserError):
+    """The champion is another one than the one a decision was made against."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,9 @@ class Entry:
 
     Attributes:
         number: 1 for the first.
-        action: promote, rollback to the champion before, or refuse, which leaves the champion as it is.
-        release: The release_bundle that is champion from here on, or that was refused; None if the model was not even
-            fit to be bundled.
+        action: promote; rollback to the champion before; retire, after which there is none; refuse or propose (it waits
+            for a person's approval), which leave the champion as it is.
+        release: The release_bundle that it is about; None with retire.
         report: The eval_report it was judged by.
         decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason; "made_of", the
             artefacts of the release by name, and "page", its comparison with the champion, where there are such.
@@ -42,7 +48,7 @@ class Entry:
     number: int
     action: Action
     release: ArtefactRef | None
-    report: ArtefactRef
+    report: ArtefactRef | None
     decision: dict[str, Any]
     at: str
     previous: str
@@ -57,134 +63,208 @@ class Entry:
         refs = {name: ArtefactRef(**value[name]) if value[name] else None for name in ("release", "report")}
         return cls(**{**value, **refs})
 
-
-def champion_path(home: Path) -> Path:
-    """Where the pointer stands."""
-    return home / "gen-model" / "champion.json"
-
-
-def history(home: Path) -> list[Entry]:
-    """All decisions, oldest first; empty when there never was one.
-
-    Raises:
-        DamagedArtefact: The file is not JSON, of another format, or was edited.
-    """
-    path = champion_path(home)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    way_out = "Restore it from a backup; releases themselves are untouched, in gen-model/release_bundle."
-    try:
-        value = json.loads(text)
-        if value["format"] != FORMAT:
-            raise DamagedArtefact(f"{path} has format {value['format']}; this version reads format {FORMAT}.")
-        entries = [Entry.from_dict(entry) for entry in value["history"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedArtefact(f"{path} is damaged ({error!r}). {way_out}") from None
-    before = ""
-    for number, entry in enumerate(entries, 1):
-        if entry.number != number or entry.previous != before:
-            raise DamagedArtefact(f"{path} was edited: entry {number} does not follow from the one before. {way_out}")
-        before = sha256_of(entry.to_dict())
-    if value["last"] != before:
-        raise DamagedArtefact(f"{path} was edited: its last entry is not the one that was written. {way_out}")
-    return entries
+    @property
+    def sentence(self) -> str:
+        """Why."""
+        return str(self.decision["sentence"])
 
 
-def champion(home: Path) -> Entry | None:
-    """The entry that made the present champion, or None."""
-    return _present(history(home))
+class Champion:
+    """The champion of one product and its history."""
 
+    def __init__(self, ledger: Ledger, product: str) -> None:
+        """Read and written through `ledger`."""
+        self.product = product
+        self._ledger = ledger
+        self._key = product_key(product, "champion.json")
 
-def _present(entries: list[Entry]) -> Entry | None:
-    return next((entry for entry in reversed(entries) if entry.action != "refuse"), None)
+    def history(self) -> list[Entry]:
+        """All decisions, oldest first; empty when there never was one.
 
+        Raises:
+            DamagedArtefact: The value is not JSON, of another format, or was edited.
+        """
+        return self._entries(read_json(self._ledger, self._key))
 
-def promote(
-    home: Path,
-    release: ArtefactRef,
-    report: ArtefactRef,
-    decision: Mapping[str, Any],
-    *,
-    judged_against: ArtefactRef | None,
-    check: Callable[[ArtefactRef], object],
-) -> Entry:
-    """Make a release the champion; promoting the present champion again changes nothing.
+    def present(self) -> Entry | None:
+        """The entry that made the present champion, or None."""
+        return _present(self.history())
 
-    Args:
-        home: PHI3_HOME.
-        release: The release_bundle.
-        report: The eval_report it was judged by.
-        decision: The gate's, as a dictionary; must say promote.
-        judged_against: The champion's release at the time of the decision, None if there was none. If another one was
-            promoted meanwhile, the decision no longer says anything.
-        check: Called with each artefact; raises if it is missing or damaged.
+    def promote(
+        self,
+        release: ArtefactRef,
+        report: ArtefactRef,
+        decision: Mapping[str, Any],
+        *,
+        judged_against: ArtefactRef | None,
+        check: Check,
+    ) -> Entry:
+        """Make a release the champion; promoting the present champion again changes nothing.
 
-    Raises:
-        UserError: The decision is not to promote, or the champion has changed since.
-        DamagedArtefact: From `check`.
-    """
-    if not decision.get("promote"):
-        raise UserError(f"The gate decided against it. {decision.get('sentence', '')}".strip())
-    check(release)
-    check(report)
-    with _locked(home):
-        entries = history(home)
-        present = _present(entries)
-        now = present.release if present else None
-        if present is not None and now == release:
-            return present
-        if now != judged_against:
-            raise UserError(
-                f"The champion is now {_name(now)}; this decision was made against {_name(judged_against)}. "
-                "Materialise the gate again."
-            )
-        return _append(home, entries, "promote", release, report, decision)
+        Args:
+            release: The release_bundle.
+            report: The eval_report it was judged by.
+            decision: The gate's, as a dictionary; must say promote.
+            judged_against: The champion's release at the time of the decision, None if there was none.
+            check: Called with both artefacts.
 
+        Raises:
+            ChampionChanged: Another release was promoted meanwhile, so the decision no longer says anything.
+            UserError: The decision is not to promote.
+            DamagedArtefact: From `check`.
+        """
+        if not decision.get("promote"):
+            raise UserError(f"The gate decided against it. {decision.get('sentence', '')}".strip())
+        check(release)
+        check(report)
 
-def refuse(home: Path, release: ArtefactRef | None, report: ArtefactRef, decision: Mapping[str, Any]) -> Entry:
-    """Record that the gate said no. Said again while nothing else was decided of it, it is recorded once.
+        def change(entries: list[Entry]) -> Entry:
+            present = _present(entries)
+            now = present.release if present else None
+            if present is not None and now == release:
+                return present
+            _refuse_stale(now, judged_against)
+            return _next(entries, "promote", release, report, decision)
 
-    Args:
-        home: PHI3_HOME.
-        release: The release_bundle that does not become champion; None if the model was not fit to be bundled.
-        report: The eval_report it was judged by.
-        decision: The gate's, as a dictionary.
-    """
-    with _locked(home):
-        entries = history(home)
-        for entry in reversed(entries):
-            if entry.action != "refuse":
-                break
-            if (entry.release, entry.report, entry.decision) == (release, report, decision):
-                return entry
-        return _append(home, entries, "refuse", release, report, decision)
+        return self._append(change)
 
+    def refuse(self, release: ArtefactRef, report: ArtefactRef, decision: Mapping[str, Any]) -> Entry:
+        """Record that the gate said no. Said again while nothing else was decided of it, it is recorded once."""
+        return self._append(lambda entries: _once(entries, "refuse", release, report, decision))
 
-def rollback(home: Path, reason: str, *, check: Callable[[ArtefactRef], object]) -> Entry:
-    """Make the champion before the present one champion again; called twice, it goes back two.
+    def propose(
+        self,
+        release: ArtefactRef,
+        report: ArtefactRef,
+        decision: Mapping[str, Any],
+        *,
+        judged_against: ArtefactRef | None,
+    ) -> Entry:
+        """Record that the gate said yes and that a person is to approve it; see `approve`."""
+        against = judged_against.to_dict() if judged_against else None
+        kept = {**decision, "judged_against": against}
+        return self._append(lambda entries: _once(entries, "propose", release, report, kept))
 
-    Args:
-        home: PHI3_HOME.
-        reason: Why, for the history.
-        check: Called with the release to go back to; raises if it is missing or damaged.
+    def proposals(self) -> list[Entry]:
+        """What waits for approval, oldest first: proposals of which nothing else was decided since."""
+        waiting: dict[ArtefactRef | None, Entry] = {}
+        for entry in self.history():
+            waiting.pop(entry.release, None)
+            if entry.action == "propose":
+                waiting[entry.release] = entry
+        return list(waiting.values())
 
-    Raises:
-        UserError: There is none to go back to.
-        DamagedArtefact: From `check`.
-    """
-    with _locked(home):
-        entries = history(home)
-        line = succession(entries)
-        if len(line) < 2:
-            raise UserError("There is no champion before this one to go back to; `phi3 champion history` lists all.")
-        target = line[-2]
-        assert target.release is not None
-        check(target.release)
-        # What it was made of goes along, for the next candidate is compared with it.
-        kept = {name: target.decision[name] for name in ("made_of",) if name in target.decision}
-        return _append(home, entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
+    def approve(self, identity: str, reason: str, *, check: Check) -> Entry:
+        """Promote a release that was proposed.
+
+        Args:
+            identity: Of the release, or how it begins; "": the only one that waits.
+            reason: A person's, for the history.
+            check: Called with the release and its report.
+
+        Raises:
+            UserError: No such proposal, or several.
+            ChampionChanged: The champion is another one than the one it was judged against.
+        """
+        waiting = self.proposals()
+        found = [one for one in waiting if one.release is not None and one.release.identity.startswith(identity)]
+        if len(found) != 1:
+            names = ", ".join(one.release.identity[:SHORT] for one in waiting if one.release) or "none"
+            raise UserError(f"Name one release that waits for approval; waiting in {self.product}: {names}.")
+        (proposal,) = found
+        assert proposal.release is not None
+        assert proposal.report is not None
+        against = proposal.decision["judged_against"]
+        kept = {name: value for name, value in proposal.decision.items() if name != "judged_against"}
+        return self.promote(
+            proposal.release,
+            proposal.report,
+            {**kept, "sentence": f"{proposal.sentence} Approved: {reason}", "approved": reason},
+            judged_against=ArtefactRef(**against) if against else None,
+            check=check,
+        )
+
+    def rollback(self, reason: str, *, check: Check) -> Entry:
+        """Make the champion before the present one champion again; called twice, it goes back two.
+
+        Args:
+            reason: Why, for the history.
+            check: Called with the release to go back to.
+
+        Raises:
+            UserError: There is none to go back to.
+            DamagedArtefact: From `check`.
+        """
+
+        def change(entries: list[Entry]) -> Entry:
+            line = succession(entries)
+            if len(line) < 2:
+                raise UserError(
+                    "There is no champion before this one to go back to; `phi3 champion history` lists all."
+                )
+            target = line[-2]
+            assert target.release is not None
+            check(target.release)
+            # What it was made of goes along, for the next candidate is compared with it.
+            kept = {name: target.decision[name] for name in ("made_of",) if name in target.decision}
+            return _next(entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
+
+        return self._append(change)
+
+    def retire(self, reason: str) -> Entry:
+        """Have no champion from here on; the next release that is fit becomes it.
+
+        Raises:
+            UserError: There is none.
+        """
+
+        def change(entries: list[Entry]) -> Entry:
+            if _present(entries) is None:
+                raise UserError(f"{self.product} has no champion to retire.")
+            return _next(entries, "retire", None, None, {"sentence": reason})
+
+        return self._append(change)
+
+    def _append(self, change: Callable[[list[Entry]], Entry]) -> Entry:
+        """Write the history with what `change` makes of it: an entry that stands in it already, or the next one."""
+        decided: list[Entry] = []
+
+        def write(value: Any | None) -> Any | None:
+            entries = self._entries(value)
+            entry = change(entries)
+            decided[:] = [entry]
+            if entry in entries:
+                return None
+            return {
+                "format": FORMAT,
+                "last": sha256_of(entry.to_dict()),
+                "history": [one.to_dict() for one in (*entries, entry)],
+            }
+
+        update_json(self._ledger, self._key, write)
+        return decided[0]
+
+    def _entries(self, value: Any | None) -> list[Entry]:
+        if value is None:
+            return []
+        where = self._ledger.where(self._key)
+        try:
+            if value["format"] != FORMAT:
+                raise DamagedArtefact(f"{where} has format {value['format']}; this version reads format {FORMAT}.")
+            entries = [Entry.from_dict(entry) for entry in value["history"]]
+            last = value["last"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedArtefact(f"{where} is damaged ({type(error).__name__}). {_WAY_OUT}") from None
+        before = ""
+        for number, entry in enumerate(entries, 1):
+            if entry.number != number or entry.previous != before:
+                raise DamagedArtefact(
+                    f"{where} was edited: entry {number} does not follow from the one before. {_WAY_OUT}"
+                )
+            before = sha256_of(entry.to_dict())
+        if last != before:
+            raise DamagedArtefact(f"{where} was edited: its last entry is not the one that was written. {_WAY_OUT}")
+        return entries
 
 
 def succession(entries: list[Entry]) -> list[Entry]:
@@ -195,18 +275,43 @@ def succession(entries: list[Entry]) -> list[Entry]:
             line.pop()
         elif entry.action == "promote":
             line.append(entry)
+        elif entry.action == "retire":
+            line.clear()
     return line
 
 
-def _append(
-    home: Path,
+def _present(entries: list[Entry]) -> Entry | None:
+    decided = next((entry for entry in reversed(entries) if entry.action not in ("refuse", "propose")), None)
+    return None if decided is None or decided.action == "retire" else decided
+
+
+def _refuse_stale(now: ArtefactRef | None, judged_against: ArtefactRef | None) -> None:
+    if now != judged_against:
+        raise ChampionChanged(
+            f"The champion is now {_name(now)}; this decision was made against {_name(judged_against)}. "
+            "Materialise champion again."
+        )
+
+
+def _once(
+    entries: list[Entry], action: Action, release: ArtefactRef, report: ArtefactRef, decision: Mapping[str, Any]
+) -> Entry:
+    for entry in reversed(entries):
+        if entry.action not in ("refuse", "propose"):
+            break
+        if (entry.action, entry.release, entry.report, entry.decision) == (action, release, report, decision):
+            return entry
+    return _next(entries, action, release, report, decision)
+
+
+def _next(
     entries: list[Entry],
     action: Action,
     release: ArtefactRef | None,
-    report: ArtefactRef,
+    report: ArtefactRef | None,
     decision: Mapping[str, Any],
 ) -> Entry:
-    entry = Entry(
+    return Entry(
         number=len(entries) + 1,
         action=action,
         release=release,
@@ -215,24 +320,7 @@ def _append(
         at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         previous=sha256_of(entries[-1].to_dict()) if entries else "",
     )
-    value = {
-        "format": FORMAT,
-        "last": sha256_of(entry.to_dict()),
-        "history": [one.to_dict() for one in (*entries, entry)],
-    }
-    path = champion_path(home)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a promotion that was killed; we hold the lock
-        leftover.unlink()
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return entry
-
-
-def _locked(home: Path) -> filelock.BaseFileLock:
-    """A lock that the kernel drops when its holder dies."""
-    path = champion_path(home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S)
 
 
 def _name(ref: ArtefactRef | None) -> str:
-    return f"release {ref.identity[:16]}" if ref else "no release"
+    return f"release {ref.identity[:SHORT]}" if ref else "no release"

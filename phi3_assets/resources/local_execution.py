@@ -19,6 +19,7 @@ from phi3_assets.models.environment import SETTINGS
 from phi3_assets.resources.execution import Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.steps import step_of
 from phi3_assets.worker.forkserver import ForkServer
 from phi3_assets.worker.processes import ProcessTree, Start, spawn
 from phi3_assets.worker.step_file import StepFile, StepInput
@@ -90,7 +91,7 @@ class LocalExecution(Execution):
                 [sys.executable, *WORKER, str(step_file)],
                 env={**env, **session.get_bootstrap_env_vars()},
                 log=log,
-                start=self._start(env, log) if "torch" in call.libraries else spawn,
+                start=self._start(env, log) if step_of(call.step).imports_torch else spawn,
             )
             context.log.info(f"Step {call.step} {call.identity[:SHORT]} runs in process {tree.pid}, log in {log}.")
             try:
@@ -117,8 +118,8 @@ class LocalExecution(Execution):
 
 def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepInput:
     if isinstance(item, UserFiles):
-        return StepInput(path=str(item.path), digest=item.digest, artefact=False)
-    return StepInput(path=str(store.fetch(item)), digest=item.digest, artefact=True)
+        return StepInput(path=str(item.path), digest=item.digest, artefact=None)
+    return StepInput(path=str(store.fetch(item)), digest=item.digest, artefact=item)
 
 
 def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, log: Path) -> dg.Failure:
@@ -126,11 +127,11 @@ def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, l
     if messages.failed is not None:
         reason = messages.failed
     elif code == -signal.SIGKILL:
+        lower = memory.what_to_lower({**call.params, **call.settings})
         reason = (
             f"The worker was killed (SIGKILL), which is what the kernel does when memory runs out: the step held "
             f"{memory.gib(tree.peak_memory_bytes)} of this machine's {memory.gib(memory.total_bytes())}, and "
-            f"{memory.gib(memory.available_bytes())} are available now. "
-            + memory.what_to_lower(call.params | call.settings)
+            f"{memory.gib(memory.available_bytes())} are available now. {lower}"
         )
     elif code < 0:
         reason = f"The worker was ended by {signal.Signals(-code).name}."

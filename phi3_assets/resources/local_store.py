@@ -1,14 +1,13 @@
 """The store on a local disk."""
 
-import json
 import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.home import SHORT, artefact_dir
+from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.manifest import (
     MANIFEST,
     ArtefactRef,
@@ -16,18 +15,24 @@ from phi3_assets.core.manifest import (
     fsync_path,
     read_manifest,
     verify,
-    write_atomically,
 )
 from phi3_assets.core.step import StepCall
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.steps import step_of
 
 
 class LocalArtifactStore(ArtifactStore):
     """Artefacts on a local disk, or on a mounted one that renames atomically."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """See `ArtifactStore.ledger`."""
+        return LocalLedger(self.home_path / "ledger")
+
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
-        directory = artefact_dir(self.home_path, kind, identity)
+        directory = self._directory(kind, identity)
         try:
             manifest = read_manifest(directory)
         except FileNotFoundError:
@@ -39,7 +44,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def fetch(self, ref: ArtefactRef, *, content: bool = False) -> Path:
         """See `ArtifactStore.fetch`."""
-        directory = artefact_dir(self.home_path, ref.kind, ref.identity)
+        directory = self._directory(ref.kind, ref.identity)
         manifest = self.find(ref.kind, ref.identity)
         if manifest is None:
             raise UserError(
@@ -52,7 +57,7 @@ class LocalArtifactStore(ArtifactStore):
     def publish(self, call: StepCall, staged: Path) -> Manifest:
         """See `ArtifactStore.publish`."""
         verify(staged, read_manifest(staged), content=False)
-        directory = artefact_dir(self.home_path, call.step, call.identity)
+        directory = self._directory(call.step, call.identity)
         directory.parent.mkdir(parents=True, exist_ok=True)
         if directory.exists() and not (directory / MANIFEST).exists():
             # No artefact, so nobody's; moved and not deleted, in case a person put something there.
@@ -72,27 +77,14 @@ class LocalArtifactStore(ArtifactStore):
 
     def where(self, ref: ArtefactRef) -> str:
         """See `ArtifactStore.where`."""
-        return str(artefact_dir(self.home_path, ref.kind, ref.identity))
+        return str(self._directory(ref.kind, ref.identity))
 
     def keep_log(self, call: StepCall, log: Path) -> str:
         """See `ArtifactStore.keep_log`."""
-        directory = artefact_dir(self.home_path, call.step, call.identity)
+        directory = self._directory(call.step, call.identity)
         kept = directory.with_name(f"{directory.name}.log")
         os.replace(log, kept)
         return str(kept)
 
-    def save_pointer(self, key: str, value: Any) -> None:
-        """See `ArtifactStore.save_pointer`."""
-        path = self._pointer_path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(value))
-
-    def load_pointer(self, key: str) -> Any | None:
-        """See `ArtifactStore.load_pointer`."""
-        try:
-            return json.loads(self._pointer_path(key).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-
-    def _pointer_path(self, key: str) -> Path:
-        return self.home_path / "gen-model" / ".pointers" / f"{key}.json"
+    def _directory(self, kind: str, identity: str) -> Path:
+        return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)

@@ -8,6 +8,7 @@ from typing import Any, get_origin
 import dagster as dg
 import pydantic
 
+from phi3_assets.core.fields import use_of
 from phi3_assets.core.recipe import Recipe, load_recipe
 
 
@@ -23,7 +24,10 @@ def _launchpad_type(annotation: Any) -> Any:
 
 # Generated from the recipe, so that no field can be forgotten here or described in two ways.
 _fields: dict[str, Any] = {
-    name: (_launchpad_type(field.annotation) | None, pydantic.Field(default=None, description=field.description))
+    name: (
+        _launchpad_type(field.annotation) | None,
+        pydantic.Field(default=None, description=f"{field.description} Of: {use_of(field)}."),
+    )
     for name, field in Recipe.model_fields.items()
 }
 _Fields: Any = pydantic.create_model("_Fields", __base__=dg.ConfigurableResource, **_fields)

@@ -10,13 +10,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import filelock
 from pydantic import Field
 
 from phi3_assets.core.home import SHORT, default_home, work_dir
+from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.manifest import (
     ArtefactRef,
     Manifest,
@@ -34,6 +34,11 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     def home_path(self) -> Path:
         """This machine's home: datasets to read, and room to work in."""
         return Path(self.home).expanduser().absolute() if self.home else default_home()
+
+    @property
+    @abstractmethod
+    def ledger(self) -> Ledger:
+        """What changes beside the artefacts."""
 
     @property
     def cache_path(self) -> Path:
@@ -120,11 +125,3 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     @abstractmethod
     def keep_log(self, call: StepCall, log: Path) -> str:
         """Keep a finished step's log beside its artefact; returns where."""
-
-    @abstractmethod
-    def save_pointer(self, key: str, value: Any) -> None:
-        """Keep a small JSON value under a slash-separated key."""
-
-    @abstractmethod
-    def load_pointer(self, key: str) -> Any | None:
-        """The value kept under `key`, or None."""

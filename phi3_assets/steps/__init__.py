@@ -1,92 +1,109 @@
 """The eight steps, in the order of the graph. Each name is also its asset's and its artefact's.
 
-Only this table is read while the code location loads; the functions are imported by the worker.
+Only this table is read while the code location loads; the functions are imported by the worker. Which recipe fields
+belong to a step is said in `phi3_assets.core.recipe`, field by field.
 """
 
-from phi3_assets.core.step import Step
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.shown import Shown
+from phi3_assets.core.step import Step, UserFolder
+
+if TYPE_CHECKING:  # a worker reads this table, and need not import pydantic
+    from phi3_assets.core.recipe import Recipe
+
+
+def _datasets(recipe: "Recipe") -> str:
+    return recipe.dataset_path
+
+
+def _base_model_directory(recipe: "Recipe") -> str | None:
+    from phi3_assets.core.recipe import is_hub_id
+
+    return None if ":" in recipe.base_model or is_hub_id(recipe.base_model) else _absolute(recipe.base_model)
+
+
+def _adapter_directory(recipe: "Recipe") -> str | None:
+    return _absolute(recipe.adapter_path) if recipe.adapter_path else None
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="3",
-    inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
-    recipe_fields=(
-        "dataset_shape",
-        "question_column",
-        "answer_column",
-        "group_column",
-        "test_share",
-        "test_set",
-        "conflicts",
-        "near_duplicates",
-        "near_duplicate_threshold",
-        "personal_data",
-        "secrets",
-    ),
-    libraries=("detect-secrets", "ijson", "orjson", "phonenumbers", "pyarrow", "python-stdnum", "rensa"),
+    code_version="4",
+    inputs=(),
+    reads=(UserFolder("datasets", "Dataset folder", _datasets),),
+    reads_test_sets=True,
+    libraries=("detect-secrets", "ijson", "numpy", "orjson", "phonenumbers", "pyarrow", "python-stdnum", "rensa"),
     function="phi3_assets.steps.ingest:ingest",
+    rules="phi3_assets.data.judge.rules:judge_dataset",
+    folder="fine-tuning",
+    without_pandas=True,
+    row_count="rows_kept",
+    shows=(
+        Shown("files", "table", metric="files"),
+        Shown("preview", "table", metric="preview"),
+        Shown("quarantined", "counts", metric="quarantined_by_reason", words=("reason", "rows")),
+    ),
 )
 BASE_MODEL = Step(
     name="base_model",
     code_version="2",
-    inputs=(),  # a local directory, if the recipe names one, comes in as "base_model_directory"
-    recipe_fields=("base_model", "base_model_revision"),
-    libraries=("gguf", "huggingface_hub", "safetensors", "torch", "transformers"),
+    inputs=(),
+    reads=(UserFolder("base_model_directory", "Base model directory", _base_model_directory),),
+    libraries=("gguf", "huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "transformers"),
     function="phi3_assets.steps.base:fetch_base_model",
+    rules="phi3_assets.models.rules:judge_base_model",
+    folder="model-cache",
+    imports_torch=True,
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
     code_version="3",
     inputs=("raw_dataset", "base_model"),
-    recipe_fields=(
-        "question_column",
-        "answer_column",
-        "system_prompt",
-        "text_template",
-        "supervise",
-        "strategy",
-        "over_long",
-        "max_seq_len",
-    ),
-    libraries=("jinja2", "orjson", "pyarrow", "tokenizers"),
+    libraries=("jinja2", "numpy", "orjson", "pyarrow", "tokenizers"),
     function="phi3_assets.steps.corpus:format_corpus",
+    rules="phi3_assets.data.tokens.rules:judge_corpus",
+    folder="fine-tuning",
+    without_pandas=True,
+    row_count="train_rows",
+    shows=(
+        Shown(
+            "what is learnt of the first row", "learnt", metric="masked_preview", words=("learnt text is on yellow",)
+        ),
+        Shown("length of training rows", "histogram", metric="length_histogram"),
+        Shown("length percentiles, tokens", "json", metric="length_percentiles_tokens"),
+    ),
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
     code_version="3",
     inputs=("base_model", "formatted_corpus"),
-    recipe_fields=(
-        "method",
-        "quant_type",
-        "double_quant",
-        "compute_dtype",
-        "lora_r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "learning_rate",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "num_train_epochs",
-        "max_steps",
-        "group_by_length",
-        "weight_decay",
-        "adam_beta2",
-        "max_grad_norm",
-        "torch_dtype",
-        "seed",
-        "data_seed",
-        "eval_share",
-        "eval_steps",
-        "early_stopping_patience",
+    reads=(UserFolder("adapter_directory", "Adapter directory", _adapter_directory),),
+    libraries=(
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "matplotlib",
+        "numpy",
+        "olive-ai",
+        "peft",
+        "safetensors",
+        "torch",
+        "transformers",
     ),
-    libraries=("accelerate", "bitsandbytes", "datasets", "olive-ai", "peft", "torch", "transformers"),
     function="phi3_assets.steps.finetune:train_lora",
-    setting_fields=(
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "processes",
-        "gradient_checkpointing",
-        "logging_steps",
+    rules="phi3_assets.training.rules:judge_adapter",
+    folder="gen-model",
+    imports_torch=True,
+    shows=(  # an adapter that was brought, or that changes nothing, has neither file
+        Shown("loss", "image", file="loss.png", words=("training loss",)),
+        Shown("loss curve", "table", file="history.json"),
     ),
     derived=("train_batch_rows",),
 )
@@ -94,57 +111,77 @@ MERGED_MODEL = Step(
     name="merged_model",
     code_version="1",
     inputs=("base_model", "lora_adapter"),
-    recipe_fields=(),
-    libraries=("olive-ai", "peft", "torch", "transformers"),
+    libraries=("olive-ai", "peft", "safetensors", "torch", "transformers"),
     function="phi3_assets.steps.merge:merge_adapter",
+    folder="gen-model",
+    imports_torch=True,
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
     code_version="2",
     inputs=("merged_model", "formatted_corpus"),  # the corpus calibrates int4_algorithm gptq
-    recipe_fields=(
-        "execution_provider",
-        "int4_block_size",
-        "int4_algorithm",
-        "int8_modules",
-        "int4_symmetric",
-        "int4_accuracy_level",
+    libraries=(
+        "numpy",
+        "olive-ai",
+        "onnx",
+        "onnx-ir",
+        "onnxruntime",
+        "onnxruntime-genai",
+        "tokenizers",
+        "torch",
+        "transformers",
     ),
-    libraries=("olive-ai", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers"),
     function="phi3_assets.steps.quantize:build_int4",
+    folder="gen-model",
+    imports_torch=True,
 )
 EVAL_REPORT = Step(
     name="eval_report",
     code_version="4",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
-    recipe_fields=("max_new_tokens",),
     libraries=(
         "jinja2",
+        "markupsafe",
         "matplotlib",
+        "numpy",
         "onnxruntime",
         "onnxruntime-genai",
         "peft",
+        "pyyaml",
+        "scipy",
+        "tokenizers",
         "torch",
         "torchmetrics",
         "transformers",
     ),
     function="phi3_assets.steps.evaluate:evaluate_variants",
+    folder="gen-model",
+    imports_torch=True,
+    shows=(
+        Shown("scores", "scores", metric="variants"),
+        Shown("plot", "image", file="scores.png", words=("scores of the four variants",)),
+        Shown("report", "path", file="report.html"),
+    ),
+    rules="phi3_assets.evaluation.gate:judge_report",
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
     code_version="5",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
-    recipe_fields=(
-        "gate_metric",
-        "gate_alpha",
-        "gate_min_items",
-        "gate_learnt_answers",
-        "gate_min_gain_kept",
-        "gate_min_stop_rate",
-        "gate_max_general_nll_ratio",
+    libraries=(
+        "cyclonedx-python-lib",
+        "huggingface_hub",
+        "jinja2",
+        "numpy",
+        "onnxruntime",
+        "onnxruntime-genai",
+        "packageurl-python",
+        "pyyaml",
+        "scipy",
     ),
-    libraries=("cyclonedx-python-lib", "huggingface_hub", "numpy", "onnxruntime", "onnxruntime-genai"),
     function="phi3_assets.steps.release:bundle_release",
+    folder="gen-model",
+    shows=(Shown("model card", "markdown", file="MODEL_CARD.md"),),
 )
 
 STEPS = {
@@ -160,3 +197,14 @@ STEPS = {
         RELEASE_BUNDLE,
     )
 }
+
+
+def step_of(kind: str) -> Step:
+    """The step that makes artefacts of this kind.
+
+    Raises:
+        UserError: No step of this version does.
+    """
+    if kind not in STEPS:
+        raise UserError(f"No step makes a {kind!r}.{nearest(kind, list(STEPS))} The steps: {', '.join(STEPS)}.")
+    return STEPS[kind]

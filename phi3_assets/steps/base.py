@@ -9,9 +9,7 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_model_directory, copy_model, describe
 from phi3_assets.models.end_tokens import complete_end_tokens
-
-# The layouts are the same arithmetic; anything above rounding is a defect in the conversion.
-MAX_LOGIT_DIFFERENCE = 1e-4
+from phi3_assets.models.rules import MAX_LOGIT_DIFFERENCE
 
 
 def fetch_base_model(ctx: StepContext) -> dict[str, Any]:

@@ -21,12 +21,10 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dags
 from phi3_assets.core.errors import UserError
 from phi3_assets.data.arrow import leave_pandas_out
 from phi3_assets.models.environment import SETTINGS
-from phi3_assets.steps import FORMATTED_CORPUS, RAW_DATASET
+from phi3_assets.steps import step_of
 from phi3_assets.worker.processes import die_with_parent
 from phi3_assets.worker.running import describe_failure, run_step
 from phi3_assets.worker.step_file import StepFile
-
-DATA_STEPS = (RAW_DATASET.name, FORMATTED_CORPUS.name)
 
 
 def main(path: str) -> int:
@@ -37,7 +35,7 @@ def main(path: str) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(SETTINGS)
     step_file = StepFile.from_json(Path(path).read_text(encoding="utf-8"))
-    if step_file.call.step in DATA_STEPS:
+    if step_of(step_file.call.step).without_pandas:
         leave_pandas_out()
     if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
         return run_by_hand(step_file)

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -25,8 +26,10 @@ from phi3_assets.core.manifest import (
     verify,
 )
 from phi3_assets.core.step import StepCall, StepContext, installed_versions
-from phi3_assets.steps import STEPS
+from phi3_assets.steps import step_of
 from phi3_assets.worker.step_file import StepFile, StepInput
+
+CPUS = Path("/proc/cpuinfo")
 
 
 def run_step(
@@ -41,7 +44,7 @@ def run_step(
         UserError: Versions differ from those of the identity, an input is damaged or changed, or the step says so.
     """
     call = step_file.call
-    step = STEPS[call.step]
+    step = step_of(call.step)
     check_versions(call)
     for name, item in step_file.inputs.items():
         check_input(name, item)
@@ -77,10 +80,12 @@ def run_step(
         ran={
             "host": socket.gethostname(),
             "execution": step_file.execution,
+            **devices(),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
         },
+        made_from={name: item.artefact for name, item in step_file.inputs.items() if item.artefact},
     )
     seal(output, manifest)
     return manifest
@@ -128,13 +133,33 @@ def check_input(name: str, item: StepInput) -> None:
 
 
 def versions(call: StepCall) -> dict[str, str]:
-    """Versions for the record: Python, platform, this package and the step's libraries."""
+    """Versions for the record: Python, platform, this package and the step's libraries with their build tags."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "phi3-assets": metadata.version("phi3-assets"),
-        **call.libraries,
+        **{name: metadata.version(name) for name in sorted(call.libraries)},
     }
+
+
+def devices() -> dict[str, str]:
+    """What computes here: two of a kind give equal digits, another kind other last digits.
+
+    Returns:
+        cpu, and gpu if this process has torch imported and there is one.
+    """
+    torch = sys.modules.get("torch")
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
+    return {"cpu": _cpu_model(), **gpu}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = CPUS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def describe_failure(error: BaseException, step_file: StepFile) -> tuple[str, bool]:

@@ -1,8 +1,10 @@
 """The step file: all that a worker is handed."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.step import StepCall
 
 
@@ -13,12 +15,12 @@ class StepInput:
     Attributes:
         path: The directory, on the machine that runs the step.
         digest: Content digest that it must have.
-        artefact: True: it holds a manifest; False: plain files of the user's.
+        artefact: Which artefact it is; None: plain files of the user's.
     """
 
     path: str
     digest: str
-    artefact: bool
+    artefact: ArtefactRef | None
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class StepFile:
     """What the worker is handed, as JSON.
 
     Attributes:
-        call: Step, parameters, input digests, library versions.
+        call: Step, parameters, input digests, library versions, settings.
         inputs: Where the inputs are.
         output: Empty directory to fill.
         work: Directory for checkpoints; belongs to this identity.
@@ -46,7 +48,7 @@ class StepFile:
         return json.dumps(
             {
                 "call": self.call.to_dict(),
-                "inputs": {name: vars(item) for name, item in self.inputs.items()},
+                "inputs": {name: asdict(item) for name, item in self.inputs.items()},
                 "output": self.output,
                 "work": self.work,
                 "cache": self.cache,
@@ -61,6 +63,11 @@ class StepFile:
         value = json.loads(text)
         return cls(
             call=StepCall(**value.pop("call")),
-            inputs={name: StepInput(**item) for name, item in value.pop("inputs").items()},
+            inputs={name: _input(item) for name, item in value.pop("inputs").items()},
             **value,
         )
+
+
+def _input(value: dict[str, Any]) -> StepInput:
+    artefact = value["artefact"]
+    return StepInput(value["path"], value["digest"], ArtefactRef(**artefact) if artefact else None)

@@ -125,7 +125,7 @@ def test_chosen_variants_answer_side_by_side(made_home, open_page):
 
 
 def test_a_variant_that_was_not_made_cannot_be_chosen_and_says_why(copied_home, open_page):
-    (copied_home / "gen-model" / ".pointers" / "latest" / "lora_adapter.json").unlink()
+    shutil.rmtree(copied_home / "gen-model" / "lora_adapter")
     shutil.rmtree(copied_home / "gen-model" / "merged_model")
     with running_page(copied_home) as server:
         page = open_page(server.url + "/")

@@ -136,7 +136,7 @@ def test_it_listens_on_this_computer_only(page):
 
 def test_a_home_without_a_model_says_so_and_the_rest_answers(copied_home):
     shutil.rmtree(copied_home / "gen-model" / "lora_adapter")
-    (copied_home / "gen-model" / ".pointers" / "latest" / "merged_model.json").unlink()
+    shutil.rmtree(copied_home / "gen-model" / "merged_model")
     with running_page(copied_home) as page:
         problems = {one["name"]: one["problem"] for one in httpx.get(f"{page.url}/setup").json()["variants"]}
         assert "Materialise lora_adapter again" in problems["adapter"]

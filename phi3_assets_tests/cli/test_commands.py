@@ -5,12 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
-from phi3_assets.cli.runner import trained_system_prompt
-from phi3_assets.core.recipe import load_recipe
-from phi3_assets.core.step import StepCall
-from phi3_assets.steps import FORMATTED_CORPUS
+import dagster as dg
+
+from phi3_assets.cli.results import to_ask
+from phi3_assets.core.ledger import product_key
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets_tests.conftest import clean_env
-from phi3_assets_tests.resources.store_contract import stage
 from phi3_assets_tests.tiny_graph import PHI3, TINY
 
 CONFIGS = Path(__file__).parents[1] / "olive" / "configs"
@@ -28,14 +28,17 @@ def test_chat_answers_one_question(made_home):
     assert "tokens/s" in call("chat", "What does code 7 mean?", "--max-new-tokens", "4", "--home", made_home)
 
 
-def test_chat_asks_with_the_system_prompt_of_the_training(store):
-    home = store.home_path
-    assert trained_system_prompt(home) == ""
-    params = FORMATTED_CORPUS.params(load_recipe("tiny-test", {"system_prompt": "Be brief."}))
-    call = StepCall(step=FORMATTED_CORPUS.name, code_version="1", params=params, inputs={}, libraries={})
-    made = store.publish(call, stage(store, call=call))
-    store.save_pointer("latest/formatted_corpus", made.ref.to_dict())
-    assert trained_system_prompt(home) == "Be brief."
+def test_chat_asks_a_model_as_it_was_trained(copied_home):
+    """After a partial retrain with another system prompt, the old model was asked with the new prompt."""
+    changed = [*TINY, "--set", "system_prompt=Be brief.", "--to", "formatted_corpus"]
+    call("run", *changed, "--home", copied_home)
+    for newest in (False, True):
+        found = to_ask(copied_home, "", "int4", newest=newest)
+        assert found.system_prompt == ""
+        assert found.directories.keys() >= {"base_model", "lora_adapter", "merged_model", "onnx_int4_model"}
+    call("run", *changed[:-1], "lora_adapter", "--home", copied_home)
+    assert to_ask(copied_home, "", "adapter", newest=True).system_prompt == "Be brief."
+    assert to_ask(copied_home, "", "adapter").system_prompt == ""
 
 
 def test_chat_without_a_model_says_how_to_get_one(home):
@@ -55,12 +58,28 @@ def test_bundle_is_handed_out_and_a_flipped_bit_is_seen(made_home, tmp_path):
 
 def test_only_a_champion_is_handed_out(copied_home, tmp_path):
     """Not the newest release, which may be worse than it or rolled back from."""
-    (copied_home / "gen-model" / ".pointers" / "latest" / "release_bundle.json").unlink()
     call("bundle", "export", tmp_path / "of-champion", "--home", copied_home)
-    (copied_home / "gen-model" / "champion.json").unlink()
+    call("champion", "retire", "--reason", "wrong department", "--home", copied_home)
     refused = call("bundle", "export", tmp_path / "none", "--home", copied_home, fails=True)
-    assert "There is no champion in this home yet" in refused
+    assert "operations-desk has no champion in this home yet" in refused
     assert not (tmp_path / "none").exists()
+
+
+def test_a_person_s_decision_is_a_materialisation_of_champion(copied_home):
+    """A rollback left no event: the UI went on to show a champion that was none."""
+    call("champion", "retire", "--reason", "wrong department", "--home", copied_home)
+    with dg.DagsterInstance.from_config(str(copied_home / ".dagster")) as instance:
+        shown = instance.get_latest_materialization_event(dg.AssetKey("champion")).asset_materialization
+    assert shown.metadata["action"].value == "retire"
+    assert shown.metadata["reason"].value == "wrong department"
+    assert call("champion", "history", "--home", copied_home).splitlines()[-1].endswith("wrong department")
+
+
+def test_where_there_are_several_products_one_must_be_named(copied_home):
+    LocalLedger(copied_home / "ledger").write(product_key("other", "champion.json"), b"null", None)
+    said = call("champion", "show", "--home", copied_home, fails=True)
+    assert "This home has several products; name one with --product: operations-desk, other." in said
+    assert "since" in call("champion", "show", "--product", "operations-desk", "--home", copied_home)
 
 
 def test_the_first_release_that_is_fit_is_champion(made_home):
@@ -98,7 +117,6 @@ def test_config_export_writes_what_a_recipe_would_run(copied_home, tmp_path):
 def test_an_adapter_of_ones_own_is_taken_and_the_run_ends_there(copied_home, tmp_path):
     (adapter,) = (copied_home / "gen-model" / "lora_adapter").glob("*/adapter_config.json")
     mine = adapter.parent.rename(tmp_path / "mine")
-    (copied_home / "gen-model" / ".pointers" / "latest" / "lora_adapter.json").unlink()
     run = ["run", *TINY, "--to", "lora_adapter", "--home", copied_home]
     said = call(*run, "--set", f"adapter_path={mine}")
     assert "Smallest norm of" in said

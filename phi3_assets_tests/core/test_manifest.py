@@ -103,3 +103,13 @@ def test_user_folder_missing_empty_or_hidden(tmp_path):
     (tmp_path / ".half-written.csv").write_text("x")
     with pytest.raises(UserError, match="is empty. Put at least one file there"):
         fingerprint(tmp_path, "Dataset folder")
+
+
+def test_a_users_file_named_manifest_json_counts(tmp_path):
+    """It was read as data and was in no identity: the rows in it could change, and nothing was made anew."""
+    (tmp_path / "a.csv").write_text("x")
+    before = digest_of(fingerprint(tmp_path, "Dataset folder"))
+    (tmp_path / "manifest.json").write_text('[{"Question": "what?"}]')
+    with_it = digest_of(fingerprint(tmp_path, "Dataset folder"))
+    (tmp_path / "manifest.json").write_text('[{"Question": "when?"}]')
+    assert len({before, with_it, digest_of(fingerprint(tmp_path, "Dataset folder"))}) == 3

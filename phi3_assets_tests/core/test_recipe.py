@@ -3,12 +3,10 @@
 import pytest
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.recipe import Recipe, load_recipe, shipped_recipes
+from phi3_assets.core.fields import field, use_of
+from phi3_assets.core.recipe import Recipe, fields_of, load_recipe, settings_of, shipped_recipes
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.steps import STEPS
-
-# Read by the orchestrator: to find the inputs whose content then counts, and to judge what came out.
-ORCHESTRATORS = {"adapter_path", "dataset_path", "max_defective_share"}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -63,7 +61,31 @@ def test_launchpad_can_override_every_field():
     assert (recipe.lora_r, recipe.target_modules, recipe.base_model) == (3, ["o_proj"], "random:phi3-tiny")
 
 
-def test_every_field_reaches_a_step():
+@pytest.mark.parametrize("name", Recipe.model_fields)
+def test_every_field_says_whose_it_is(name):
     """A field that is validated and documented and read by nothing is a promise that is not kept."""
-    used = {name for step in STEPS.values() for name in (*step.recipe_fields, *step.setting_fields)}
-    assert used | ORCHESTRATORS == set(Recipe.model_fields)
+    use = use_of(Recipe.model_fields[name])
+    assert use.steps or use.setting_of or use.asked_by
+    assert {*use.steps, *use.setting_of} <= set(STEPS)
+    assert not set(use.steps) & set(use.setting_of)
+
+
+def test_a_field_of_nobodys_is_refused():
+    with pytest.raises(TypeError, match="names the steps that read it"):
+        field(1, description="Read by nothing.")
+
+
+def test_steps_are_handed_their_fields_and_no_others():
+    recipe = load_recipe("tiny-test")
+    for name, step in STEPS.items():
+        assert set(step.params(recipe)) == {*fields_of(name), *step.derived}
+        assert set(step.settings(recipe)) == set(settings_of(name))
+    assert STEPS["merged_model"].params(recipe) == {}
+    assert set(STEPS["eval_report"].params(recipe)) == {"max_new_tokens"}
+    assert {"question_column", "answer_column"} <= set(fields_of("raw_dataset")) & set(fields_of("formatted_corpus"))
+
+
+def test_launchpad_says_whose_a_field_is():
+    described = RecipeResource.model_fields["question_column"].description
+    assert described.endswith("Of: raw_dataset, formatted_corpus.")
+    assert RecipeResource.model_fields["gate_alpha"].description.endswith("Of: release_bundle; the gate.")

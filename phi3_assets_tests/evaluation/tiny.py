@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from phi3_assets.core.recipe import fields_of
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import EVAL_REPORT
 
@@ -153,7 +154,7 @@ def context_for(chain, tmp_path_factory):
     def make(log=lambda line: None, progress=lambda **numbers: None, **replaced: Path) -> StepContext:
         root = tmp_path_factory.mktemp("evaluation")
         (root / "output").mkdir()
-        params = {name: 8 for name in EVAL_REPORT.recipe_fields if name == "max_new_tokens"}
+        params = {name: 8 for name in fields_of(EVAL_REPORT.name) if name == "max_new_tokens"}
         inputs = {name: replaced.get(name, chain[name]) for name in EVAL_REPORT.inputs}
         return StepContext(params, inputs, root / "output", root / "work", root / "cache", log, progress)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from phi3_assets.ops.promotion import promote_release
-from phi3_assets.release import champion
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.ops.promotion import decide_champion
+from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.resources.local_store import LocalArtifactStore
-from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.steps import STEPS
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.evaluation.gated import publish, publish_report
@@ -19,7 +19,7 @@ from phi3_assets_tests.tiny_graph import TINY, phi3
 
 def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(copied_home):
     """Another recipe: first refused as not fit, then with other thresholds compared with the champion."""
-    first = champion.champion(copied_home)
+    first = champion(copied_home).present()
     assert set(first.decision["made_of"]) == STEPS.keys()
     changed = [*TINY, "--set", "int4_block_size=64"]
 
@@ -27,25 +27,29 @@ def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(cop
     assert strict.returncode == 1
     assert re.search(r"FAILED: test_set_is_large_enough. The test set has \d+ items, a decision needs", strict.stdout)
     assert len(list((copied_home / "gen-model" / "release_bundle").glob("*/manifest.json"))) == 1
-    assert champion.champion(copied_home) == first
+    assert champion(copied_home).present() == first
 
     done = phi3("run", *changed, home=copied_home, env=clean_env())
     assert done.returncode == 0, done.stdout
-    promoted, unfit, last = champion.history(copied_home)
-    assert (promoted, unfit.action, unfit.release) == (first, "refuse", None)
+    promoted, last = champion(copied_home).history()
+    assert promoted == first
     assert last.decision["sentence"] in done.stdout
-    page = (copied_home / "gen-model" / "decisions" / last.decision["page"]).read_text()
+    decisions = copied_home / "ledger" / "products" / "operations-desk" / "decisions"
+    page = (decisions / last.decision["page"]).read_text()
     assert "<td>int4_block_size</td><td>32</td><td>64</td>" in page
     assert re.search(r"(\d+) before, \1 now: 0 added, 0 removed", page)
     assert "not known" not in page
     links = re.findall(r'href="([^"]+)"', page)
     assert len(links) == 2
     for link in links:
-        assert (copied_home / "gen-model" / "decisions" / link).exists(), link
+        assert (decisions / link).exists(), link
 
     history = phi3("champion", "history", home=copied_home, env=clean_env()).stdout.splitlines()
-    assert re.search(r" refuse   -{16} Not fit for release: The test set has \d+ items", history[1])
-    assert len(history) == 3
+    assert len(history) == 2
+
+
+def champion(home) -> Champion:
+    return Champion(LocalArtifactStore(home=str(home)).ledger, "operations-desk")
 
 
 @pytest.fixture
@@ -55,9 +59,8 @@ def release(tmp_path):
     def decide(name, evaluation, **recipe):
         store = LocalArtifactStore(home=str(tmp_path))
         report = publish_report(store, *evaluation, name)
-        bundle = publish(store, "release_bundle", {"release.json": name}, name)
-        done = {"ref": bundle.to_dict(), "inputs": {"eval_report": report.to_dict()}}
-        return promote_release(dg.build_op_context(), done, RecipeResource(recipe="smol-cpu", **recipe), store)
+        bundle = publish(store, "release_bundle", {"release.json": name}, name, made_from={"eval_report": report})
+        return decide_champion(dg.build_op_context(), bundle, load_recipe("smol-cpu", recipe), store).shown
 
     return decide
 
@@ -67,13 +70,13 @@ def better():
 
 
 def test_a_better_release_is_promoted_and_shows_what_changed(release, tmp_path):
-    assert release("first", make()) == {"champion": "Promoted: it is fit for release, and there is no champion yet."}
+    assert release("first", make()) == {"decision": "Promoted: it is fit for release, and there is no champion yet."}
     shown = release("second", better())
-    assert "NLL is measurably better than the champion's" in shown["champion"]
+    assert "NLL is measurably better than the champion's" in shown["decision"]
     assert "| Exact match |" in shown["what changed since the champion"].value
-    assert "Promoted: this release is the champion" in Path(shown["decision"].path).read_text()
-    assert release("second", better()) == {"champion": "It is the champion."}
-    assert [entry.action for entry in champion.history(tmp_path)] == ["promote", "promote"]
+    assert "Promoted: this release is the champion" in Path(shown["page"].path).read_text()
+    assert release("second", better()) == {"decision": "It is the champion."}
+    assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "promote"]
 
 
 def test_another_test_set_than_the_champion_s_is_refused_and_kept(release, tmp_path):
@@ -81,15 +84,45 @@ def test_another_test_set_than_the_champion_s_is_refused_and_kept(release, tmp_p
     scores, records = better()
     for record in records:
         record["question"] += " (of another test set)"
-    sentence = release("second", (scores, records))["champion"]
+    sentence = release("second", (scores, records))["decision"]
     assert "The champion was scored on another test set: 0 of its 76 items are in this one" in sentence
-    first, refused = champion.history(tmp_path)
+    first, refused = champion(tmp_path).history()
     assert (refused.action, refused.decision["sentence"]) == ("refuse", sentence)
-    assert champion.champion(tmp_path) == first
+    assert champion(tmp_path).present() == first
 
 
 def test_the_champion_stays_when_the_new_one_is_no_better(release, tmp_path):
     release("first", make())
-    sentence = release("second", make())["champion"]
+    sentence = release("second", make())["decision"]
     assert sentence.startswith("Fit for release, but the champion stays: NLL is not measurably better")
-    assert [entry.action for entry in champion.history(tmp_path)] == ["promote", "refuse"]
+    assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "refuse"]
+
+
+def test_a_release_that_waits_for_approval_is_not_champion(release, tmp_path):
+    """Materialising was promoting: nobody could look at a model first."""
+    shown = release("first", make(), promotion="approval")
+    assert "It waits for approval: phi3 champion approve" in shown["decision"]
+    assert champion(tmp_path).present() is None
+    (waiting,) = champion(tmp_path).proposals()
+    assert waiting.decision["promote"] is True
+
+
+def test_of_two_runs_that_end_together_the_second_is_judged_anew(release, tmp_path, monkeypatch):
+    """The second failed: its decision had been made against a champion that was none any more."""
+    release("first", make())
+    promote = Champion.promote
+    raced = []
+
+    def another_is_faster(self, *args, **kwargs):
+        if not raced:
+            raced.append(True)
+            release("faster", make(means={**MEANS, "int4": 0.6}))
+        return promote(self, *args, **kwargs)
+
+    monkeypatch.setattr(Champion, "promote", another_is_faster)
+    shown = release("second", better())
+    assert "NLL is measurably better than the champion's" in shown["decision"]
+    names = [entry.decision["made_of"]["release_bundle"]["identity"] for entry in champion(tmp_path).history()]
+    assert len(set(names)) == 3
+    assert [entry.action for entry in champion(tmp_path).history()] == ["promote"] * 3
+    assert ChampionChanged.__name__ not in shown["decision"]

@@ -88,12 +88,6 @@ class StoreContract:
         with store.claim(CALL):
             assert not staged.exists()
 
-    def test_pointers(self, store):
-        assert store.load_pointer("latest/x") is None
-        store.save_pointer("latest/x", {"a": 1})
-        store.save_pointer("latest/x", {"a": 2})
-        assert store.load_pointer("latest/x") == {"a": 2}
-
     def test_log_is_kept_beside_the_artefact(self, store, tmp_path):
         ref = store.publish(CALL, stage(store)).ref
         log = tmp_path / "worker.log"

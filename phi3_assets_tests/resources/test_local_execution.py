@@ -7,6 +7,7 @@ import pytest
 
 from phi3_assets.core.home import artefact_dir
 from phi3_assets.resources.local_execution import LocalExecution
+from phi3_assets.steps import STEPS
 from phi3_assets_tests.conftest import raw_dataset_call
 from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
 
@@ -20,7 +21,7 @@ class TestLocalExecution(ExecutionContract):
     def test_log_stands_beside_the_artefact(self, execution, store):
         call = base_model_call()
         self.run(execution, store, call, {})
-        directory = artefact_dir(store.home_path, call.step, call.identity)
+        directory = artefact_dir(store.home_path, STEPS[call.step].folder, call.step, call.identity)
         assert directory.with_name(f"{directory.name}.log").exists()
         assert not store.work_path(call).exists()
 
@@ -69,6 +70,6 @@ class TestFullDisk:
         assert "The disk is full" in description
         assert str(small_disk) in description
         assert "point PHI3_HOME at a larger disk" in description
-        assert not artefact_dir(store.home_path, call.step, call.identity).exists()
+        assert not artefact_dir(store.home_path, STEPS[call.step].folder, call.step, call.identity).exists()
         contract.nothing_staged(store, call)
         assert psutil.disk_usage(str(small_disk)).free > 250_000  # what it had written is gone again

@@ -1,16 +1,19 @@
 """The store on a local disk."""
 
 from phi3_assets.core.home import artefact_dir
+from phi3_assets.steps import STEPS
 from phi3_assets_tests.resources.store_contract import CALL, StoreContract, stage
 
 
 class TestLocalStore(StoreContract):
     def break_file(self, store, ref):
-        (artefact_dir(store.home_path, ref.kind, ref.identity) / "sub" / "file.txt").write_text("c0ntent")
+        (artefact_dir(store.home_path, STEPS[ref.kind].folder, ref.kind, ref.identity) / "sub" / "file.txt").write_text(
+            "c0ntent"
+        )
 
 
 def test_a_directory_without_manifest_is_moved_aside_not_deleted(store):
-    directory = artefact_dir(store.home_path, CALL.step, CALL.identity)
+    directory = artefact_dir(store.home_path, STEPS[CALL.step].folder, CALL.step, CALL.identity)
     directory.mkdir(parents=True)
     (directory / "notes.txt").write_text("mine")
     made = store.publish(CALL, stage(store))

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.recipe import fields_of
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.statistics import COMPARED, PAIRS
 from phi3_assets.steps import EVAL_REPORT
@@ -172,4 +173,4 @@ def test_items_beyond_the_context_are_refused(context_for, chain, tmp_path):
 
 
 def test_params_are_those_the_step_declares(context_for):
-    assert set(context_for().params) == set(EVAL_REPORT.recipe_fields)
+    assert set(context_for().params) == set(fields_of(EVAL_REPORT.name))

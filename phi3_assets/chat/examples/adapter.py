@@ -2,10 +2,11 @@
 
 python adapter.py "Your question" [BASE_MODEL LORA_ADAPTER]
 
-Without the directories: those that were made last in the home that this script lies in.
+Without the directories: the champion's, of the home that this script lies in.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,14 +16,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 HOME = Path(__file__).resolve().parents[1]
 
 
-def latest(folder: str, name: str) -> Path:
-    """Directory of what was made last."""
-    identity: str = json.loads((HOME / f"gen-model/.pointers/latest/{name}.json").read_text())["identity"]
-    return HOME / folder / name / identity[:16]
+def champion(name: str) -> Path:
+    """Directory of what the champion was made of; of several products, that of the one in PHI3_PRODUCT."""
+    product = os.environ.get("PHI3_PRODUCT", "*")
+    (file,) = (HOME / "ledger" / "products").glob(f"{product}/champion.json")
+    decisions = [one for one in json.loads(file.read_text())["history"] if one["action"] in ("promote", "rollback")]
+    identity: str = decisions[-1]["decision"]["made_of"][name]["identity"]
+    return HOME / ("model-cache" if name == "base_model" else "gen-model") / name / identity[:16]
 
 
 question, *directories = sys.argv[1:]
-base_model, lora_adapter = directories or (latest("model-cache", "base_model"), latest("gen-model", "lora_adapter"))
+base_model, lora_adapter = directories or (champion("base_model"), champion("lora_adapter"))
 tokenizer = AutoTokenizer.from_pretrained(base_model)
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), lora_adapter)
 messages = [{"role": "user", "content": question}]

@@ -2,10 +2,11 @@
 
 python int4.py "Your question" [ONNX_INT4_MODEL]
 
-Without the directory: the one that was made last in the home that this script lies in.
+Without the directory: the champion of the home that this script lies in.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,14 +15,17 @@ import onnxruntime_genai as og
 HOME = Path(__file__).resolve().parents[1]
 
 
-def latest(name: str) -> Path:
-    """Directory of what was made last."""
-    identity: str = json.loads((HOME / f"gen-model/.pointers/latest/{name}.json").read_text())["identity"]
-    return HOME / "gen-model" / name / identity[:16]
+def champion(name: str) -> Path:
+    """Directory of what the champion was made of; of several products, that of the one in PHI3_PRODUCT."""
+    product = os.environ.get("PHI3_PRODUCT", "*")
+    (file,) = (HOME / "ledger" / "products").glob(f"{product}/champion.json")
+    decisions = [one for one in json.loads(file.read_text())["history"] if one["action"] in ("promote", "rollback")]
+    identity: str = decisions[-1]["decision"]["made_of"][name]["identity"]
+    return HOME / ("model-cache" if name == "base_model" else "gen-model") / name / identity[:16]
 
 
 question, *directories = sys.argv[1:]
-model = og.Model(str(directories[0] if directories else latest("onnx_int4_model")))
+model = og.Model(str(directories[0] if directories else champion("onnx_int4_model")))
 tokenizer = og.Tokenizer(model)
 messages = json.dumps([{"role": "user", "content": question}])
 prompt = tokenizer.encode(tokenizer.apply_chat_template(messages, add_generation_prompt=True))

@@ -2,10 +2,11 @@
 
 python merged.py "Your question" [MERGED_MODEL]
 
-Without the directory: the one that was made last in the home that this script lies in.
+Without the directory: the champion of the home that this script lies in.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 HOME = Path(__file__).resolve().parents[1]
 
 
-def latest(name: str) -> Path:
-    """Directory of what was made last."""
-    identity: str = json.loads((HOME / f"gen-model/.pointers/latest/{name}.json").read_text())["identity"]
-    return HOME / "gen-model" / name / identity[:16]
+def champion(name: str) -> Path:
+    """Directory of what the champion was made of; of several products, that of the one in PHI3_PRODUCT."""
+    product = os.environ.get("PHI3_PRODUCT", "*")
+    (file,) = (HOME / "ledger" / "products").glob(f"{product}/champion.json")
+    decisions = [one for one in json.loads(file.read_text())["history"] if one["action"] in ("promote", "rollback")]
+    identity: str = decisions[-1]["decision"]["made_of"][name]["identity"]
+    return HOME / ("model-cache" if name == "base_model" else "gen-model") / name / identity[:16]
 
 
 question, *directories = sys.argv[1:]
-merged_model = directories[0] if directories else latest("merged_model")
+merged_model = directories[0] if directories else champion("merged_model")
 tokenizer = AutoTokenizer.from_pretrained(merged_model)
 model = AutoModelForCausalLM.from_pretrained(merged_model)
 messages = [{"role": "user", "content": question}]

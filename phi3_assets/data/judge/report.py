@@ -41,6 +41,7 @@ def dataset_metrics(
         "test_rows": sides[TEST],
         "held_out_rows": sides[HELD_OUT],
         "test_set_rows": test_set_rows,
+        "test_rows_in_data": sides[TEST],
         "test_set_versions": frozen.names,
         "test_set_is_new": not frozen.files or test_set_rows > frozen.present_rows,
         "leaked_rows_removed": int((verdict.reason == LEAK).sum()),

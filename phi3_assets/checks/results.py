@@ -1,0 +1,36 @@
+"""How a check answers."""
+
+from typing import Any
+
+import dagster as dg
+
+from phi3_assets.core.finding import Finding
+from phi3_assets.ops.planning import judge, readable_errors
+from phi3_assets.ops.running import artefact_of
+from phi3_assets.resources.pointers import Record
+from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.store import ArtifactStore
+
+
+def findings(store: ArtifactStore, recipe: RecipeResource, record: Record) -> dict[str, Finding]:
+    """What the blocking rules say of an artefact, by rule."""
+    ref = artefact_of(store, recipe, record)
+    with readable_errors():
+        return {finding.rule: finding for finding in judge(store, ref, recipe.load())}
+
+
+def shown(finding: Finding, **metadata: Any) -> dg.AssetCheckResult:
+    """A finding as the result of the check of its name."""
+    return dg.AssetCheckResult(
+        check_name=finding.rule,
+        passed=finding.passed,
+        description=finding.sentence,
+        metadata={**finding.numbers, **metadata},
+    )
+
+
+def warning(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
+    """A check that tells, and holds nothing back."""
+    return dg.AssetCheckResult(
+        passed=bool(passed), severity=dg.AssetCheckSeverity.WARN, description=description, metadata=metadata
+    )

@@ -1,0 +1,128 @@
+"""What stands in a home, for the commands: the models to ask, the champion, where artefacts are."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from phi3_assets.chat.engines import INPUTS
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.home import SHORT, prepare_home
+from phi3_assets.core.ledger import products
+from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.core.recipe import load_recipe
+from phi3_assets.release.champion import Champion, Check, Entry
+from phi3_assets.resources.lineage import lineage
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import latest
+from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL
+
+# The last artefact of each variant: what it was made of is known from there on.
+_TOP = {variant: names[-1] for variant, names in INPUTS.items()}
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Artefacts that were made of one another, so they may be asked side by side.
+
+    Attributes:
+        told: What it is, for people.
+        directories: Where each artefact stands, by kind; those that are gone are missing.
+        system_prompt: The one it was trained with: asked without it, a model gives other answers than those scored.
+    """
+
+    told: str
+    directories: dict[str, Path]
+    system_prompt: str
+
+
+def store_of(home: Path | None) -> LocalArtifactStore:
+    """The store of a home; None: PHI3_HOME, else ./home."""
+    return LocalArtifactStore(home=str(home) if home else "")
+
+
+def product_of(home: Path | None, product: str) -> str:
+    """The product that a command is about: the one named, else that of the recipe in PHI3_RECIPE, else the only one.
+
+    Raises:
+        UserError: The home has several, and nothing says which.
+    """
+    if product or os.environ.get("PHI3_RECIPE"):
+        return product or load_recipe().product
+    known = products(store_of(home).ledger)
+    if len(known) > 1:
+        raise UserError(f"This home has several products; name one with --product: {', '.join(known)}.")
+    return known[0] if known else load_recipe().product
+
+
+def champion_of(home: Path | None, product: str) -> Champion:
+    """The champion of a product of this home, and its history."""
+    return Champion(store_of(home).ledger, product_of(home, product))
+
+
+def to_ask(home: Path | None, product: str, variant: str = "", *, newest: bool = False) -> Lineage:
+    """The models to talk to: the champion and what it was made of; where there is none, or `newest`, what came last.
+
+    Args:
+        home: PHI3_HOME.
+        product: Whose; "": the default recipe's.
+        variant: With `newest`, what came last of this variant; "": of int4, else of any.
+        newest: Not the champion.
+
+    Raises:
+        UserError: An artefact is damaged.
+    """
+    store, name = store_of(home), product_of(home, product)
+    present = None if newest else Champion(store.ledger, name).present()
+    if present is not None and present.release is not None:
+        return _lineage(store, present.release, f"champion {present.release.identity[:SHORT]} of {name}")
+    tops = [_TOP[variant]] if variant else [ONNX_INT4_MODEL.name, *reversed(_TOP.values())]
+    for top in tops:
+        ref = latest(store.ledger, name, top)
+        if ref is not None:
+            return _lineage(store, ref, f"{top} {ref.identity[:SHORT]}, made last for {name}")
+    return Lineage(f"nothing was made for {name} yet", {}, "")
+
+
+def _lineage(store: LocalArtifactStore, ref: ArtefactRef, told: str) -> Lineage:
+    refs = lineage(store, ref)
+    standing = {name: one for name, one in refs.items() if store.find(one.kind, one.identity)}
+    corpus = standing.get(FORMATTED_CORPUS.name)
+    manifest = store.find(corpus.kind, corpus.identity) if corpus else None
+    prompt = str(manifest.call.params["system_prompt"]) if manifest else ""
+    return Lineage(told, {name: store.fetch(one) for name, one in standing.items()}, prompt)
+
+
+def release_of(champion: Champion) -> ArtefactRef:
+    """The release that is champion.
+
+    Raises:
+        UserError: There is none.
+    """
+    present = champion.present()
+    if present is None or present.release is None:
+        raise UserError(
+            f"Product {champion.product} has no champion in this home yet: `phi3 run` makes a release, and a fit one "
+            "becomes it."
+        )
+    return present.release
+
+
+def change_champion(home: Path | None, product: str, change: Callable[[Champion, Check], Entry]) -> str:
+    """Change the champion by a person's word, and let Dagster know: it is a materialisation of the asset.
+
+    Args:
+        home: PHI3_HOME.
+        product: Whose champion; see `product_of`.
+        change: What is done to it; gets a function that verifies an artefact.
+
+    Returns:
+        Who is champion now.
+    """
+    from phi3_assets.ops.promotion import report_champion
+
+    store, champion = store_of(home), champion_of(home, product)
+    entry = change(champion, lambda ref: store.fetch(ref, content=True))
+    prepare_home(store.home_path)
+    report_champion(entry, champion.product)
+    return f"Champion of {champion.product}: {store.where(entry.release) if entry.release else 'none'}"

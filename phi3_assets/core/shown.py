@@ -1,0 +1,35 @@
+"""What of an artefact a person is shown, said by its step without knowing by whom or how it is drawn."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "table",  # a list of objects: metric, or JSON file
+    "counts",  # an object of numbers: metric
+    "histogram",  # edges_tokens and rows: metric
+    "learnt",  # pieces of text, learnt or only read: metric
+    "scores",  # the variants' quality, speed and size side by side: metric
+    "json",  # anything: metric
+    "image",  # PNG file
+    "markdown",  # file; its front matter is left out
+    "path",  # file, named and not embedded
+]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One thing to show; a file that this artefact does not have is not shown.
+
+    Attributes:
+        name: Its heading.
+        kind: How it is to be drawn.
+        metric: The metric it is made of, or
+        file: the file of the artefact.
+        words: What the drawing needs beside: headings of the two columns of counts, the text for an image.
+    """
+
+    name: str
+    kind: Kind
+    metric: str = ""
+    file: str = ""
+    words: tuple[str, ...] = ()

@@ -1,0 +1,26 @@
+"""Versions in the identity are those of the library; what it was built for and where it ran are in the record."""
+
+import importlib.metadata
+
+from phi3_assets.core.step import StepCall, installed_versions
+from phi3_assets.worker import running
+
+
+def test_build_tag_is_in_no_identity(monkeypatch):
+    """Torch 2.13.0+cpu here and 2.13.0+cu128 in the cluster were two identities of one artefact."""
+    monkeypatch.setattr(importlib.metadata, "version", {"torch": "2.13.0+cu128", "peft": "0.21.2"}.get)
+    assert installed_versions(("torch", "peft")) == {"peft": "0.21.2", "torch": "2.13.0"}
+
+
+def test_worker_with_another_build_makes_the_artefact_and_records_it(monkeypatch):
+    call = StepCall("merged_model", "1", {}, {}, {"torch": "2.13.0"})
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.13.0+cu128" if name == "torch" else "1")
+    running.check_versions(call)
+    assert running.versions(call)["torch"] == "2.13.0+cu128"
+
+
+def test_record_names_what_computed(monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "CPUS", tmp_path / "cpuinfo")
+    assert running.devices()["cpu"]  # a system without such a file
+    running.CPUS.write_text("processor\t: 0\nmodel name\t: Fast CPU 9000 @ 3 GHz\n")
+    assert running.devices()["cpu"] == "Fast CPU 9000 @ 3 GHz"

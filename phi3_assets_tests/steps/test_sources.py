@@ -1,0 +1,103 @@
+"""A step's code cannot change without its code_version, unless somebody says why the result is the same.
+
+code_version was raised by hand and forgotten twice: GPTQ's damping changed, and an old home said "It stands already".
+"""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from phi3_assets.steps import LORA_ADAPTER, ONNX_INT4_MODEL, STEPS
+from phi3_assets_tests.steps import record_sources, sources
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_code_version_stands_for_this_source(name):
+    recorded = record_sources.read().get(name)
+    assert recorded, f"Run: {record_sources.COMMAND} {name} --new-version"
+    wrong = record_sources.complaint(STEPS[name], recorded, sources.reached(STEPS[name]))
+    assert not wrong, wrong
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A copy of the package to change; `changed()` names the steps whose source is another than before."""
+    shutil.copytree(
+        sources.ROOT / "phi3_assets", tmp_path / "phi3_assets", ignore=shutil.ignore_patterns("__pycache__", "*.png")
+    )
+    before = {name: sources.reached(step) for name, step in STEPS.items()}
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    sources.load.cache_clear()
+    yield (
+        tmp_path / "phi3_assets",
+        lambda: (
+            sources.load.cache_clear(),
+            {name for name, step in STEPS.items() if sources.reached(step) != before[name]},
+        )[1],
+    )
+    sources.load.cache_clear()
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "steps"),
+    [
+        ("olive/int4_configs.py", "DAMPING = 0.05", "DAMPING = 0.01", {"onnx_int4_model"}),
+        ("evaluation/general.yaml", "a", "b", {"eval_report"}),
+        ("evaluation/style.css.j2", "{", "{ color: red;", {"eval_report"}),
+        ("evaluation/probe.py", "import json", "import json\nREPEATS = 7", {"eval_report"}),
+        ("release/smoke_test.py", "import json", "import json\nMORE = 1", {"release_bundle"}),
+        ("release/MODEL_CARD.md.j2", "#", "##", {"release_bundle"}),
+        ("core/errors.py", "Bad input", "Wrong input", set()),
+        ("core/recipe.py", "Rank of the adapter.", "Its rank.", set()),
+        ("steps/__init__.py", "training loss", "loss in training", set()),
+    ],
+)
+def test_a_change_is_seen_in_the_steps_that_reach_it(tree, file, old, new, steps):
+    package, changed = tree
+    edit(package / file, old, new)
+    assert changed() == steps
+
+
+def test_prose_is_no_change(tree):
+    """Else every mended sentence would void a day's training, and people would learn to wave the check through."""
+    package, changed = tree
+    edit(package / "steps" / "quantize.py", "Load the model in ONNX Runtime GenAI and generate", "Load it and generate")
+    edit(package / "steps" / "quantize.py", "The model's head size is", "Its head size is")
+    edit(package / "steps" / "finetune.py", "Resuming from the checkpoint", "Going on from the checkpoint")
+    assert changed() == set()
+
+
+def test_reach_is_narrow():
+    """A digest of the whole package would change every day."""
+    assert all(3 < len(sources.reached(step)) < 30 for step in STEPS.values())
+
+
+def test_complaint_names_what_changed_and_what_to_run():
+    recorded = {"code_version": ONNX_INT4_MODEL.code_version, "reached": {"a": "1", "b": "1"}}
+    text = record_sources.complaint(ONNX_INT4_MODEL, recorded, {"a": "1", "b": "2", "c": "1"})
+    assert "Changed: b, c." in text
+    assert 'record_sources onnx_int4_model --same-result "REASON"' in text
+    assert record_sources.complaint(ONNX_INT4_MODEL, recorded, recorded["reached"]) == ""
+    raised = replace(ONNX_INT4_MODEL, code_version="99")
+    assert "code_version 99, and recorded is" in record_sources.complaint(raised, recorded, recorded["reached"])
+
+
+def test_recording_asks_for_a_version_or_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_sources, "RECORD", tmp_path / "record.json")
+    name = LORA_ADAPTER.name
+    record_sources.record([name], None)
+    with pytest.raises(SystemExit, match="raise it in phi3_assets/steps"):
+        record_sources.record([name], None)
+    record_sources.record([name], "Only a name changed.")
+    assert json.loads(record_sources.RECORD.read_text())[name]["same_result"] == ["Only a name changed."]
+    monkeypatch.setitem(STEPS, name, replace(LORA_ADAPTER, code_version="99"))
+    with pytest.raises(SystemExit, match="use --new-version"):
+        record_sources.record([name], "Only a name changed.")
