@@ -47,7 +47,8 @@ for name in json.loads(sys.argv[4]):
     work = out / "work" / name
     work.mkdir(parents=True)
     step.load()(StepContext(
-        params=step.params(recipe), inputs={n: Path(inputs[n]) for n in step.inputs}, output=output,
+        params=step.params(recipe), settings=step.settings(recipe),
+        inputs={n: Path(inputs[n]) for n in step.inputs}, output=output,
         work=work, cache=Path(inputs["cache"]), log=lambda line: None))
     inputs[name] = str(output)
     seconds[name] = time.perf_counter() - began

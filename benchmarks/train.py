@@ -100,8 +100,16 @@ def step(described: Any, work: Path, inputs: dict[str, Path], **overrides: Any) 
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
     (work / "cache").mkdir(exist_ok=True)
-    params = described.params(load_recipe("smol-cpu", overrides))
-    ctx = StepContext(params, inputs, output, scratch, work / "cache", log=lambda line: print(line, file=sys.stderr))
+    recipe = load_recipe("smol-cpu", overrides)
+    ctx = StepContext(
+        params=described.params(recipe),
+        inputs=inputs,
+        output=output,
+        work=scratch,
+        cache=work / "cache",
+        log=lambda line: print(line, file=sys.stderr),
+        settings=described.settings(recipe),
+    )
     result: dict[str, Any] = described.load()(ctx)
     return result
 

@@ -45,6 +45,7 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
         "size_bytes": manifest.bytes,
         "step_seconds": manifest.ran["seconds"],
         "parameters of the step": dg.MetadataValue.json(manifest.call.params),
+        **({"run with": dg.MetadataValue.json(settings)} if (settings := manifest.call.settings) else {}),
         "made on": f"{manifest.ran['host']} ({manifest.ran['execution']}), {manifest.ran['finished']}",
         "versions": dg.MetadataValue.json(manifest.versions),
     }

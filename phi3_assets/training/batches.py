@@ -78,10 +78,10 @@ def _padded_layout(rows: list[Row], pad_token_id: int) -> Batch:
     """One sequence per row, padded on the right: attention is causal, so no token sees padding, without any mask."""
     from torch.nn.utils.rnn import pad_sequence
 
-    fill = {"input_ids": pad_token_id, "labels": IGNORED_LABEL, "targets": IGNORED_LABEL}
+    padding = {"input_ids": pad_token_id, "labels": IGNORED_LABEL, "targets": IGNORED_LABEL}
     padded = {
         name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
-        for name, value in fill.items()
+        for name, value in padding.items()
     }
     return _with_targets(padded)
 

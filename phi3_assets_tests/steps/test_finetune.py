@@ -11,6 +11,7 @@ import pytest
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
+from phi3_assets.training.measured import TrainingMetrics, read_adapter_metrics
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
 from phi3_assets_tests.steps.killing import assert_same, train
 
@@ -37,6 +38,16 @@ def test_adapter_learns_and_reports(tiny_adapter: Made) -> None:
     assert re.fullmatch(
         r"step 5/5 epoch 4\.000 loss \S+ learning_rate \S+ grad_norm \S+ tokens_per_s \d+", tiny_adapter.notes[-1]
     )
+
+
+def test_metrics_are_read_back_as_they_were_measured(tiny_adapter: Made) -> None:
+    """Check and UI agreed with the step on keys of a dictionary; a key that changed was found when a run failed."""
+    read = read_adapter_metrics(json.loads(json.dumps(tiny_adapter.metrics)))
+    assert isinstance(read, TrainingMetrics)
+    assert read.to_dict() == tiny_adapter.metrics
+    assert read.eval_loss is None
+    with pytest.raises(TypeError, match="final_loss"):
+        read_adapter_metrics({name: value for name, value in tiny_adapter.metrics.items() if name != "final_loss"})
 
 
 def test_artefact_holds_four_files_and_no_local_path(tiny_adapter: Made, tiny_base: Made) -> None:

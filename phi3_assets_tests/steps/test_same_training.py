@@ -12,7 +12,7 @@ import pytest
 from phi3_assets.core.step import StepCall
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets_tests.steps.conftest import Made, RunStep, tiny_recipe
-from phi3_assets_tests.steps.killing import assert_same, metrics_of, train
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, train
 
 WEIGHTS = "adapter_model.safetensors"
 WHOLE = {"per_device_train_batch_size": 8}
@@ -65,18 +65,18 @@ def test_logging_changes_no_byte(inputs: dict[str, Path], run_step: RunStep) -> 
     assert len(seldom.notes) == 2 < len(often.notes)
 
 
-def test_checkpoint_is_resumed_with_smaller_batches(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_checkpoint_is_resumed_with_smaller_batches(inputs: dict[str, Path], run_step: RunStep, tmp_path: Path) -> None:
     """Memory ran out in step 5 of 9: the batch is halved, and the training goes on where it was."""
     import torch
     from safetensors.torch import load_file
 
-    fields = {"lora_dropout": 0.0, "eval_share": 0.0}
-    assert train(inputs, tmp_path / "whole", **fields, **WHOLE) == 0
-    assert train(inputs, tmp_path / "cut", kill_at=5, **fields, **WHOLE) == 9
-    assert train(inputs, tmp_path / "cut", **fields, **HALVES, gradient_checkpointing=True) == 0
-    metrics, whole = metrics_of(tmp_path / "cut"), metrics_of(tmp_path / "whole")
-    assert metrics["resumed_from_step"] == 4
-    assert metrics["steps"] == whole["steps"] == 9
-    expected = load_file(tmp_path / "whole" / "output" / WEIGHTS)
-    for name, tensor in load_file(tmp_path / "cut" / "output" / WEIGHTS).items():
+    fields = {**SEVERAL_EPOCHS, "lora_dropout": 0.0, "logging_steps": 1}
+    whole = run_step(LORA_ADAPTER, inputs, **{**fields, **WHOLE})
+    assert train(inputs, tmp_path, kill_at=5, **{**fields, **WHOLE}) == 9
+    cut = {**fields, **HALVES, "gradient_checkpointing": True}
+    resumed = run_step(LORA_ADAPTER, inputs, work=tmp_path / "work", **cut)
+    assert resumed.metrics["resumed_from_step"] == 4
+    assert resumed.metrics["steps"] == whole.metrics["steps"] == 9
+    expected = load_file(whole.path / WEIGHTS)
+    for name, tensor in load_file(resumed.path / WEIGHTS).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
