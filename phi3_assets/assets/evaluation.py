@@ -6,7 +6,7 @@ from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
 from phi3_assets.ops.planning import Record, make_plan
 from phi3_assets.ops.promotion import promote_release
-from phi3_assets.ops.running import DEVICE_POOL, materialise, run_plan, verify_and_show
+from phi3_assets.ops.running import materialise, run_plan, verify_and_show
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
@@ -17,7 +17,6 @@ from phi3_assets.resources.store import ArtifactStore
     kinds={"pytorch", "onnx"},
     owners=OWNERS,
     code_version=steps.EVAL_REPORT.code_version,
-    pool=DEVICE_POOL,
 )
 def eval_report(
     context: dg.AssetExecutionContext,

@@ -7,6 +7,7 @@ import dagster as dg
 from phi3_assets.automation.jobs import retrain
 from phi3_assets.automation.watch import Cursor, decide
 from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.runs import end_dead_runs
 from phi3_assets.resources.store import ArtifactStore
 
 SETTLE_S = 10
@@ -26,3 +27,14 @@ def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store:
     # No run_key: Dagster would remember it for ever, and data that returns to an earlier version would never run.
     request = dg.RunRequest(tags={"phi3/data_version": decision.digest[:12], "phi3/why": decision.reason[:200]})
     return dg.SensorResult(run_requests=[request], cursor=decision.cursor.dump())
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+def dead_runs(context: dg.SensorEvaluationContext, store: ArtifactStore) -> dg.SkipReason:
+    """Ends runs whose process was killed, whatever launched them, so that none stays "started" for ever.
+
+    Looks as soon as the daemon is up and every 30 seconds from then on. It starts nothing.
+    """
+    assert context.repository_def is not None
+    ended = end_dead_runs(context.instance, store.home_path, context.repository_def.get_all_jobs())
+    return dg.SkipReason(f"Ended, for their process is gone: {', '.join(ended)}." if ended else "No run is dead.")

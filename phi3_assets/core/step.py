@@ -71,6 +71,8 @@ class Step:
         libraries: Distributions whose version can change the result.
         function: "module:function" of `(StepContext) -> metrics`; imported by the worker alone, because it may
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
+        on_device: Computes with a model, and wants the device it runs on to itself: two trainings side by side on one
+            GPU end in out-of-memory.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Step:
     recipe_fields: tuple[str, ...]
     libraries: tuple[str, ...]
     function: str
+    on_device: bool = False
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""

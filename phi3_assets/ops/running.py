@@ -23,9 +23,6 @@ from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 
-# One slot of this pool is one device: two trainings side by side on one GPU end in out-of-memory.
-DEVICE_POOL = "device"
-
 
 def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> None:
     """Freeze the test set that a `raw_dataset` proposed; from now on its rows are never trained on."""
@@ -65,10 +62,10 @@ def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, st
         made = store.find(call.step, call.identity)
         if made is None:
 
-            def waiting() -> None:
-                context.log.info(f"Another run is making {call.step} {call.identity[:SHORT]}; waiting for it.")
+            def waiting(who: str) -> None:
+                context.log.info(f"{call.step} {call.identity[:SHORT]} is in the hands of {who}; waiting for it.")
 
-            with store.claim(call, waiting):
+            with store.claim(call, waiting, context.run.run_id):
                 made = store.find(call.step, call.identity)
                 if made is None:
                     made = execution.run_step(context, call, inputs, store)

@@ -86,6 +86,7 @@ LORA_ADAPTER = Step(
     ),
     libraries=("accelerate", "bitsandbytes", "datasets", "olive-ai", "peft", "torch", "transformers"),
     function="phi3_assets.steps.finetune:train_lora",
+    on_device=True,
 )
 MERGED_MODEL = Step(
     name="merged_model",
@@ -94,6 +95,7 @@ MERGED_MODEL = Step(
     recipe_fields=(),
     libraries=("olive-ai", "peft", "torch", "transformers"),
     function="phi3_assets.steps.merge:merge_adapter",
+    on_device=True,
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
@@ -109,6 +111,7 @@ ONNX_INT4_MODEL = Step(
     ),
     libraries=("olive-ai", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers"),
     function="phi3_assets.steps.quantize:build_int4",
+    on_device=True,
 )
 EVAL_REPORT = Step(
     name="eval_report",
@@ -126,6 +129,7 @@ EVAL_REPORT = Step(
         "transformers",
     ),
     function="phi3_assets.steps.evaluate:evaluate_variants",
+    on_device=True,
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",

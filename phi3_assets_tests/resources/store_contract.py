@@ -70,7 +70,7 @@ class StoreContract:
 
         def second():
             inside.wait()
-            with store.claim(CALL, lambda: order.append("second waits")):
+            with store.claim(CALL, lambda who: order.append("second waits")):
                 order.append("second has it")
 
         thread = threading.Thread(target=second)
