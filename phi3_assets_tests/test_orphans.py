@@ -7,6 +7,7 @@ leaves the child running in three of these.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -127,6 +128,12 @@ class DevServer:
             assert time.monotonic() < deadline, f"{status}, not {wanted}"
             time.sleep(0.5)
 
+    def kill(self) -> None:
+        """SIGKILL for all of it: server, daemon, run workers."""
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
@@ -168,6 +175,49 @@ def test_run_worker_is_killed(server, copied_home):
     assert gone(processes)
     server.wait_for_status(run_id, "FAILURE")
     assert no_half_artefact(copied_home)
+
+
+def test_dagster_dev_is_killed_and_started_again(server, copied_home):
+    """The dead run stayed "started", and the next waited for its device without a word, and for ever.
+
+    Longer than most: a real server is killed in the midst of a training and started twice.
+    """
+    dead = server.launch()
+    processes = wait_for_training(copied_home)
+    server.kill()
+    assert gone(processes)
+    (copied_home / "work").rename(copied_home / "work before")  # the log that `wait_for_training` looks for
+    (copied_home / "work").mkdir()
+    shutil.copytree(copied_home / "work before" / "runs", copied_home / "work" / "runs")
+    again = DevServer(copied_home)
+    try:
+        again.wait_until_up()
+        alive = again.launch()
+        processes = wait_for_training(copied_home, timeout_s=60)
+        again.wait_for_status(dead, "FAILURE")
+        assert again.status(alive) == "STARTED"
+        # Who wants the device meanwhile says for whom it waits, and a signal ends the wait.
+        other = subprocess.Popen(
+            [*PHI3, "run", *TINY, "--set", "num_train_epochs=3", "--home", str(copied_home)],
+            env=clean_env(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        said = ""
+        while "waits for the device" not in said:
+            said = other.stdout.readline()
+            assert said, "it ended and did not wait"
+        assert f"held by run {alive.partition('-')[0]}, which is making lora_adapter" in said
+        began = time.monotonic()
+        other.send_signal(signal.SIGTERM)
+        rest, _ = other.communicate(timeout=30)
+        assert time.monotonic() - began < 5  # two on a quiet machine
+        assert other.returncode == 130, rest
+        assert again.status(alive) == "STARTED"  # `phi3 run` ends the dead when it starts, and nobody else
+        again.terminate(alive)
+        assert gone(processes)
+    finally:
+        again.stop()
 
 
 def test_step_process_is_killed(copied_home, tmp_path):

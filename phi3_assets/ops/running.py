@@ -19,6 +19,7 @@ from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.olive.export import export_config
 from phi3_assets.ops import show as ui
 from phi3_assets.ops.planning import Context, Record, from_json, make_plan, readable_errors
+from phi3_assets.ops.retrying import retried
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
@@ -53,12 +54,14 @@ def export_olive_config(
 def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, store: ArtifactStore) -> Record:
     """Make the planned artefact, unless it stands; of two runs that want it, one makes it.
 
+    What fails for a reason that may pass is tried again.
+
     Returns:
         JSON: the plan with "ref", the artefact's pointer.
     """
     call = StepCall(**plan["call"])
     inputs = {name: from_json(item) for name, item in plan["inputs"].items()}
-    with readable_errors():
+    with retried(context), readable_errors():
         made = store.find(call.step, call.identity)
         if made is None:
 

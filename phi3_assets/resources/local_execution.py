@@ -19,7 +19,7 @@ from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.resources.devices import CPU, VISIBLE, hold_devices
-from phi3_assets.resources.execution import Execution, UserFiles
+from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import STEPS
@@ -150,6 +150,8 @@ def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepI
 
 def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, log: Path) -> dg.Failure:
     """The worker's own reason if it gave one, else what the exit code and the log tell."""
+    # Who kills with SIGKILL is the kernel that runs out of memory, for whose sake ever.
+    transient = messages.transient or (messages.failed is None and code == -signal.SIGKILL)
     if messages.failed is not None:
         reason = messages.failed
     elif code == -signal.SIGKILL:
@@ -165,6 +167,10 @@ def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, l
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
     return dg.Failure(
         description=f"{call.step}: {reason}",
-        metadata={"log": dg.MetadataValue.path(str(log)), "end of log": dg.MetadataValue.md(f"```\n{tail}\n```")},
-        allow_retries=not messages.user_error,
+        metadata={
+            "log": dg.MetadataValue.path(str(log)),
+            "end of log": dg.MetadataValue.md(f"```\n{tail}\n```"),
+            TRANSIENT: dg.MetadataValue.bool(transient),
+        },
+        allow_retries=transient,
     )
