@@ -1,4 +1,4 @@
-"""What starts by itself: the sensor that starts a retrain when new data has come to rest."""
+"""What goes by itself: a retrain when new data has come to rest, and the end of runs that nobody executes any more."""
 
 import time
 
@@ -8,10 +8,13 @@ from phi3_assets.automation.jobs import retrain
 from phi3_assets.automation.watch import Cursor, LastRun, decide, try_again
 from phi3_assets.resources.execution import TRANSIENT
 from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.retention import retire_runs
 from phi3_assets.resources.runs import KILLED_TAG, end_dead_runs
 from phi3_assets.resources.store import ArtifactStore
 
 SETTLE_S = 10
+# A tick has a minute.
+RETIRED_A_TICK = 50
 DATA_VERSION_TAG = "phi3/data_version"
 ATTEMPT_TAG = "phi3/attempt"
 
@@ -66,11 +69,21 @@ def failed_transiently(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
-def dead_runs(context: dg.SensorEvaluationContext, store: ArtifactStore) -> dg.SkipReason:
-    """Ends runs whose process was killed, whatever launched them, so that none stays "started" for ever.
+def runs_in_order(context: dg.SensorEvaluationContext, store: ArtifactStore) -> dg.SensorResult:
+    """Ends runs whose process was killed, and once a day clears away what old runs left behind; starts nothing.
 
-    Looks as soon as the daemon is up and every 30 seconds from then on. It starts nothing.
+    Looks as soon as the daemon is up, and every 30 seconds from then on, so that no dead run stays "started".
     """
     assert context.repository_def is not None
-    ended = end_dead_runs(context.instance, store.home_path, context.repository_def.get_all_jobs())
-    return dg.SkipReason(f"Ended, for their process is gone: {', '.join(ended)}." if ended else "No run is dead.")
+    said = []
+    if ended := end_dead_runs(context.instance, store.home_path, context.repository_def.get_all_jobs()):
+        said.append(f"Ended, for their process is gone: {', '.join(ended)}.")
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    cursor = context.cursor
+    if cursor != today:
+        retired = retire_runs(context.instance, store.home_path, at_most=RETIRED_A_TICK)
+        if retired:
+            said.append(f"Cleared away what {retired} old runs left behind.")
+        if retired < RETIRED_A_TICK:
+            cursor = today
+    return dg.SensorResult(skip_reason=" ".join(said) or "All runs are in order.", cursor=cursor)
