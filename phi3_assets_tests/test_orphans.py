@@ -19,6 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from phi3_assets.core.locks import Holder
+from phi3_assets.resources.devices import hold_devices
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, gone, phi3, wait_for_training
 
@@ -135,6 +137,8 @@ class DevServer:
         self.process.wait()
 
     def stop(self) -> None:
+        if self.process.poll() is not None:
+            return
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
         try:
@@ -177,11 +181,40 @@ def test_run_worker_is_killed(server, copied_home):
     assert no_half_artefact(copied_home)
 
 
-def test_dagster_dev_is_killed_and_started_again(server, copied_home):
-    """The dead run stayed "started", and the next waited for its device without a word, and for ever.
+def test_a_signal_ends_the_wait_for_a_device(copied_home):
+    """A run waited without a word, and SIGTERM did not end it: it could only be killed."""
+    holder = Holder("0a1b2c3d-0000", "lora_adapter 0123456789abcdef")
+    with hold_devices(copied_home, os.environ, 99, holder, lambda who: None):
+        run = subprocess.Popen(
+            [*PHI3, "run", *TINY, *ENDLESS, "--home", str(copied_home)],
+            env=clean_env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said = read_until(run, "waits for the device")
+        assert "held by run 0a1b2c3d, which is making lora_adapter 0123456789abcdef (process " in said
+        run.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        read_until(run, "STOPPED")
+        assert time.monotonic() - began < 5  # a fifth of a second on a quiet machine
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output
+    assert no_half_artefact(copied_home)
 
-    Longer than most: a real server is killed in the midst of a training and started twice.
-    """
+
+def read_until(run: subprocess.Popen[str], words: str) -> str:
+    """The first line that has these words."""
+    read = []
+    while words not in (line := run.stdout.readline()):
+        read.append(line)
+        assert line, "".join(read)
+    return line
+
+
+@pytest.mark.slow  # a real server, started twice and killed in the midst of a training
+def test_dagster_dev_is_killed_and_started_again(server, copied_home):
+    """The dead run stayed "started", and the next waited for its device without a word, and for ever."""
     dead = server.launch()
     processes = wait_for_training(copied_home)
     server.kill()
@@ -196,24 +229,9 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
         processes = wait_for_training(copied_home, timeout_s=60)
         again.wait_for_status(dead, "FAILURE")
         assert again.status(alive) == "STARTED"
-        # Who wants the device meanwhile says for whom it waits, and a signal ends the wait.
-        other = subprocess.Popen(
-            [*PHI3, "run", *TINY, "--set", "num_train_epochs=3", "--home", str(copied_home)],
-            env=clean_env(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        said = ""
-        while "waits for the device" not in said:
-            said = other.stdout.readline()
-            assert said, "it ended and did not wait"
-        assert f"held by run {alive.partition('-')[0]}, which is making lora_adapter" in said
-        began = time.monotonic()
-        other.send_signal(signal.SIGTERM)
-        rest, _ = other.communicate(timeout=30)
-        assert time.monotonic() - began < 5  # two on a quiet machine
-        assert other.returncode == 130, rest
-        assert again.status(alive) == "STARTED"  # `phi3 run` ends the dead when it starts, and nobody else
+        # `phi3 run` ends the dead when it starts, and nobody else.
+        assert phi3("run", *TINY, home=copied_home, env=clean_env()).returncode == 0
+        assert again.status(alive) == "STARTED"
         again.terminate(alive)
         assert gone(processes)
     finally:

@@ -7,12 +7,13 @@ import time
 import dagster as dg
 import pytest
 
-from phi3_assets.automation.sensors import ATTEMPT_TAG, DATA_VERSION_TAG, last_run, new_data
+from phi3_assets.automation.sensors import ATTEMPT_TAG, DATA_VERSION_TAG, last_run, new_data, runs_in_order
 from phi3_assets.automation.watch import Cursor, LastRun, decide, try_again
 from phi3_assets.core.errors import UserError
+from phi3_assets.definitions import build_defs
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.recipe import RecipeResource
-from phi3_assets.resources.runs import KILLED_TAG
+from phi3_assets.resources.runs import KILLED_TAG, runs_dir
 from phi3_assets_tests.conftest import write_rows
 
 NOW = 1_800_000_000.0
@@ -267,3 +268,30 @@ def test_the_sensor_asks_again_five_minutes_after_a_transient_failure(instance, 
     later = evaluate(instance, soon.cursor)
     assert later.run_requests[0].tags[ATTEMPT_TAG] == "2"
     assert later.run_requests[0].tags[DATA_VERSION_TAG] == tags[DATA_VERSION_TAG]
+
+
+def test_the_sensor_of_runs_ends_the_dead_and_clears_away_once_a_day(instance, home, monkeypatch):
+    """It must be on by itself: nobody turns on a sensor before the machine has died."""
+    definitions = build_defs()
+    assert runs_in_order.default_status == dg.DefaultSensorStatus.RUNNING
+    assert runs_in_order.minimum_interval_seconds == 30
+    run = instance.create_run_for_job(definitions.resolve_job_def("retrain"), status=dg.DagsterRunStatus.STARTED)
+    lock = runs_dir(home) / f"{run.run_id}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()  # and nobody holds it
+
+    def tick_of(cursor):
+        context = dg.build_sensor_context(
+            instance=instance,
+            cursor=cursor,
+            resources={"store": LocalArtifactStore(home=str(home))},
+            repository_def=definitions.get_repository_def(),
+        )
+        return runs_in_order(context)
+
+    first = tick_of(None)
+    assert first.skip_reason.skip_message == f"Ended, for their process is gone: {run.run_id}."
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    monkeypatch.setattr("phi3_assets.automation.sensors.retire_runs", lambda *a, **k: pytest.fail("twice a day"))
+    second = tick_of(first.cursor)
+    assert second.skip_reason.skip_message == "All runs are in order."
