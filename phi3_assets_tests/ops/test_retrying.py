@@ -10,7 +10,11 @@ import dagster as dg
 import pytest
 
 from phi3_assets.ops import retrying
+from phi3_assets.ops.planning import to_json
 from phi3_assets.ops.retrying import retried
+from phi3_assets.ops.running import run_plan
+from phi3_assets.resources.local_execution import LocalExecution
+from phi3_assets_tests.conftest import raw_dataset_call
 
 
 def tries(monkeypatch, instance, failing, pauses=(0.0, 0.0, 0.0)):
@@ -100,3 +104,38 @@ def test_a_signal_ends_the_pause(monkeypatch, instance):
     with contextlib.suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         tries(monkeypatch, instance, failing, pauses=(60.0,))
     assert time.monotonic() - began < 5
+
+
+KILLED_ONCE = """
+import json, os, signal, sys
+from pathlib import Path
+left = Path(json.loads(Path(sys.argv[1]).read_text())["work"]) / "checkpoint"
+if not left.exists():
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+from phi3_assets.worker.__main__ import main
+sys.exit(main(sys.argv[1]))
+"""
+
+
+def test_a_worker_that_was_killed_goes_on_from_what_it_left(monkeypatch, instance, store):
+    """The kernel killed a training for a neighbour's sake, and the run was lost; its checkpoint was not."""
+    monkeypatch.setattr(retrying, "PAUSES_S", (0.0,))
+    monkeypatch.setattr("phi3_assets.resources.local_execution.WORKER", ["-c", KILLED_ONCE])
+    call, inputs = raw_dataset_call(store)
+    plan = {"call": call.to_dict(), "inputs": {name: to_json(item) for name, item in inputs.items()}}
+
+    @dg.op(out=dg.Out(dict))
+    def only(context: dg.OpExecutionContext):
+        return dg.Output(run_plan(context, plan, LocalExecution(), store))
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def work():
+        only()
+
+    result = work.execute_in_process(instance=instance)
+    assert result.success
+    assert store.find(call.step, call.identity) is not None
+    (said,) = [entry.user_message for entry in instance.all_logs(result.run_id) if "may pass" in entry.user_message]
+    assert "was killed (SIGKILL), which is what the kernel does when memory runs out" in said
