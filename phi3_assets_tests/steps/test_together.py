@@ -4,13 +4,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
+from phi3_assets.core.recipe import load_recipe
 from phi3_assets.olive.corpus import CorpusOrder
 from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets.training.together import _exited
 from phi3_assets_tests.steps.conftest import Made, RunStep
 from phi3_assets_tests.steps.killing import metrics_of, train
 
@@ -71,3 +74,11 @@ def test_every_process_gets_the_same_number_of_batches() -> None:
     order = CorpusOrder(1.0, -1, step_rows=8, group_by_length=True, data_seed=0, whole_rows=4)
     assert len(order.indices(list(range(1, 19)))) == 16
     assert len(order.indices([5, 6, 7])) == 4
+
+
+def test_one_that_is_killed_for_want_of_memory_may_succeed_later():
+    """The kernel chose one of several that train together for a neighbour's sake, and the run was given up."""
+    params = LORA_ADAPTER.params(load_recipe("tiny-test"))
+    killed = SimpleNamespace(signal_name="SIGKILL", error_index=1)
+    assert isinstance(_exited(killed, params), TransientError)
+    assert isinstance(_exited(SimpleNamespace(signal_name="SIGSEGV"), params), RuntimeError)
