@@ -45,7 +45,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         assets=dg.load_assets_from_modules([data, model, evaluation]),
         asset_checks=[*data_checks.ALL, *model_checks.ALL, gate_checks.model_is_fit],
         jobs=[jobs.retrain],
-        sensors=[sensors.new_data],
+        sensors=[sensors.new_data, sensors.runs_in_order],
         resources={**resources, "io_manager": PointerIOManager(store=resources["store"])},
         executor=dg.in_process_executor,
     )

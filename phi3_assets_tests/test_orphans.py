@@ -7,6 +7,7 @@ leaves the child running in three of these.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from phi3_assets.core.locks import Holder
+from phi3_assets.resources.devices import hold_devices
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, gone, phi3, wait_for_training
 
@@ -28,6 +31,11 @@ def no_half_artefact(home: Path) -> bool:
     """Nothing that could be taken for the endless training's result."""
     adapters = [path for path in (home / "gen-model" / "lora_adapter").iterdir() if path.is_dir()]
     return len(adapters) == 1  # the one that `made_home` made
+
+
+def executing(processes: list[psutil.Process]) -> psutil.Process:
+    """The process that executes the op: above the worker, and above the server that workers are forked from."""
+    return next(above for above in processes[0].parents() if "phi3_assets.worker" not in " ".join(above.cmdline()))
 
 
 def start_endless(home: Path) -> subprocess.Popen[bytes]:
@@ -127,7 +135,15 @@ class DevServer:
             assert time.monotonic() < deadline, f"{status}, not {wanted}"
             time.sleep(0.5)
 
+    def kill(self) -> None:
+        """SIGKILL for all of it: server, daemon, run workers."""
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
+        if self.process.poll() is not None:
+            return
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
         try:
@@ -162,12 +178,67 @@ def test_terminated_in_the_ui(server, copied_home):
 def test_run_worker_is_killed(server, copied_home):
     run_id = server.launch()
     processes = wait_for_training(copied_home)
-    run_worker = processes[0].parent()
-    assert run_worker is not None
-    run_worker.kill()
+    executing(processes).kill()
     assert gone(processes)
     server.wait_for_status(run_id, "FAILURE")
     assert no_half_artefact(copied_home)
+
+
+def test_a_signal_ends_the_wait_for_a_device(copied_home):
+    """A run waited without a word, and SIGTERM did not end it: it could only be killed."""
+    holder = Holder("0a1b2c3d-0000", "lora_adapter 0123456789abcdef")
+    with hold_devices(copied_home, os.environ, 99, holder, lambda who: None):
+        run = subprocess.Popen(
+            [*PHI3, "run", *TINY, *ENDLESS, "--home", str(copied_home)],
+            env=clean_env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said = read_until(run, "waits for the device")
+        assert "held by run 0a1b2c3d, which is making lora_adapter 0123456789abcdef (process " in said
+        run.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        read_until(run, "STOPPED")
+        assert time.monotonic() - began < 5  # a fifth of a second on a quiet machine
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output
+    assert no_half_artefact(copied_home)
+
+
+def read_until(run: subprocess.Popen[str], words: str) -> str:
+    """The first line that has these words."""
+    read = []
+    while words not in (line := run.stdout.readline()):
+        read.append(line)
+        assert line, "".join(read)
+    return line
+
+
+@pytest.mark.slow  # a real server, started twice and killed in the midst of a training
+def test_dagster_dev_is_killed_and_started_again(server, copied_home):
+    """The dead run stayed "started", and the next waited for its device without a word, and for ever."""
+    dead = server.launch()
+    processes = wait_for_training(copied_home)
+    server.kill()
+    assert gone(processes)
+    (copied_home / "work").rename(copied_home / "work before")  # the log that `wait_for_training` looks for
+    (copied_home / "work").mkdir()
+    shutil.copytree(copied_home / "work before" / "runs", copied_home / "work" / "runs")
+    again = DevServer(copied_home)
+    try:
+        again.wait_until_up()
+        alive = again.launch()
+        processes = wait_for_training(copied_home, timeout_s=60)
+        again.wait_for_status(dead, "FAILURE")
+        assert again.status(alive) == "STARTED"
+        # `phi3 run` ends the dead when it starts, and nobody else.
+        assert phi3("run", *TINY, home=copied_home, env=clean_env()).returncode == 0
+        assert again.status(alive) == "STARTED"
+        again.terminate(alive)
+        assert gone(processes)
+    finally:
+        again.stop()
 
 
 def test_step_process_is_killed(copied_home, tmp_path):
@@ -183,8 +254,7 @@ def test_step_process_is_killed(copied_home, tmp_path):
         stderr=subprocess.STDOUT,
     )
     processes = wait_for_training(copied_home, timeout_s=180)
-    step_process = processes[0].parent()
-    assert step_process is not None
+    step_process = executing(processes)
     assert step_process.pid != run.pid
     step_process.kill()
     output, _ = run.communicate(timeout=60)

@@ -7,7 +7,7 @@ import dagster as dg
 from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
 from phi3_assets.ops.promotion import crown
-from phi3_assets.ops.running import DEVICE_POOL, materialise
+from phi3_assets.ops.running import materialise
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
@@ -19,7 +19,6 @@ from phi3_assets.resources.store import ArtifactStore
     kinds={"pytorch", "onnx"},
     owners=OWNERS,
     code_version=steps.EVAL_REPORT.code_version,
-    pool=DEVICE_POOL,
 )
 def eval_report(
     context: dg.AssetExecutionContext,

@@ -11,6 +11,10 @@ from pathlib import Path
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.manifest import FileEntry, digest_of, hash_file, list_user_files
 
+# Pauses before another run of a data version that failed for a reason that may pass. The run itself has tried for some
+# minutes already.
+COME_BACK_S = (300.0, 1800.0, 7200.0)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -65,11 +69,30 @@ class Decision:
         digest: Content digest to start a run for; None: start none.
         reason: One sentence for a person: why, or why not.
         cursor: What to remember.
+        attempt: Which run for this data version it would be, from 1.
+        at_rest: Nothing has changed since the last run that was asked for, and nothing is being changed.
     """
 
     digest: str | None
     reason: str
     cursor: Cursor
+    attempt: int = 1
+    at_rest: bool = False
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The newest run of a data version.
+
+    Attributes:
+        attempt: Which run for this data version it was, from 1.
+        failed_transiently: It ended for a reason that may pass: the hub was away, memory was short, it was killed.
+        ended_s: Unix time; None while it goes on.
+    """
+
+    attempt: int
+    failed_transiently: bool
+    ended_s: float | None
 
 
 def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> Decision:
@@ -112,8 +135,32 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
     digest = digest_of({path: FileEntry(item.bytes, item.sha256) for path, item in seen.items()})
     if digest == cursor.digest:
         reason = f"{len(seen)} files, none changed since data version {digest[:12]}."
-        return Decision(None, reason, Cursor(digest, seen))
+        return Decision(None, reason, Cursor(digest, seen), at_rest=True)
     differ = {path for path in changed if path not in cursor.seen or cursor.seen[path].sha256 != seen[path].sha256}
     names = sorted(differ | (cursor.seen.keys() - seen.keys()))
     what = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return Decision(digest, f"Data version {digest[:12]}: {what} changed.", Cursor(digest, seen))
+
+
+def try_again(unchanged: Decision, last: LastRun | None, now_s: float) -> Decision:
+    """Come back to a data version whose run failed for a reason that may pass; with growing pauses, and not for ever.
+
+    A run that failed for a reason of the user's is not started again, nor is one that was cancelled.
+
+    Args:
+        unchanged: What `decide` said of data that is at rest.
+        last: The newest run of that data version, if there is one.
+        now_s: Unix time.
+    """
+    if last is None or last.ended_s is None or not last.failed_transiently:
+        return unchanged
+    version = f"data version {unchanged.cursor.digest[:12]}"
+    if last.attempt > len(COME_BACK_S):
+        reason = f"{version} failed {last.attempt} times; it is not tried again by itself. See the last run's reason."
+        return replace(unchanged, reason=reason[0].upper() + reason[1:])
+    left_s = last.ended_s + COME_BACK_S[last.attempt - 1] - now_s
+    if left_s > 0:
+        reason = f"The run for {version} failed for a reason that may pass; it is tried again in {left_s / 60:.0f} min."
+        return replace(unchanged, reason=reason)
+    reason = f"The run for {version} failed for a reason that may pass: attempt {last.attempt + 1}."
+    return replace(unchanged, digest=unchanged.cursor.digest, reason=reason, attempt=last.attempt + 1)

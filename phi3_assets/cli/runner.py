@@ -1,8 +1,6 @@
 """Materialises the graph from a terminal and tells how it goes, on the same Dagster instance that the UI shows."""
 
 import logging
-import os
-import socket
 import sys
 import time
 import uuid
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 
 from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
@@ -20,10 +17,10 @@ from phi3_assets.evaluation.measured import EvaluationMeasured
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
+from phi3_assets.resources.runs import end_dead_runs, hold_run
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
-PROCESS_TAG = "phi3/process"
 # Lines of Dagster's that tell a person at a terminal nothing.
 _DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
 
@@ -52,7 +49,8 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
     run_id = str(uuid.uuid4())
     given = {name: value for name, value in {"recipe": recipe, **overrides}.items() if value != "" or name in overrides}
     with dg.DagsterInstance.get() as instance:
-        end_dead_runs(instance)
+        end_dead_runs(instance, home, definitions.resolve_all_job_defs())
+        hold_run(home, run_id)
         narrator = Narrator()
         instance.add_event_listener(run_id, narrator.tell)
         result = None
@@ -67,13 +65,9 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
                 },
                 raise_on_error=False,
                 run_id=run_id,
-                tags={PROCESS_TAG: this_process()},
             )
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two ops
             narrator.interrupted = True
-        finally:
-            # Dagster leaves this to its daemon, which may not be running.
-            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
         if narrator.interrupted:
             run = instance.get_run_by_id(run_id)
             assert run is not None
@@ -212,28 +206,3 @@ def reason_of(failure: Any) -> str:
     while error.cause:
         error = error.cause
     return str(error.message).strip()
-
-
-def this_process() -> str:
-    """Names this process beyond its number, which is used again."""
-    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of `phi3 run` whose process was killed as failed, and free the device they held.
-
-    Nobody else would: Dagster watches over the runs that it launched itself, and the next run would wait for ever.
-    """
-    going = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    for run in going:
-        host, _, rest = run.tags.get(PROCESS_TAG, "").partition("/")
-        if host != socket.gethostname():
-            continue
-        pid, _, created = rest.partition("/")
-        try:
-            alive = f"{psutil.Process(int(pid)).create_time():.2f}" == created
-        except psutil.NoSuchProcess:
-            alive = False
-        if not alive:
-            instance.report_run_failed(run, "The process that ran it was killed.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

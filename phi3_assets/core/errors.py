@@ -9,6 +9,10 @@ class UserError(Exception):
     """Bad input, configuration or surroundings; retrying without a change would fail again."""
 
 
+class TransientError(Exception):
+    """The surroundings failed, and may not do so the next time: a neighbour held the memory, a service was away."""
+
+
 class DamagedArtefact(UserError):
     """A published artefact no longer holds the bytes its manifest promises."""
 

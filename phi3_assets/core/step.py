@@ -105,6 +105,8 @@ class Step:
         row_count: The metric that is the number of rows for the UI; "": it has none.
         derived: Properties of the recipe that are in the identity where single fields are not, because the result
             depends on what these come to together.
+        on_device: Computes with a model, and wants the device it runs on to itself: two trainings side by side on one
+            GPU end in out-of-memory.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Step:
     reads: tuple[UserFolder, ...] = ()
     reads_test_sets: bool = False
     imports_torch: bool = False
+    on_device: bool = False
     without_pandas: bool = False
     shows: tuple[Shown, ...] = ()
     row_count: str = ""

@@ -4,7 +4,7 @@ import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.ops.planning import make_plan
-from phi3_assets.ops.running import DEVICE_POOL, export_olive_config, run_plan, verify_and_show
+from phi3_assets.ops.running import export_olive_config, run_plan, verify_and_show
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
@@ -50,7 +50,7 @@ def plan_lora_adapter(
     return make_plan(context, steps.LORA_ADAPTER, recipe, store, upstream)
 
 
-@dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
+@dg.op(tags={"kind": "olive"})
 def run_lora_pass(
     context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, recipe: RecipeResource, plan: Record
 ) -> dg.Output[Record]:
@@ -79,7 +79,7 @@ def plan_merged_model(
     return make_plan(context, steps.MERGED_MODEL, recipe, store, upstream)
 
 
-@dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
+@dg.op(tags={"kind": "olive"})
 def run_merge_pass(
     context: dg.OpExecutionContext, execution: Execution, store: ArtifactStore, plan: Record
 ) -> dg.Output[Record]:
@@ -103,7 +103,7 @@ def plan_onnx_int4_model(
     return make_plan(context, steps.ONNX_INT4_MODEL, recipe, store, upstream)
 
 
-@dg.op(pool=DEVICE_POOL, tags={"kind": "olive"})
+@dg.op(tags={"kind": "olive"})
 def run_model_builder_pass(
     context: dg.OpExecutionContext,
     execution: Execution,

@@ -20,13 +20,12 @@ from phi3_assets.data.testset import freeze as freezing
 from phi3_assets.olive.export import export_config
 from phi3_assets.ops import show as ui
 from phi3_assets.ops.planning import Context, from_json, make_plan, readable_errors
+from phi3_assets.ops.retrying import retried
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 
-# One slot of this pool is one device: two trainings side by side on one GPU end in out-of-memory.
-DEVICE_POOL = "device"
 M = TypeVar("M", bound=Metrics)
 
 
@@ -60,19 +59,21 @@ def export_olive_config(
 def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, store: ArtifactStore) -> Record:
     """Make the planned artefact, unless it stands; of two runs that want it, one makes it.
 
+    What fails for a reason that may pass is tried again.
+
     Returns:
         JSON: the plan with "ref", the artefact's pointer.
     """
     call = StepCall(**plan["call"])
     inputs = {name: from_json(item) for name, item in plan["inputs"].items()}
-    with readable_errors():
+    with retried(context), readable_errors():
         made = store.find(call.step, call.identity)
         if made is None:
 
-            def waiting() -> None:
-                context.log.info(f"Another run is making {call.step} {call.identity[:SHORT]}; waiting for it.")
+            def waiting(who: str) -> None:
+                context.log.info(f"{call.step} {call.identity[:SHORT]} is in the hands of {who}; waiting for it.")
 
-            with store.claim(call, waiting):
+            with store.claim(call, waiting, context.run.run_id):
                 made = store.find(call.step, call.identity)
                 if made is None:
                     made = execution.run_step(context, call, inputs, store)

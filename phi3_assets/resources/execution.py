@@ -15,6 +15,9 @@ from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.store import ArtifactStore
 
+# Metadata of a step's failure: true when the same step may succeed with nothing changed.
+TRANSIENT = "transient"
+
 
 @dataclass(frozen=True)
 class UserFiles:
@@ -41,6 +44,6 @@ class Execution(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         terminated everything the step started is stopped, and the interrupt is raised again.
 
         Raises:
-            dagster.Failure: The step failed; `allow_retries` is False when only the user can change that. No artefact
-                and no half of one is left.
+            dagster.Failure: The step failed; `allow_retries`, and `TRANSIENT` in its metadata, say whether the same may
+                succeed with nothing changed. No artefact and no half of one is left.
         """

@@ -4,7 +4,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -13,10 +14,12 @@ from pydantic import Field, PrivateAttr
 
 from phi3_assets.core import memory
 from phi3_assets.core.home import SHORT
+from phi3_assets.core.locks import Holder
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.models.environment import SETTINGS
-from phi3_assets.resources.execution import Execution, UserFiles
+from phi3_assets.resources.devices import CPU, VISIBLE, hold_devices
+from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import step_of
@@ -68,7 +71,8 @@ class LocalExecution(Execution):
         path = work / "step.json"
         path.write_text(step_file.to_json(), encoding="utf-8")
         try:
-            self._run_worker(context, call, path, log)
+            with _devices(context, call, store.home_path) as own:
+                self._run_worker(context, call, path, log, own)
             manifest = store.publish(call, staged)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -77,7 +81,12 @@ class LocalExecution(Execution):
         return manifest
 
     def _run_worker(
-        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, call: StepCall, step_file: Path, log: Path
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        call: StepCall,
+        step_file: Path,
+        log: Path,
+        own: Mapping[str, str],
     ) -> None:
         messages = Messages(context, call.step, self.observe_every_s)
         with open_pipes_session(
@@ -89,7 +98,7 @@ class LocalExecution(Execution):
             env = {**os.environ, **SETTINGS, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
             tree = ProcessTree(
                 [sys.executable, *WORKER, str(step_file)],
-                env={**env, **session.get_bootstrap_env_vars()},
+                env={**env, **own, **session.get_bootstrap_env_vars()},
                 log=log,
                 start=self._start(env, log) if step_of(call.step).imports_torch else spawn,
             )
@@ -116,6 +125,23 @@ class LocalExecution(Execution):
         return server.start
 
 
+@contextmanager
+def _devices(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, call: StepCall, home: Path
+) -> Iterator[dict[str, str]]:
+    """Hold what the step runs on, if it wants that to itself; gives what its environment gets for it."""
+    if not step_of(call.step).on_device:
+        yield {}
+        return
+
+    def waiting(who: str) -> None:
+        context.log.info(f"{call.step} {call.identity[:SHORT]} waits for the device, which is held by {who}.")
+
+    holder = Holder(context.run.run_id, f"{call.step} {call.identity[:SHORT]}")
+    with hold_devices(home, os.environ, call.settings.get("processes", 1), holder, waiting) as names:
+        yield {} if names == [CPU] else {VISIBLE: ",".join(names)}
+
+
 def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepInput:
     if isinstance(item, UserFiles):
         return StepInput(path=str(item.path), digest=item.digest, artefact=None)
@@ -124,6 +150,8 @@ def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepI
 
 def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, log: Path) -> dg.Failure:
     """The worker's own reason if it gave one, else what the exit code and the log tell."""
+    # Who kills with SIGKILL is the kernel that runs out of memory, for whose sake ever.
+    transient = messages.transient or (messages.failed is None and code == -signal.SIGKILL)
     if messages.failed is not None:
         reason = messages.failed
     elif code == -signal.SIGKILL:
@@ -140,6 +168,10 @@ def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, l
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
     return dg.Failure(
         description=f"{call.step}: {reason}",
-        metadata={"log": dg.MetadataValue.path(str(log)), "end of log": dg.MetadataValue.md(f"```\n{tail}\n```")},
-        allow_retries=not messages.user_error,
+        metadata={
+            "log": dg.MetadataValue.path(str(log)),
+            "end of log": dg.MetadataValue.md(f"```\n{tail}\n```"),
+            TRANSIENT: dg.MetadataValue.bool(transient),
+        },
+        allow_retries=transient,
     )

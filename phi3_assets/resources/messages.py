@@ -28,12 +28,12 @@ class Messages:
         self._every_s = observe_every_s
         self._next = 0.0
         self.failed: str | None = None
-        self.user_error = False
+        self.transient = False
 
     def handle(self, payload: Any) -> None:
         """Take one custom message."""
         if "failed" in payload:
-            self.failed, self.user_error = payload["failed"], payload["user_error"]
+            self.failed, self.transient = payload["failed"], payload["transient"]
         elif "progress" in payload:
             numbers = {
                 name: float(f"{value:.4g}") if isinstance(value, float) else value

@@ -12,23 +12,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
-import filelock
 from pydantic import Field
 
 from phi3_assets.core.home import SHORT, default_home, work_dir
 from phi3_assets.core.ledger import Ledger
+from phi3_assets.core.locks import Holder, locked
 from phi3_assets.core.manifest import (
     ArtefactRef,
     Manifest,
 )
 from phi3_assets.core.step import StepCall, sha256_of
 from phi3_assets.data.read.remote import is_remote, localise
+from phi3_assets.resources.runs import hold_run
 
 
 class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     """Holds artefacts by identity, and the pointers that ops hand to one another."""
 
     home: str = Field(default="", description="PHI3_HOME of this machine; empty: the environment's, else ./home.")
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Say that this process executes the run: every op needs a store, so it is there before the first."""
+        if context.run is not None:
+            hold_run(self.home_path, context.run.run_id, context.instance)
 
     @property
     def home_path(self) -> Path:
@@ -69,29 +75,22 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         return self.work_path(call) / f"staged-{uuid.uuid4().hex[:8]}"
 
     @contextlib.contextmanager
-    def claim(self, call: StepCall, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def claim(self, call: StepCall, waiting: Callable[[str], None] = lambda who: None, run: str = "") -> Iterator[None]:
         """Hold an identity for writing on this machine; others wait, then find the artefact made.
 
         The kernel drops the lock when its holder dies. What a killed holder left half-written is removed here.
 
         Args:
             call: What is about to be made.
-            waiting: Called once if another process holds it.
+            waiting: Called with who holds it, once for each who does.
+            run: Id of the Dagster run, for those who wait.
         """
         work = self.work_path(call)
         work.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(work.with_name(f"{work.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            waiting()
-            lock.acquire(poll_interval=0.2)
-        try:
+        with locked(work.with_name(f"{work.name}.lock"), Holder(run, f"{call.step} {call.identity[:SHORT]}"), waiting):
             for leftover in work.glob("staged-*"):
                 shutil.rmtree(leftover)
             yield
-        finally:
-            lock.release()
 
     @abstractmethod
     def find(self, kind: str, identity: str) -> Manifest | None:

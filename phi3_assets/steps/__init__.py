@@ -101,6 +101,7 @@ LORA_ADAPTER = Step(
     rules="phi3_assets.training.rules:judge_adapter",
     folder="gen-model",
     imports_torch=True,
+    on_device=True,
     shows=(  # an adapter that was brought, or that changes nothing, has neither file
         Shown("loss", "image", file="loss.png", words=("training loss",)),
         Shown("loss curve", "table", file="history.json"),
@@ -115,6 +116,7 @@ MERGED_MODEL = Step(
     function="phi3_assets.steps.merge:merge_adapter",
     folder="gen-model",
     imports_torch=True,
+    on_device=True,
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
@@ -134,6 +136,7 @@ ONNX_INT4_MODEL = Step(
     function="phi3_assets.steps.quantize:build_int4",
     folder="gen-model",
     imports_torch=True,
+    on_device=True,
 )
 EVAL_REPORT = Step(
     name="eval_report",
@@ -157,6 +160,7 @@ EVAL_REPORT = Step(
     function="phi3_assets.steps.evaluate:evaluate_variants",
     folder="gen-model",
     imports_torch=True,
+    on_device=True,
     shows=(
         Shown("scores", "scores", metric="variants"),
         Shown("plot", "image", file="scores.png", words=("scores of the four variants",)),

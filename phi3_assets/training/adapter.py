@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core import memory
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.models.directory import write_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -94,8 +94,10 @@ def check_target_modules(base_model: Path, target_modules: list[str]) -> None:
         )
 
 
-def out_of_memory(error: BaseException, params: Mapping[str, Any]) -> UserError | None:
+def out_of_memory(error: BaseException, params: Mapping[str, Any]) -> UserError | TransientError | None:
     """Turn an out-of-memory error of torch into one that says which memory and what to lower; None: another error.
+
+    It is transient where other processes held more of that memory than this one.
 
     Args:
         error: What was raised.
@@ -105,16 +107,19 @@ def out_of_memory(error: BaseException, params: Mapping[str, Any]) -> UserError 
 
     if isinstance(error, torch.OutOfMemoryError):
         free, total = torch.cuda.mem_get_info()
+        held = torch.cuda.memory_reserved()
         where = f"The GPU's memory is full: of {memory.gib(total)} {memory.gib(free)} were free"
     elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        held, free, total = memory.held_bytes(), memory.available_bytes(), memory.total_bytes()
         where = (
-            f"The host's memory is full: this process held {memory.gib(memory.held_bytes())}, and of "
-            f"{memory.gib(memory.total_bytes())} {memory.gib(memory.available_bytes())} were available"
+            f"The host's memory is full: this process held {memory.gib(held)}, and of "
+            f"{memory.gib(total)} {memory.gib(free)} were available"
         )
     else:
         return None
     wanted = re.search(r"(?:allocate|allocate memory: you tried to allocate) ([\d.]+ (?:[KMG]iB|bytes))", str(error))
-    return UserError(f"{where}{f', too few for {wanted[1]} more' if wanted else ''}. {memory.what_to_lower(params)}")
+    text = f"{where}{f', too few for {wanted[1]} more' if wanted else ''}. {memory.what_to_lower(params)}"
+    return TransientError(text) if total - free - held > held else UserError(text)
 
 
 def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:

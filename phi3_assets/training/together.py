@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from phi3_assets.core import memory
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.training.checkpoints import StopRequest
 from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 
@@ -25,7 +25,8 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
     """Train an adapter with `processes` processes; each sees every so manyth batch.
 
     Raises:
-        UserError: What any of them raised, fewer GPUs than processes, or one was killed for want of memory.
+        UserError: What any of them raised, or fewer GPUs than processes.
+        TransientError: Memory that others held was missing to one of them, or it was killed for want of memory.
         RuntimeError: One of them failed otherwise; with its traceback.
     """
     import torch
@@ -51,6 +52,8 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
                 result.append(value)
             elif kind == "failed":
                 failure.append(UserError(value))
+            elif kind == "failed for now":
+                failure.append(TransientError(value))
             elif kind == "progress":
                 callbacks.progress(**value)
             else:
@@ -78,9 +81,11 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
                 process.kill()
     take_messages()
     stop.deliver()
-    # The user's error is the cause; that others lost their peer follows from it.
-    for cause in sorted(failure, key=lambda cause: not isinstance(cause, UserError)):
-        raise cause
+    # The user's error is the cause, or want of memory; that others lost their peer follows from it.
+    for kind in (UserError, TransientError, BaseException):
+        for cause in failure:
+            if isinstance(cause, kind):
+                raise cause
     (fitted,) = result
     return fitted
 
@@ -116,8 +121,8 @@ def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None
             progress=lambda **numbers: tell("progress", numbers),
         )
         fitted = fit(job, callbacks)
-    except UserError as error:
-        messages.put(("failed", str(error)))
+    except (UserError, TransientError) as error:
+        messages.put(("failed" if isinstance(error, UserError) else "failed for now", str(error)))
         raise SystemExit(1) from None
     # What they were cannot be sent.
     fitted.training.progress, fitted.training.note = _nowhere, _nowhere
@@ -130,7 +135,7 @@ def _nowhere(*_: str, **numbers: float) -> None:
 
 def _exited(error: Any, params: dict[str, Any]) -> BaseException:
     if getattr(error, "signal_name", None) == signal.SIGKILL.name:
-        return UserError(
+        return TransientError(
             f"Process {error.error_index} of those that train together was killed (SIGKILL), which is what the kernel "
             f"does when memory runs out: of {memory.gib(memory.total_bytes())} {memory.gib(memory.available_bytes())} "
             f"are available now. {memory.what_to_lower(params)}"

@@ -5,7 +5,7 @@ verifies what it opens, runs the step's function, and writes the manifest last. 
 through Dagster Pipes; without Dagster (`python -m phi3_assets.worker` by hand) it goes to stdout.
 
 What is said to the orchestrator, as Pipes custom messages: {"progress": {...numbers}} and
-{"failed": text, "user_error": bool}.
+{"failed": text, "transient": bool}.
 """
 
 import json
@@ -23,7 +23,7 @@ from phi3_assets.data.arrow import leave_pandas_out
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.steps import step_of
 from phi3_assets.worker.processes import die_with_parent
-from phi3_assets.worker.running import describe_failure, run_step
+from phi3_assets.worker.running import describe_failure, is_transient, run_step
 from phi3_assets.worker.step_file import StepFile
 
 
@@ -60,7 +60,7 @@ def run_under_dagster(step_file: StepFile, pipes: PipesContext) -> int:
     except Exception as error:
         traceback.print_exc()
         message, user_error = describe_failure(error, step_file)
-        pipes.report_custom_message({"failed": message, "user_error": user_error})
+        pipes.report_custom_message({"failed": message, "transient": not user_error and is_transient(error)})
         return 1
     return 0
 

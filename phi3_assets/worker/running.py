@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.manifest import (
     FileEntry,
     Manifest,
@@ -176,6 +176,17 @@ def describe_failure(error: BaseException, step_file: StepFile) -> tuple[str, bo
         )
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (at {Path(last.filename).name}:{last.lineno})", False
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """True when trying again can help with nothing changed: a network that fails, memory that somebody else held."""
+    while error is not None and not isinstance(error, UserError):
+        if isinstance(error, (TransientError, ConnectionError, TimeoutError, MemoryError)):
+            return True
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which not every worker imports
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -21,6 +21,10 @@ def stage(store: ArtifactStore, text: str = "content", call: StepCall = CALL):
     return staged
 
 
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 class StoreContract:
     """Tests any implementation."""
 
@@ -70,7 +74,7 @@ class StoreContract:
 
         def second():
             inside.wait()
-            with store.claim(CALL, lambda: order.append("second waits")):
+            with store.claim(CALL, lambda who: order.append("second waits")):
                 order.append("second has it")
 
         thread = threading.Thread(target=second)
@@ -82,6 +86,20 @@ class StoreContract:
             order.append("first is done")
         thread.join()
         assert order == ["second waits", "first is done", "second has it"]
+
+    def test_who_waits_is_told_for_whom(self, store):
+        """It waited without a word; whether for a run that was making it or for a dead one, nobody could say."""
+        told = []
+        with (
+            store.claim(CALL, run="0a1b2c3d-0000"),
+            pytest.raises(KeyboardInterrupt),  # what a signal raises
+            store.claim(CALL, lambda who: told.append(who) or _interrupt()),
+        ):
+            pass
+        assert len(told) == 1
+        assert told[0].startswith(f"run 0a1b2c3d, which is making raw_dataset {CALL.identity[:16]} (process ")
+        with store.claim(CALL, lambda who: pytest.fail(f"held by {who}")):
+            pass
 
     def test_claim_clears_what_a_killed_writer_left(self, store):
         staged = stage(store)

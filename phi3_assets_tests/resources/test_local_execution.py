@@ -1,11 +1,22 @@
 """Steps as processes of this machine."""
 
+import contextlib
+import os
+import signal
 import subprocess
+import threading
+import time
 
+import dagster as dg
 import psutil
 import pytest
 
+from phi3_assets import steps
 from phi3_assets.core.home import artefact_dir
+from phi3_assets.core.locks import Holder
+from phi3_assets.core.step import StepCall
+from phi3_assets.resources.devices import hold_devices
+from phi3_assets.resources.execution import TRANSIENT
 from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.steps import STEPS
 from phi3_assets_tests.conftest import raw_dataset_call
@@ -15,6 +26,18 @@ from phi3_assets_tests.resources.execution_contract import ExecutionContract, ba
 @pytest.fixture
 def execution():
     return LocalExecution(grace_s=1)
+
+
+def messages(instance):
+    """What was said in all runs."""
+    return [entry.user_message for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
+
+
+def terminate_when(instance, words):
+    """Send this process SIGTERM, as Terminate does, once a run has said this."""
+    while not any(words in line for line in messages(instance)):
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class TestLocalExecution(ExecutionContract):
@@ -33,6 +56,30 @@ class TestLocalExecution(ExecutionContract):
         _, result = self.run(execution, store, call, inputs)
         assert "which is what the kernel does when memory runs out" in self.failure(result).description
         assert "are available now. Close other programs" in self.failure(result).description
+        assert self.raised.allow_retries is True
+        assert self.failure(result).metadata[TRANSIENT].value is True
+
+    def test_a_defect_is_not_worth_another_try(self, execution, store, monkeypatch):
+        monkeypatch.setattr("phi3_assets.resources.local_execution.WORKER", ["-c", "raise SystemExit(3)"])
+        call, inputs = raw_dataset_call(store)
+        _, result = self.run(execution, store, call, inputs)
+        assert self.raised.allow_retries is False
+        assert self.failure(result).metadata[TRANSIENT].value is False
+
+    def test_a_step_on_a_device_waits_for_it_and_others_do_not(self, execution, store, instance):
+        """Two trainings side by side on one GPU end in out-of-memory; reading files needs none."""
+        held = hold_devices(store.home_path, os.environ, 99, Holder("0a1b2c3d", "lora_adapter 0123"), lambda who: None)
+        call, inputs = raw_dataset_call(store)
+        with held:
+            _, result = self.run(execution, store, call, inputs)
+            assert result.success
+            adapter = StepCall(steps.LORA_ADAPTER.name, "1", {}, {}, {})
+            threading.Thread(target=terminate_when, args=(instance, "waits for the device"), daemon=True).start()
+            with contextlib.suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+                self.run(execution, store, adapter, {}, instance)
+        said = messages(instance)
+        assert any("waits for the device, which is held by run 0a1b2c3d, which is making" in line for line in said)
+        assert not any("runs in process" in line for line in said)
 
     def test_a_users_module_does_not_shadow_ours(self, execution, store, tmp_path, monkeypatch):
         (tmp_path / "json.py").write_text("raise RuntimeError('shadowed')")

@@ -5,13 +5,16 @@ import signal
 import time
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
+from phi3_assets.core.recipe import load_recipe
 from phi3_assets.olive.corpus import CorpusOrder
 from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets.training.together import _exited
 from phi3_assets_tests.steps.conftest import Made, RunStep
 from phi3_assets_tests.steps.killing import metrics_of, train
 
@@ -82,3 +85,11 @@ def test_order_is_that_of_one_process() -> None:
     lengths = list(range(1, 20))
     assert together.indices(lengths)[: 2 * len(lengths)] == one.indices(lengths)
     assert ceil(len(together.indices(lengths)) / 8) == one.steps(len(lengths))
+
+
+def test_one_that_is_killed_for_want_of_memory_may_succeed_later():
+    """The kernel chose one of several that train together for a neighbour's sake, and the run was given up."""
+    params = LORA_ADAPTER.params(load_recipe("tiny-test"))
+    killed = SimpleNamespace(signal_name="SIGKILL", error_index=1)
+    assert isinstance(_exited(killed, params), TransientError)
+    assert isinstance(_exited(SimpleNamespace(signal_name="SIGSEGV"), params), RuntimeError)

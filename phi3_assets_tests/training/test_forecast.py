@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phi3_assets.core import memory
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.models import environment
 from phi3_assets.olive.corpus import CorpusRows
 from phi3_assets.steps import LORA_ADAPTER
@@ -173,6 +173,17 @@ def test_real_error_of_the_allocator_says_how_much(inputs: dict[str, Path]) -> N
     )
     assert out_of_memory(RuntimeError("shapes differ"), params()) is None
     assert "memory is full" in str(out_of_memory(MemoryError(), params()))
+
+
+@pytest.mark.parametrize(("held", "available", "expected"), [(6, 8, UserError), (6, 1, TransientError)])
+def test_memory_that_neighbours_hold_may_be_free_later(
+    held: int, available: int, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that fits was given up for good because of another program of that hour."""
+    monkeypatch.setattr(memory, "held_bytes", lambda: held * 2**30)
+    monkeypatch.setattr(memory, "available_bytes", lambda: available * 2**30)
+    monkeypatch.setattr(memory, "total_bytes", lambda: 16 * 2**30)
+    assert type(out_of_memory(MemoryError(), params())) is expected
 
 
 def cgroup(root: Path, monkeypatch: pytest.MonkeyPatch, line: str, files: dict[str, str]) -> None:
