@@ -81,7 +81,7 @@ def runs_in_order(context: dg.SensorEvaluationContext, store: ArtifactStore) -> 
     today = time.strftime("%Y-%m-%d", time.gmtime())
     cursor = context.cursor
     if cursor != today:
-        retired = retire_runs(context.instance, store.home_path, at_most=RETIRED_A_TICK)
+        retired = retire_runs(context.instance, store.home_path, store.ledger, at_most=RETIRED_A_TICK)
         if retired:
             said.append(f"Cleared away what {retired} old runs left behind.")
         if retired < RETIRED_A_TICK:

@@ -71,7 +71,7 @@ def _decide(
 ) -> Decided:
     present = champion.present()
     if present is not None and present.release == release:
-        return Decided(present, True, {"decision": "It is the champion."})
+        return Decided(present, True, {"decision": "It is the champion.", "reused": True})
     made_of = lineage(store, release)
     report = made_of.get("eval_report")
     if report is None:

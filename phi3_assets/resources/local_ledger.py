@@ -32,7 +32,7 @@ class LocalLedger(Ledger):
         """See `Ledger.write`."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(path):
+        with self._locked():
             present = self.read(key)
             if (present.version if present else None) != unchanged:
                 raise LedgerConflict(f"{path} was written by somebody else.")
@@ -43,7 +43,7 @@ class LocalLedger(Ledger):
         """See `Ledger.remove`."""
         path = self._path(key)
         if path.exists():
-            with self._locked(path):
+            with self._locked():
                 path.unlink(missing_ok=True)
 
     def keys(self, prefix: str) -> list[str]:
@@ -64,8 +64,9 @@ class LocalLedger(Ledger):
             raise ValueError(f"{key!r} is no key of a ledger.")
         return self._folder / key
 
-    def _locked(self, path: Path) -> filelock.BaseFileLock:
-        return filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S)
+    def _locked(self) -> filelock.BaseFileLock:
+        # One for all keys: a lock for each would be left behind by values that are removed.
+        return filelock.FileLock(self._folder / ".lock", timeout=LOCK_TIMEOUT_S)
 
 
 def _version(content: bytes) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
+from phi3_assets.core.ledger import Ledger, run_key
 from phi3_assets.core.locks import is_held
 from phi3_assets.resources.runs import runs_dir
 
@@ -26,6 +27,7 @@ FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.Dagster
 def retire_runs(
     instance: dg.DagsterInstance,
     home: Path,
+    ledger: Ledger,
     keep_days: float = KEEP_DAYS,
     keep_runs: int = KEEP_RUNS,
     at_most: int | None = None,
@@ -35,6 +37,7 @@ def retire_runs(
     Args:
         instance: Whose runs.
         home: PHI3_HOME.
+        ledger: Holds what their ops handed to one another.
         keep_days: Runs that ended longer ago are retired.
         keep_runs: So are those that are not among this many newest.
         at_most: Stop after this many; a sensor has a minute.
@@ -51,7 +54,7 @@ def retire_runs(
             continue
         if retired == at_most:
             break
-        _remove_side_files(instance, home, run.run_id)
+        _remove_side_files(instance, ledger, run.run_id)
         if _made_something(instance, run.run_id):
             instance.add_run_tags(run.run_id, {RETIRED_TAG: "true"})
         elif not _is_newest_of_an_asset(instance, run.run_id):
@@ -92,12 +95,13 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def _remove_side_files(instance: dg.DagsterInstance, home: Path, run_id: str) -> None:
+def _remove_side_files(instance: dg.DagsterInstance, ledger: Ledger, run_id: str) -> None:
     """The console's output, and what its ops handed to one another."""
     instance.compute_log_manager.delete_logs(prefix=[run_id, "compute_logs"])
-    for folder in (Path(instance.storage_directory()) / run_id, home / "gen-model" / ".pointers" / "runs" / run_id):
-        if folder.exists():
-            shutil.rmtree(folder)
+    ledger.remove(run_key(f"{run_id}.json"))
+    folder = Path(instance.storage_directory()) / run_id
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _remove_locks(instance: dg.DagsterInstance, home: Path, before: datetime) -> None:

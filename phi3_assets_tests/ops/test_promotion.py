@@ -75,7 +75,7 @@ def test_a_better_release_is_promoted_and_shows_what_changed(release, tmp_path):
     assert "NLL is measurably better than the champion's" in shown["decision"]
     assert "| Exact match |" in shown["what changed since the champion"].value
     assert "Promoted: this release is the champion" in Path(shown["page"].path).read_text()
-    assert release("second", better()) == {"decision": "It is the champion."}
+    assert release("second", better()) == {"decision": "It is the champion.", "reused": True}
     assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "promote"]
 
 

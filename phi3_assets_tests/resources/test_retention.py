@@ -6,6 +6,8 @@ import time
 import dagster as dg
 import pytest
 
+from phi3_assets.core.ledger import run_key
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.retention import RETIRED_TAG, retire_runs
 from phi3_assets.resources.runs import hold_run, runs_dir
 
@@ -30,10 +32,12 @@ def run(book, home, *, reused=True, fails=False):
         return dg.MaterializeResult(metadata={"reused": reused}, data_version=dg.DataVersion("d"))
 
     run_id = dg.materialize([thing], instance=book, raise_on_error=False).run_id
-    pointers = home / "gen-model" / ".pointers" / "runs" / run_id
-    pointers.mkdir(parents=True)
-    (pointers / "result.json").write_text("{}")
+    ledger_of(home).write(run_key(f"{run_id}.json"), b"{}", None)
     return run_id
+
+
+def ledger_of(home):
+    return LocalLedger(home / "ledger")
 
 
 def files_of(root, run_id):
@@ -46,7 +50,7 @@ def test_what_is_old_goes_and_what_an_asset_shows_stays(book, tmp_path):
     found = [run(book, tmp_path) for _ in range(3)]
     failed = run(book, tmp_path, fails=True)
     assert all(files_of(tmp_path, run_id) for run_id in (made, *found, failed))
-    assert retire_runs(book, tmp_path, keep_days=0, keep_runs=0) == 4
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=0, keep_runs=0) == 4
 
     assert [path for run_id in (*found[:2], failed) for path in files_of(tmp_path, run_id)] == []
     assert [book.get_run_by_id(run_id) for run_id in (*found[:2], failed)] == [None] * 3
@@ -57,15 +61,15 @@ def test_what_is_old_goes_and_what_an_asset_shows_stays(book, tmp_path):
     assert book.get_latest_materialization_event(KEY).run_id == found[2]
     history = [record.run_id for record in book.fetch_materializations(KEY, limit=9).records]
     assert history == [found[2], made]
-    assert retire_runs(book, tmp_path, keep_days=0, keep_runs=0) == 0
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=0, keep_runs=0) == 0
 
 
 def test_nothing_young_is_touched(book, tmp_path):
     runs = [run(book, tmp_path) for _ in range(2)]
     before = [files_of(tmp_path, run_id) for run_id in runs]
-    assert retire_runs(book, tmp_path, keep_days=1, keep_runs=2) == 0
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=1, keep_runs=2) == 0
     assert [files_of(tmp_path, run_id) for run_id in runs] == before
-    assert retire_runs(book, tmp_path, keep_days=1, keep_runs=1) == 1
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=1, keep_runs=1) == 1
     assert files_of(tmp_path, runs[0]) == []
     assert files_of(tmp_path, runs[1]) == before[1]
 
@@ -79,7 +83,7 @@ def test_a_run_that_goes_on_is_never_touched(book, tmp_path):
     hold_run(tmp_path, going.run_id)
     long_ago = time.time() - 365 * 86400
     os.utime(runs_dir(tmp_path) / f"{going.run_id}.lock", (long_ago, long_ago))
-    assert retire_runs(book, tmp_path, keep_days=0, keep_runs=0) == 0
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=0, keep_runs=0) == 0
     assert book.get_run_by_id(going.run_id).status == dg.DagsterRunStatus.STARTED
     assert (runs_dir(tmp_path) / f"{going.run_id}.lock").exists()
 
@@ -87,5 +91,5 @@ def test_a_run_that_goes_on_is_never_touched(book, tmp_path):
 def test_a_tick_retires_no_more_than_it_has_time_for(book, tmp_path):
     for _ in range(4):
         run(book, tmp_path)
-    assert retire_runs(book, tmp_path, keep_days=0, keep_runs=1, at_most=2) == 2
-    assert retire_runs(book, tmp_path, keep_days=0, keep_runs=1, at_most=2) == 1
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=0, keep_runs=1, at_most=2) == 2
+    assert retire_runs(book, tmp_path, ledger_of(tmp_path), keep_days=0, keep_runs=1, at_most=2) == 1
