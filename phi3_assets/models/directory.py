@@ -14,6 +14,9 @@ from typing import Any
 
 from phi3_assets.core.errors import UserError
 
+# training.adapter takes it from here until it is merged.
+from phi3_assets.core.files import write_json as write_json
+
 # Files of a model directory that are needed or worth keeping. A repository's Python files are not among them.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN[CS]E*", "NOTICE*")
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -123,11 +126,6 @@ def stop_token_ids(directory: Path) -> list[int]:
         if found is not None:
             return found if isinstance(found, list) else [found]
     return []
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON with a fixed layout, so that equal content gives equal bytes."""
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _hard_link(source: Path, target: Path) -> bool:

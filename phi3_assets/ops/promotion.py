@@ -10,8 +10,9 @@ from typing import Any
 
 import dagster as dg
 
+from phi3_assets.core.files import write_atomically
 from phi3_assets.core.home import SHORT
-from phi3_assets.core.manifest import ArtefactRef, write_atomically
+from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.evaluation import gate
 from phi3_assets.evaluation.changes import Side, find_changes, markdown, page, page_name
 from phi3_assets.evaluation.findings import Thresholds

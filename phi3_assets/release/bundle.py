@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.manifest import FileEntry, hash_files, list_files
+from phi3_assets.core.files import FileEntry, hash_files
+from phi3_assets.core.manifest import artefact_files
 
 RELEASE = "release.json"
 SIGNATURE = "model.sig"
@@ -63,7 +64,7 @@ def verify_bundle(bundle: Path, public_key: Path | None = None) -> dict[str, Any
     """
     release = read_release(bundle)
     expected = {path: FileEntry(**entry) for path, entry in release["files"].items()}
-    present = set(list_files(bundle)) - {RELEASE, SIGNATURE}
+    present = set(artefact_files(bundle)) - {RELEASE, SIGNATURE}
     problems = [f"{path} is missing" for path in sorted(set(expected) - present)]
     problems += [f"{path} is not part of the release" for path in sorted(present - set(expected))]
     common = sorted(present & set(expected))

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import filelock
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.manifest import ArtefactRef, write_atomically
+from phi3_assets.core.files import json_text, write_atomically
+from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.step import sha256_of
 
 FORMAT = 1
@@ -223,7 +224,7 @@ def _append(
     path = champion_path(home)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a promotion that was killed; we hold the lock
         leftover.unlink()
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json_text(value))
     return entry
 
 

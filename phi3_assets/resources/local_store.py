@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import fsync_path, write_atomically
 from phi3_assets.core.home import SHORT, artefact_dir
-from phi3_assets.core.manifest import (
-    MANIFEST,
-    ArtefactRef,
-    Manifest,
-    fsync_path,
-    read_manifest,
-    verify,
-    write_atomically,
-)
+from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.store import ArtifactStore
 

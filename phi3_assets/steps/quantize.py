@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import write_json
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
-from phi3_assets.models.directory import check_no_path, describe, stop_token_ids, write_json
+from phi3_assets.models.directory import check_no_path, describe, stop_token_ids
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.quantising.quantise import quantise
