@@ -7,7 +7,7 @@ from phi3_assets.core.step import Step
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="3",
+    code_version="4",
     inputs=("datasets",),  # not an artefact: the folder of the user's files, pinned by its content
     recipe_fields=(
         "dataset_shape",
