@@ -1,6 +1,5 @@
 """release_bundle: everything an edge device takes, in one folder; `phi3_assets.release.bundle` says what it holds."""
 
-import os
 import re
 import shutil
 from dataclasses import asdict
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.files import hash_files, write_report
+from phi3_assets.core.files import copy_file, hash_files, write_report
 from phi3_assets.core.manifest import MANIFEST, Manifest, artefact_files, digest_of, read_manifest
 from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext, installed_versions
@@ -98,14 +97,11 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
 
 
 def place_model(source: Path, target: Path) -> None:
-    """Put the GenAI folder into the bundle; on one disk this takes no room and no time."""
+    """Copy the GenAI folder into the bundle; 0.2 GB take a fifth of a second, or nothing where blocks are shared."""
     for relative in artefact_files(source):
         path = target / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source / relative, path)
-        except OSError:  # another disk, or a file system without hard links
-            shutil.copyfile(source / relative, path)
+        copy_file(source / relative, path)
 
 
 def place_licence(base_model: Path, target: Path, manifest: Manifest | None) -> tuple[str, str | None]:
