@@ -27,7 +27,7 @@ RAW_DATASET = Step(
 )
 BASE_MODEL = Step(
     name="base_model",
-    code_version="1",
+    code_version="2",
     inputs=(),  # a local directory, if the recipe names one, comes in as "base_model_directory"
     recipe_fields=("base_model", "base_model_revision"),
     libraries=("gguf", "huggingface_hub", "safetensors", "torch", "transformers"),
@@ -52,7 +52,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="2",
+    code_version="3",
     inputs=("base_model", "formatted_corpus"),
     recipe_fields=(
         "method",
