@@ -245,6 +245,35 @@ def is_out_of_space(error: BaseException | None) -> bool:
     return False
 
 
+def of_the_disk(error: BaseException, dagster_home: str) -> str | None:
+    """What to tell a user when the disk and not the program is at fault; None: it is neither full nor closed to us.
+
+    Args:
+        error: What was raised.
+        dagster_home: Where Dagster keeps its databases, which report in words of their own.
+    """
+    if is_out_of_space(error):
+        return (
+            f"The disk is full, so the home or Dagster's database in {dagster_home or 'DAGSTER_HOME'} cannot be "
+            "written. Free some space, or point --home and DAGSTER_HOME at a larger disk."
+        )
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, OSError) and one.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and one.filename:
+            return (
+                f"{os.fsdecode(one.filename)} cannot be read or written ({one.strerror}). Change its permissions, or "
+                "give another folder with --home."
+            )
+        for text in ("attempt to write a readonly database", "unable to open database file", "not a database"):
+            if text in str(one):
+                return (
+                    f"Dagster's database in {dagster_home or 'DAGSTER_HOME'} cannot be used ({text}). Change its "
+                    "permissions, or move it away: only the history of runs is kept there."
+                )
+        one = one.__cause__ or one.__context__
+    return None
+
+
 def _remove_if_old(path: Path) -> None:
     try:
         if path.lstat().st_mtime < time.time() - _LEFTOVER_S:

@@ -72,7 +72,7 @@ def history(home: Path) -> list[Entry]:
     """
     path = champion_path(home)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         return []
     way_out = "Restore it from a backup; releases themselves are untouched, in gen-model/release_bundle."
@@ -81,14 +81,15 @@ def history(home: Path) -> list[Entry]:
         if value["format"] != FORMAT:
             raise DamagedArtefact(f"{path} has format {value['format']}; this version reads format {FORMAT}.")
         entries = [Entry.from_dict(entry) for entry in value["history"]]
-    except (ValueError, KeyError, TypeError) as error:
+        last = value["last"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedArtefact(f"{path} is damaged ({error!r}). {way_out}") from None
     before = ""
     for number, entry in enumerate(entries, 1):
         if entry.number != number or entry.previous != before:
             raise DamagedArtefact(f"{path} was edited: entry {number} does not follow from the one before. {way_out}")
         before = sha256_of(entry.to_dict())
-    if value["last"] != before:
+    if last != before:
         raise DamagedArtefact(f"{path} was edited: its last entry is not the one that was written. {way_out}")
     return entries
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.files import fsync_path, write_atomically
+from phi3_assets.core.files import fsync_path, read_json, write_atomically
 from phi3_assets.core.home import SHORT, artefact_dir
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
 from phi3_assets.core.step import StepCall
@@ -83,9 +83,14 @@ class LocalArtifactStore(ArtifactStore):
     def load_pointer(self, key: str) -> Any | None:
         """See `ArtifactStore.load_pointer`."""
         try:
-            return json.loads(self._pointer_path(key).read_text(encoding="utf-8"))
+            return read_json(self._pointer_path(key))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise DamagedArtefact(
+                f"Pointer {self._pointer_path(key)} is damaged ({error}). Delete it and materialise "
+                f"{key.rpartition('/')[2]} again; what stands is reused."
+            ) from None
 
     def _pointer_path(self, key: str) -> Path:
         return self.home_path / "gen-model" / ".pointers" / f"{key}.json"
