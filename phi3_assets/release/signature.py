@@ -4,14 +4,14 @@ The artefact in the store never changes, so the signature goes into the copy. Th
 goes nowhere else: not into the store, a log or a step.
 """
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import copy_file
 from phi3_assets.core.manifest import MANIFEST
-from phi3_assets.release.bundle import SIGNATURE, verify_bundle
+from phi3_assets.release.bundle import RELEASE, SIGNATURE, files_of, read_release, verify_bundle
 
 
 def export_bundle(release: Path, target: Path, private_key: Path | None = None, password: str | None = None) -> Path:
@@ -34,11 +34,22 @@ def export_bundle(release: Path, target: Path, private_key: Path | None = None, 
         raise UserError(f"{target} exists and is not overwritten; move it or give another name.")
     if private_key is not None:
         _readable(private_key, "Private key")
-    shutil.copytree(release, target, ignore=shutil.ignore_patterns(MANIFEST, SIGNATURE))
+    # Only what release.json names: neither the store's manifest nor what a desktop left.
+    for path in sorted(files_of(read_release(release), release / RELEASE)):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        _copy(release, path, target)
+    _copy(release, RELEASE, target)
     verify_bundle(target)
     if private_key is not None:
         sign_bundle(target, private_key, password)
     return target
+
+
+def _copy(release: Path, path: str, target: Path) -> None:
+    try:
+        copy_file(release / path, target / path)
+    except OSError as error:
+        raise DamagedArtefact(f"{release / path} cannot be copied ({error.strerror}).") from None
 
 
 def sign_bundle(bundle: Path, private_key: Path, password: str | None = None) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import filelock
 
+from phi3_assets.core.files import write_atomically
 from phi3_assets.core.ledger import Ledger, LedgerConflict, Value
-from phi3_assets.core.manifest import write_atomically
 
 LOCK_TIMEOUT_S = 30.0
 _KEY = re.compile(r"[\w.-]+(/[\w.-]+)*")

@@ -6,16 +6,10 @@ import uuid
 from pathlib import Path
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import fsync_path
 from phi3_assets.core.home import SHORT, artefact_dir
 from phi3_assets.core.ledger import Ledger
-from phi3_assets.core.manifest import (
-    MANIFEST,
-    ArtefactRef,
-    Manifest,
-    fsync_path,
-    read_manifest,
-    verify,
-)
+from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore

@@ -1,13 +1,14 @@
 """`lora_adapter` without training: an adapter that the user brings, or, with method none, one that changes nothing."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import copy_file, read_json, user_files, write_json
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import describe
+from phi3_assets.models.trust import trusted_adapter_config
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.measured import AdapterMetrics
 
@@ -21,13 +22,17 @@ def adopt_adapter(ctx: StepContext) -> dict[str, Any]:
         `AdapterMetrics` as JSON; method is "given".
 
     Raises:
-        UserError: No PEFT adapter in safetensors, one of another base model, or one that changes nothing.
+        UserError: No PEFT adapter in safetensors, one that can run code, is of another base model or changes nothing.
     """
     environment.prepare()
     given = ctx.inputs["adapter_directory"]
-    _check_directory(given)
+    config = _check_directory(given)
     _check_fits(given, ctx.inputs["base_model"])
-    adapters.publish_adapter(given, ctx.output)
+    trusted = ctx.work / "trusted"
+    trusted.mkdir(exist_ok=True)
+    write_json(trusted / adapters.CONFIG_FILE, config)
+    copy_file(given / adapters.WEIGHTS_FILE, trusted / adapters.WEIGHTS_FILE)
+    adapters.publish_adapter(trusted, ctx.output)
     trainable = adapters.count_adapter_parameters(ctx.output)
     return AdapterMetrics(
         method="given",
@@ -79,8 +84,8 @@ def changes_nothing(adapter: Path) -> bool:
         return not any(weights.get_tensor(name).any() for name in weights.keys())  # noqa: SIM118 (not a mapping)
 
 
-def _check_directory(directory: Path) -> None:
-    names = {path.name for path in directory.iterdir()}
+def _check_directory(directory: Path) -> dict[str, Any]:
+    names = set(user_files(directory, "Adapter directory"))
     if adapters.CONFIG_FILE not in names:
         raise UserError(
             f"adapter_path: {directory} has no {adapters.CONFIG_FILE}, so it is no PEFT adapter. Name the folder that "
@@ -92,11 +97,20 @@ def _check_directory(directory: Path) -> None:
             f"adapter_path: {directory} has no {adapters.WEIGHTS_FILE}.{pickled} save it with PEFT of today, which "
             "writes safetensors."
         )
-    kind = json.loads((directory / adapters.CONFIG_FILE).read_text(encoding="utf-8")).get("peft_type")
+    path = directory / adapters.CONFIG_FILE
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise UserError(f"adapter_path: {path} is no JSON that can be read: {error}.") from None
+    kind = content.get("peft_type") if isinstance(content, dict) else None
     if kind != "LORA":
         raise UserError(
             f"adapter_path: {directory} holds an adapter of type {kind}; only LoRA and DoRA (LORA) can be merged here."
         )
+    config = trusted_adapter_config(content, path)
+    if not isinstance(config.get("target_modules"), str | list):
+        raise UserError(f"adapter_path: {path} names no target_modules. Save the adapter with PEFT of today.")
+    return config
 
 
 def _check_fits(adapter: Path, base: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import user_files
 from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
@@ -82,8 +83,9 @@ def _from_seed(ctx: StepContext, variant: str, seed: int) -> dict[str, Any]:
 def _from_directory(ctx: StepContext, source: str) -> dict[str, Any]:
     directory = ctx.inputs["base_model_directory"]
     check_model_directory(directory, source)
-    # Copied, not linked: the user may edit his file in place, and an artefact must not change under its manifest.
-    copy_model(directory, ctx.output, link=False)
+    # Links that lead out are refused: LICENSE -> /root/.ssh/id_rsa went into the artefact, the bundle and the log.
+    user_files(directory, "Base model directory")
+    copy_model(directory, ctx.output)
     return {"licence": _licence_file(directory)}
 
 
@@ -92,7 +94,7 @@ def _from_hub(ctx: StepContext, repository: str, commit: str) -> dict[str, Any]:
 
     snapshot = fetch_from_hub(repository, commit, ctx.cache, ctx.log)
     check_model_directory(snapshot, f"{repository} at {commit[:12]}")
-    copy_model(snapshot, ctx.output, link=True)
+    copy_model(snapshot, ctx.output)
     return {"licence": licence_of(snapshot)}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.core.manifest import FileEntry, hash_file, hash_files
+from phi3_assets.core.files import FileEntry, hash_file, hash_files
 from phi3_assets.core.step import StepContext, canonical_json, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among

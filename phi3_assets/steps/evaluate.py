@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import write_report
 from phi3_assets.core.home import SHORT
-from phi3_assets.core.manifest import MANIFEST, list_files, read_manifest
+from phi3_assets.core.manifest import MANIFEST, artefact_files, read_manifest
 from phi3_assets.core.memory import forget_peak_memory
 from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, statistics, torch_scorer
@@ -92,8 +93,8 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     }
     history_file = ctx.inputs["lora_adapter"] / "history.json"
     history = json.loads(history_file.read_text(encoding="utf-8")) if history_file.exists() else []
-    write_json(ctx.output / "scores.json", scores)
-    write_json(ctx.output / "speed.json", {"variants": speeds})
+    write_report(ctx.output / "scores.json", scores)
+    write_report(ctx.output / "speed.json", {"variants": speeds})
     with (ctx.output / "items.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (ctx.output / "scores.png").write_bytes(plots.scores_png(scores["variants"], scores["intervals"]))
@@ -210,7 +211,7 @@ def check_lengths(items: Sequence[Item], base_model: Path, max_new_tokens: int) 
 def variant_bytes(inputs: Mapping[str, Path]) -> dict[str, int]:
     """Bytes on disk of all that is needed to run each variant."""
     size = {
-        name: sum((inputs[name] / relative).stat().st_size for relative in list_files(inputs[name]))
+        name: sum((inputs[name] / relative).stat().st_size for relative in artefact_files(inputs[name]))
         for name in ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
     }
     return {
@@ -238,8 +239,3 @@ def identity(ctx: StepContext, scores: dict[str, Any]) -> dict[str, list[tuple[s
         "Recipe": [(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(recipe.items())],
         "Software": sorted(installed_versions(EVAL_REPORT.libraries).items()),
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON; NaN is refused."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

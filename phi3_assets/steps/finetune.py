@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from phi3_assets.core.files import write_json
 from phi3_assets.core.step import StepContext
-from phi3_assets.models.directory import describe, write_json
+from phi3_assets.models.directory import describe
 from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters

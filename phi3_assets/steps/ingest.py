@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import hash_file, hash_files
+from phi3_assets.core.files import hash_file, hash_files
 from phi3_assets.core.step import StepContext, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among

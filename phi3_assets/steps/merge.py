@@ -30,7 +30,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     environment.prepare()
     base, adapter = ctx.inputs["base_model"], ctx.inputs["lora_adapter"]
     if changes_nothing(adapter):
-        copy_model(base, ctx.output, link=True)
+        copy_model(base, ctx.output)
         return MergeMetrics(**describe(ctx.output).to_dict()).to_dict()
     run_pass("MergeAdapterWeights", {}, base, ctx.output, adapter=adapter)
     # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.

@@ -1,7 +1,5 @@
 """release_bundle: everything an edge device takes, in one folder; `phi3_assets.release.bundle` says what it holds."""
 
-import json
-import os
 import re
 import shutil
 from dataclasses import asdict
@@ -9,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import MANIFEST, Manifest, digest_of, hash_files, list_files, read_manifest
+from phi3_assets.core.files import copy_file, hash_files, write_report
+from phi3_assets.core.manifest import MANIFEST, Manifest, artefact_files, digest_of, read_manifest
 from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import gate
@@ -43,7 +42,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     shutil.copyfile(ctx.inputs["eval_report"] / "scores.json", ctx.output / "scores.json")
     shutil.copyfile(Path(bundle.__file__).with_name("smoke_test.py"), ctx.output / "smoke_test.py")
     smoke = smoke_questions(records, scores["max_new_tokens"])
-    write_json(ctx.output / "smoke.json", smoke)
+    write_report(ctx.output / "smoke.json", smoke)
     origin = {name: manifest.digest for name, manifest in manifests.items()}
     versions = installed_versions(RELEASE_BUNDLE.libraries)
     base_model = base_model_name(base_manifest)
@@ -71,7 +70,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     (ctx.output / SBOM).write_text(bill, encoding="utf-8")
     files = hash_files(ctx.output)
     digest = digest_of(files)
-    write_json(
+    write_report(
         ctx.output / bundle.RELEASE,
         {
             "format": bundle.FORMAT,
@@ -98,14 +97,11 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
 
 
 def place_model(source: Path, target: Path) -> None:
-    """Put the GenAI folder into the bundle; on one disk this takes no room and no time."""
-    for relative in list_files(source):
+    """Copy the GenAI folder into the bundle; 0.2 GB take a fifth of a second, or nothing where blocks are shared."""
+    for relative in artefact_files(source):
         path = target / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source / relative, path)
-        except OSError:  # another disk, or a file system without hard links
-            shutil.copyfile(source / relative, path)
+        copy_file(source / relative, path)
 
 
 def place_licence(base_model: Path, target: Path, manifest: Manifest | None) -> tuple[str, str | None]:
@@ -154,8 +150,3 @@ def base_model_name(manifest: Manifest | None) -> str:
         return "base model"
     source: str = manifest.call.params["base_model"]
     return source if is_hub_id(source) or source.startswith(("pypi:", "random:")) else "a local model"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON; NaN is refused."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

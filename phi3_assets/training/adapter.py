@@ -10,7 +10,7 @@ from typing import Any
 
 from phi3_assets.core import memory
 from phi3_assets.core.errors import TransientError, UserError
-from phi3_assets.models.directory import write_json
+from phi3_assets.core.files import write_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

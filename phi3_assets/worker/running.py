@@ -1,7 +1,5 @@
 """Running a step in this process: verify what it opens, run its function, write the manifest last."""
 
-import errno
-import os
 import platform
 import shutil
 import socket
@@ -14,17 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from phi3_assets.core.errors import TransientError, UserError
-from phi3_assets.core.manifest import (
-    FileEntry,
-    Manifest,
-    digest_of,
-    fingerprint,
-    hash_files,
-    list_files,
-    read_manifest,
-    seal,
-    verify,
-)
+from phi3_assets.core.files import FileEntry, hash_files, is_out_of_space, what_it_is
+from phi3_assets.core.manifest import Manifest, artefact_files, digest_of, fingerprint, read_manifest, seal, verify
 from phi3_assets.core.step import StepCall, StepContext, installed_versions
 from phi3_assets.steps import step_of
 from phi3_assets.worker.step_file import StepFile, StepInput
@@ -95,14 +84,14 @@ def output_files(output: Path) -> dict[str, FileEntry]:
     """Hash what a step left behind.
 
     Raises:
-        UserError: Nothing was written, or a link, which would break when the artefact is moved.
+        UserError: Nothing was written, or what is no plain file: a link would break when the artefact is moved.
     """
-    paths = list_files(output)
+    paths = artefact_files(output)
     if not paths:
         raise UserError(f"The step ended and left no file in {output}.")
     for path in paths:
-        if (output / path).is_symlink():
-            raise UserError(f"The step left a link, {path}; artefacts hold files only.")
+        if kind := what_it_is(output / path):
+            raise UserError(f"The step left {kind}, {path}; artefacts hold files only.")
     return hash_files(output, paths)
 
 
@@ -166,7 +155,7 @@ def describe_failure(error: BaseException, step_file: StepFile) -> tuple[str, bo
     """What to tell the user, and whether it is theirs to change."""
     if isinstance(error, UserError):
         return str(error), True
-    if disk_is_full(error):
+    if is_out_of_space(error):
         free = shutil.disk_usage(step_file.output).free
         return (
             f"The disk is full: step {step_file.call.step!r} could not write to {step_file.output} "
@@ -184,17 +173,6 @@ def is_transient(error: BaseException | None) -> bool:
         if isinstance(error, (TransientError, ConnectionError, TimeoutError, MemoryError)):
             return True
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which not every worker imports
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """True when ENOSPC stands anywhere in the chain; safetensors and pyarrow only leave it in their text."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

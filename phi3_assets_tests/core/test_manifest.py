@@ -1,11 +1,13 @@
 """A manifest proves that an artefact is what it was; every way of changing one must be seen."""
 
 import json
+import os
 
 import pytest
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.manifest import Manifest, digest_of, fingerprint, hash_files, read_manifest, seal, verify
+from phi3_assets.core.files import hash_files
+from phi3_assets.core.manifest import Manifest, digest_of, fingerprint, read_manifest, seal, verify
 from phi3_assets.core.step import StepCall
 
 CALL = StepCall(step="raw_dataset", code_version="1", params={"a": 1}, inputs={"x": "00"}, libraries={"pandas": "3"})
@@ -13,6 +15,8 @@ CALL = StepCall(step="raw_dataset", code_version="1", params={"a": 1}, inputs={"
 
 @pytest.fixture
 def artefact(tmp_path):
+    tmp_path = tmp_path / "artefact"
+    tmp_path.mkdir()
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "sub" / "b.bin").write_bytes(b"\0" * 1000)
@@ -45,12 +49,37 @@ def test_digest_is_of_content_alone(artefact, tmp_path_factory):
         (lambda d: (d / "a.txt").unlink(), "a.txt is missing"),
         (lambda d: (d / "new.txt").write_text(""), "new.txt is not in the manifest"),
         (lambda d: (d / ".hidden").write_text(""), ".hidden is not in the manifest"),
+        (lambda d: (d / "sub" / "manifest.json").write_text("{}"), "sub/manifest.json is not in the manifest"),
+        (lambda d: (d / "sub2").symlink_to("sub"), "sub2 is not in the manifest"),
+        (
+            lambda d: (d / "a.txt").rename(d / "../a") and (d / "a.txt").symlink_to("../a"),
+            "a.txt is a link",
+        ),
+        (lambda d: (d / "a.txt").unlink() or os.mkfifo(d / "a.txt"), r"a.txt is a pipe \(FIFO\)"),
     ],
 )
 def test_every_change_is_seen(artefact, damage, message):
     damage(artefact)
     with pytest.raises(DamagedArtefact, match=message):
         verify(artefact, read_manifest(artefact), content=True)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "sub/desktop.ini"])
+def test_a_desktops_own_files_do_not_void_an_artefact(artefact, name):
+    """Looking at an artefact in Finder left .DS_Store there, and the model had to be trained again."""
+    (artefact / name).write_bytes(b"\0")
+    verify(artefact, read_manifest(artefact), content=True)
+    (artefact / "sub" / "other.ini").write_bytes(b"\0")
+    with pytest.raises(DamagedArtefact, match=r"other\.ini is not in the manifest"):
+        verify(artefact, read_manifest(artefact), content=False)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"format": 1, "files": "x"}', "[" * 200_000, '{"format": 1, "call": 3}'])
+def test_odd_json_is_no_manifest(artefact, text):
+    """A list, a string for the files, or deep nesting ended in a traceback."""
+    (artefact / "manifest.json").write_text(text)
+    with pytest.raises(DamagedArtefact, match="is not a manifest"):
+        read_manifest(artefact)
 
 
 @pytest.mark.parametrize("key", ["identity", "digest"])

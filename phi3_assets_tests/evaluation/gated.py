@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 
 from phi3_assets.checks.gate import model_is_fit
-from phi3_assets.core.manifest import ArtefactRef, Manifest, hash_files, seal
+from phi3_assets.core.files import hash_files
+from phi3_assets.core.manifest import ArtefactRef, Manifest, seal
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import PointerIOManager

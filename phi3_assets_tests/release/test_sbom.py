@@ -6,7 +6,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from phi3_assets.core.manifest import FileEntry
+from phi3_assets.core.files import FileEntry
 from phi3_assets.release.sbom import bill_of_materials
 
 

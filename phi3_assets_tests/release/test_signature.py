@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -115,6 +116,74 @@ def test_an_existing_target_is_not_overwritten(release, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="is not overwritten"):
         export_bundle(release, tmp_path / "out")
+
+
+HUGE = '{"format": 1, "files": ' + "[" * 200_000
+
+
+def _second_manifest(bundle):
+    (bundle / "manifest.json").write_text("{}")
+
+
+def _link_for_a_file(bundle):
+    (bundle / "LICENSE").rename(bundle.parent / "away")
+    (bundle / "LICENSE").symlink_to(bundle.parent / "away")
+
+
+def _pipe_for_a_file(bundle):
+    (bundle / "LICENSE").unlink()
+    os.mkfifo(bundle / "LICENSE")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_link_for_a_file, "LICENSE is a link and no file"),
+        (lambda b: (b / "more").symlink_to("/etc"), "more is not part of the release"),
+        (_second_manifest, "manifest.json is not part of the release"),
+        (lambda b: (b / "model" / "manifest.json").write_text("{}"), "model/manifest.json is not part of the release"),
+        (lambda b: (b / "model" / "release.json").write_text("{}"), "model/release.json is not part of the release"),
+        (lambda b: os.mkfifo(b / "extra"), "extra is not part of the release"),
+        (_pipe_for_a_file, r"LICENSE is a pipe \(FIFO\) and no file"),
+        (lambda b: (b / "model.sig").symlink_to("LICENSE"), "model.sig is not part of the release"),
+        (lambda b: (b / "release.json").unlink() or os.mkfifo(b / "release.json"), r"release.json is a pipe \(FIFO\)"),
+    ],
+)
+def test_what_is_no_file_or_not_the_releases_is_seen(release, tmp_path, change, said):
+    """A link for a file, a linked folder and a second manifest passed for whole; a pipe was waited for for ever."""
+    bundle = export_bundle(release, tmp_path / "out")
+    change(bundle)
+    with pytest.raises(DamagedArtefact, match=said):
+        verify_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "it is no object"),
+        ('{"format": 1}', "names no files"),
+        ('{"format": 1, "files": "all"}', "names no files"),
+        ('{"format": 1, "files": {"LICENSE": "x"}}', "no size and SHA-256 of 'LICENSE'"),
+        ('{"format": 1, "files": {"LICENSE": {"bytes": 1}}}', "no size and SHA-256 of 'LICENSE'"),
+        ('{"format": 1, "files": {"../key": {"bytes": 1, "sha256": ""}}}', "'../key' is no path within a bundle"),
+        ('{"format": 1, "files": {"/etc/passwd": {"bytes": 1, "sha256": ""}}}', "'/etc/passwd' is no path within"),
+        ('{"format": [1]}', "has format"),
+        (HUGE, "nested too deeply"),
+        ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "is damaged"),
+    ],
+)
+def test_an_odd_release_json_is_damage(release, tmp_path, text, said):
+    """Each ended in a traceback, or read a file outside of the bundle."""
+    (release / "release.json").write_text(text, encoding="latin-1")
+    for use in (verify_bundle, lambda bundle: export_bundle(bundle, tmp_path / "out")):
+        with pytest.raises(DamagedArtefact, match=said):
+            use(release)
+
+
+def test_an_export_leaves_what_a_desktop_wrote(release, tmp_path):
+    (release / ".DS_Store").write_text("x")
+    assert not (export_bundle(release, tmp_path / "out") / ".DS_Store").exists()
 
 
 def test_a_damaged_release_is_not_handed_out(release, tmp_path):

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.manifest import ArtefactRef, Manifest, hash_files, seal
+from phi3_assets.core.files import hash_files
+from phi3_assets.core.manifest import ArtefactRef, Manifest, seal
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.store import ArtifactStore
 

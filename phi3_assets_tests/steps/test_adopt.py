@@ -16,12 +16,17 @@ def test_adapter_of_the_user_gives_the_same_merged_model(
 ) -> None:
     given = shutil.copytree(tiny_chain.lora_adapter, tmp_path / "given")
     config = json.loads((given / "adapter_config.json").read_text())
-    (given / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/somewhere/else"}))
+    (given / "adapter_config.json").write_text(
+        json.dumps(
+            {**config, "base_model_name_or_path": "/somewhere/else", "auto_mapping": {"parent_library": "antigravity"}}
+        )
+    )
     inputs = {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
     adopted = run_step(LORA_ADAPTER, inputs)
     assert adopted.metrics["method"] == "given"
     assert adopted.metrics["b_norm_min"] > 0
     assert "/somewhere" not in (adopted.path / "adapter_config.json").read_text()
+    assert "antigravity" not in (adopted.path / "adapter_config.json").read_text()
     merged = run_step(MERGED_MODEL, {"base_model": tiny_chain.base_model, "lora_adapter": adopted.path})
     name = "model.safetensors"
     assert (merged.path / name).read_bytes() == (tiny_merged.path / name).read_bytes()
@@ -36,6 +41,12 @@ def test_adapter_of_the_user_gives_the_same_merged_model(
             "adapter_model.bin can run code when opened and is refused",
         ),
         (lambda d: (d / "adapter_config.json").write_text('{"peft_type": "IA3"}'), "of type IA3"),
+        (lambda d: (d / "adapter_config.json").write_text("[]"), "of type None"),
+        (lambda d: (d / "adapter_config.json").write_text("[" * 200_000), "nested too deeply"),
+        # PEFT imports the module of this name.
+        (lambda d: _set(d, megatron_config={"a": 1}, megatron_core="antigravity"), "sets 'megatron_"),
+        (lambda d: _set(d, layer_replication=[[0, 1], [0, 1]]), "sets 'layer_replication'"),
+        (lambda d: _set(d, something_new=True), "sets 'something_new'"),
         (lambda d: _rename(d, "qkv_proj", "q_proj"), "changes model.layers.0.self_attn.q_proj, which the base model"),
     ],
 )
@@ -80,6 +91,20 @@ def test_adapter_of_method_none_is_one_that_peft_reads(tiny_base: Made, tiny_cor
         before = base(ids).logits
         after = PeftModel.from_pretrained(base, adapter.path).eval()(ids).logits
     assert torch.equal(before, after)
+
+
+def test_a_link_out_of_an_adapters_folder_is_refused(tiny_chain: Chain, run_step: RunStep, tmp_path: Path) -> None:
+    given = shutil.copytree(tiny_chain.lora_adapter, tmp_path / "given")
+    (given / "adapter_model.safetensors").rename(tmp_path / "away")
+    (given / "adapter_model.safetensors").symlink_to(tmp_path / "away")
+    inputs = {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
+    with pytest.raises(UserError, match="Adapter directory .*is a link that leads out"):
+        run_step(LORA_ADAPTER, inputs)
+
+
+def _set(directory: Path, **more: object) -> None:
+    file = directory / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
 
 
 def _rename(directory: Path, old: str, new: str) -> None:

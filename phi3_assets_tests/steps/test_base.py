@@ -51,9 +51,49 @@ def test_local_directory_is_copied_without_foreign_code(
     assert (made.path / "model.safetensors").stat().st_ino != (mine / "model.safetensors").stat().st_ino
 
 
+def test_a_configuration_cannot_name_code(tiny_base: Made, run_step: RunStep, tmp_path: Path) -> None:
+    """config.json could name a kernel of the hub, adapter_config.json another model: both are fetched and run."""
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny_base.path, mine)
+    config = json.loads((mine / "config.json").read_text())
+    evil = {"attn_implementation": "evil/kernel", "_experts_implementation": "evil/kernel", "auto_map": {"A": "evil.B"}}
+    nested = {"custom_pipelines": {"evil": {}}, "deeper": [{"auto_map": "evil"}], "transformers_weights": "evil.bin"}
+    (mine / "config.json").write_text(json.dumps({**config, **evil, "nested": nested}))
+    generation = json.loads((mine / "generation_config.json").read_text())
+    (mine / "generation_config.json").write_text(json.dumps({**generation, "custom_generate": "evil/repository"}))
+    (mine / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "evil/model"}))
+    (mine / ".hidden.json").write_text("{}")
+    made = run_step(BASE_MODEL, {"base_model_directory": mine}, base_model="./mine", base_model_revision="")
+    assert not [path.name for path in made.path.glob("*.json") if "evil" in path.read_text()]
+    assert not (made.path / "adapter_config.json").exists()
+    assert not (made.path / ".hidden.json").exists()
+    assert json.loads((made.path / "config.json").read_text()) == {**config, "nested": {"deeper": [{}]}}
+
+
+def test_words_of_the_vocabulary_are_no_keys(tiny_base: Made, run_step: RunStep, tmp_path: Path) -> None:
+    """A vocabulary with the word "auto_map" lost it."""
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny_base.path, mine)
+    (mine / "vocab.json").write_text('{"auto_map": 5}')
+    made = run_step(BASE_MODEL, {"base_model_directory": mine}, base_model="./mine", base_model_revision="")
+    assert (made.path / "vocab.json").read_text() == '{"auto_map": 5}'
+
+
+def _link_out(directory: Path) -> None:
+    secret = directory.parent / "secret"
+    secret.write_text("hunter2")
+    (directory / "LICENSE").symlink_to(secret)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        (_link_out, "LICENSE is a link that leads out of the folder"),
+        (lambda d: _set(d, quantization_config={"quant_method": "gptq"}), r"the model is quantised \(gptq\)"),
+        (lambda d: (d / "config.json").write_text("[" * 200_000), "config.json is no JSON.*nested too deeply"),
+        (lambda d: (d / "config.json").write_text("[]"), "config.json is no object"),
+        (lambda d: (d / "generation_config.json").write_text("{"), "generation_config.json is no JSON"),
+        (lambda d: (d / "model.safetensors.index.json").write_text('["a"]'), "names no weights"),
         (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin.*refused.*convert"),
         (lambda d: (d / "model.safetensors").unlink(), r"has no \*.safetensors.*save_pretrained"),
         (lambda d: (d / "config.json").unlink(), "no config.json"),
@@ -69,13 +109,18 @@ def test_directory_that_is_no_model_is_refused(change, expected, tiny_base, run_
     mine = tmp_path / "mine"
     shutil.copytree(tiny_base.path, mine)
     change(mine)
-    with pytest.raises(UserError, match=f"(?s)mine.*{expected}"):
+    with pytest.raises(UserError, match=f"(?s){expected}"):
         run_step(BASE_MODEL, {"base_model_directory": mine}, base_model="./mine", base_model_revision="")
 
 
 def test_unknown_random_model_names_the_nearest(run_step: RunStep) -> None:
     with pytest.raises(UserError, match="Did you mean 'phi3-tiny'"):
         run_step(BASE_MODEL, base_model="random:phi3-tinny")
+
+
+def _set(directory: Path, **more: object) -> None:
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
 
 
 def _bytes(directory: Path) -> dict[str, bytes]:

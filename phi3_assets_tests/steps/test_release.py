@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.manifest import hash_files
+from phi3_assets.core.files import hash_files
 from phi3_assets.core.recipe import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation import VARIANTS
@@ -83,6 +83,12 @@ def test_same_inputs_same_bundle_and_no_path_of_this_machine(release, tmp_path):
         assert str(tmp_path.parent) not in path.read_text(encoding="utf-8")
 
 
+def test_bundle_and_store_share_no_file(release):
+    """They were hard links: one byte overwritten in the bundle damaged the int4 model in the store too."""
+    bundle, _ = release()
+    assert [path for path in bundle.rglob("*") if path.is_file() and path.stat().st_nlink > 1] == []
+
+
 def test_model_card_is_one_the_hub_accepts(release):
     from huggingface_hub import ModelCard
 
@@ -95,7 +101,7 @@ def test_model_card_is_one_the_hub_accepts(release):
 
 @pytest.mark.parametrize("name", ["model/model.onnx.data", "LICENSE", "scores.json", "smoke_test.py"])
 def test_one_flipped_bit_is_caught(release, tmp_path, name):
-    bundle = shutil.copytree(release()[0], tmp_path / "copy")  # a copy: the bundle's model files may be links
+    bundle = shutil.copytree(release()[0], tmp_path / "copy")
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
     (bundle / name).write_bytes(data)

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phi3_assets.data.read.limits import MAX_UNPACKED_BYTES
 from phi3_assets.data.read.rows import FileDamage, FileFacts, Row, open_bytes
 from phi3_assets.data.read.sources import SourceFile
 
@@ -39,7 +40,13 @@ def read_arrow(file: SourceFile, _: FileFacts) -> Iterator[Row]:
 
 def _seekable(file: SourceFile) -> Any:
     """A path, or the unpacked content in memory: these formats are read from their end or in jumps."""
-    return pa.BufferReader(open_bytes(file).read()) if file.gzip else str(file.path)
+    if not file.gzip:
+        return str(file.path)
+    with open_bytes(file) as unpacked:
+        content = unpacked.read(MAX_UNPACKED_BYTES + 1)
+    if len(content) > MAX_UNPACKED_BYTES:
+        raise FileDamage("too_large", f"unpacked it is larger than {MAX_UNPACKED_BYTES >> 30} GiB")
+    return pa.BufferReader(content)
 
 
 def _steps(rows: int) -> range:

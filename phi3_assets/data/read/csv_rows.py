@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
+from phi3_assets.data.read.limits import lines
 from phi3_assets.data.read.rows import FileDamage, FileFacts, Row, open_text
 from phi3_assets.data.read.sources import SourceFile
 
@@ -12,11 +13,15 @@ _FIELD_LIMIT_CHARS = 1 << 20
 _DELIMITERS = ",;\t|"
 
 
+class _TooLong(Exception):
+    """A line is longer than a row may be; the next ones can be read."""
+
+
 class _Lines:
     """Lines for `csv.reader` that can be handed back, so that an unclosed quote costs one line and not the file."""
 
     def __init__(self, text: IO[str]) -> None:
-        self._text = text
+        self._text = lines(text)
         self._again: list[str] = []
         self.taken: list[str] = []
 
@@ -25,6 +30,8 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._again.pop() if self._again else next(self._text)
+        if line is None:
+            raise _TooLong
         self.taken.append(line)
         return line
 
@@ -38,20 +45,24 @@ def read_csv(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
     with open_text(file, facts) as text:
         facts.delimiter = sniff_delimiter(text.read(1 << 16))
     with open_text(file, facts) as text:
-        lines = _Lines(text)
-        reader = csv.reader(lines, delimiter=facts.delimiter, strict=True)
+        source = _Lines(text)
+        reader = csv.reader(source, delimiter=facts.delimiter, strict=True)
         header: list[str] | None = None
         number = 0
         while True:
-            lines.taken.clear()
+            source.taken.clear()
             try:
                 fields = next(reader)
             except StopIteration:
                 return
+            except _TooLong:
+                number += 1
+                yield Row(number, None, "too_large")
+                continue
             except csv.Error:
                 if header is None:
                     raise FileDamage("bad_header", "the first line has a quote that does not close") from None
-                lines.hand_back_all_but_first()
+                source.hand_back_all_but_first()
                 number += 1
                 yield Row(number, None, "bad_quotes")
                 continue

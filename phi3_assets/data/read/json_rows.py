@@ -8,6 +8,7 @@ from typing import IO
 import ijson  # type: ignore[import-untyped]
 import orjson
 
+from phi3_assets.data.read.limits import JsonGuard, lines, nests_too_deeply
 from phi3_assets.data.read.rows import FileDamage, FileFacts, Row, open_text
 from phi3_assets.data.read.sources import SourceFile
 
@@ -18,10 +19,13 @@ def read_jsonl(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
     """One JSON value per line; blank lines are no rows."""
     with open_text(file, facts) as text:
         number = 0
-        for line in text:
-            if not line.strip():
+        for line in lines(text):
+            if line is not None and not line.strip():
                 continue
             number += 1
+            if line is None or nests_too_deeply(line):
+                yield Row(number, None, "too_large" if line is None else "too_deep")
+                continue
             try:
                 # orjson makes whole numbers beyond 64 bits floats.
                 value = json.loads(line) if _LONG_NUMBER.search(line) else orjson.loads(line)
@@ -34,9 +38,10 @@ def read_jsonl(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
 def read_json(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
     """An array of rows, an object that holds one at any depth, or one object per line after all."""
     with open_text(file, facts) as text:
-        first_line = next((line for line in text if line.strip()), "")
-        more = any(line.strip() for line in text)
-    if more and _is_json(first_line):
+        each = lines(text)
+        first_line = next((line for line in each if line is None or line.strip()), "")
+        more = any(line is None or line.strip() for line in each)
+    if more and first_line is not None and _is_json(first_line):
         yield from read_jsonl(file, facts)
         return
     with open_text(file, facts) as text:
@@ -44,21 +49,27 @@ def read_json(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
     number = 0
     with open_text(file, facts) as text:
         try:
-            for value in ijson.items(_Utf8(text), f"{prefix}.item" if prefix else "item"):
+            guard = JsonGuard(row_depth=prefix.count(".") + 2 if prefix else 1)
+            for value in ijson.items(_Utf8(text, guard), f"{prefix}.item" if prefix else "item"):
                 number += 1
                 yield Row(number, value)
+        except FileDamage as damage:
+            raise FileDamage(damage.reason, f"{damage.detail} after row {number}") from None
         except ijson.JSONError:
             raise FileDamage("invalid_json", f"it is no valid JSON after row {number}") from None
 
 
 class _Utf8:
-    """ijson reads UTF-8 bytes; files come in other encodings too."""
+    """ijson reads UTF-8 bytes; files come in other encodings too, and some are made to harm."""
 
-    def __init__(self, text: IO[str]) -> None:
+    def __init__(self, text: IO[str], guard: JsonGuard) -> None:
         self._text = text
+        self._guard = guard
 
     def read(self, size: int) -> bytes:
-        return self._text.read(size).encode()
+        piece = self._text.read(size).encode()
+        self._guard.check(piece)
+        return piece
 
 
 def _is_json(line: str) -> bool:
@@ -73,7 +84,7 @@ def _array_prefix(text: IO[str]) -> str:
     """Where the first array of objects stands, as ijson's prefix."""
     try:
         array: str | None = None
-        for prefix, event, _ in ijson.parse(_Utf8(text)):
+        for prefix, event, _ in ijson.parse(_Utf8(text, JsonGuard())):
             if event == "start_array":
                 array = prefix
             elif array is not None and event == "start_map" and prefix == (f"{array}.item" if array else "item"):

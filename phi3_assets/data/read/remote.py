@@ -17,7 +17,7 @@ from uuid import uuid4
 import filelock
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import write_atomically
+from phi3_assets.core.files import write_atomically
 from phi3_assets.core.sealing import checksum
 from phi3_assets.core.step import sha256_of
 

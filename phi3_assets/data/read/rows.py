@@ -5,6 +5,7 @@ import io
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple, cast
 
+from phi3_assets.core.files import open_file
 from phi3_assets.data.read.encoding import detect_encoding
 from phi3_assets.data.read.sources import SourceFile
 
@@ -41,8 +42,8 @@ class FileFacts:
 def open_bytes(file: SourceFile) -> IO[bytes]:
     """The content of a file, unpacked."""
     if file.gzip:
-        return cast(IO[bytes], gzip.open(file.path, "rb"))
-    return file.path.open("rb")
+        return cast(IO[bytes], gzip.open(open_file(file.path), "rb"))
+    return open_file(file.path)
 
 
 def open_text(file: SourceFile, facts: FileFacts) -> IO[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import user_files
 
 FORMATS = {
     ".csv": "csv",
@@ -40,21 +41,20 @@ def list_files(folder: Path) -> tuple[list[SourceFile], list[str]]:
     """Find the data files below a folder, in the order of their names.
 
     Returns:
-        The data files, and the names of files that are none (an unknown ending). Hidden files (`.x`, `_x`) count as
-        neither.
+        The data files, and the names of files that are none (an unknown ending), out of those that `user_files`
+        counts: what is read is in the identity and watched by the sensor.
 
     Raises:
-        UserError: No such folder, or no data file in it.
+        UserError: No such folder, no data file in it, or something that is no file.
     """
     if not folder.is_dir():
         raise UserError(f"Dataset folder {folder} does not exist. Create it and put {_READABLE} files there.")
     files: list[SourceFile] = []
     others: list[str] = []
-    for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
-        parts = path.relative_to(folder).parts
-        if not path.is_file() or any(part[0] in "._" for part in parts) or _is_bookkeeping(path):
+    for name in user_files(folder, "Dataset folder"):
+        path = folder / name
+        if _is_bookkeeping(path):
             continue
-        name = "/".join(parts)
         suffixes = [suffix.lower() for suffix in path.suffixes]
         gzip = suffixes[-1:] == [".gz"]
         ending = suffixes[-2 if gzip else -1] if len(suffixes) > gzip else ""

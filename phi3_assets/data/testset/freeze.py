@@ -11,15 +11,16 @@ from pathlib import Path
 import filelock
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import FileEntry, fsync_path, hash_file, hash_files, user_files
 from phi3_assets.core.home import SHORT
-from phi3_assets.core.manifest import FileEntry, digest_of, fsync_path, hash_file, hash_files, list_files
+from phi3_assets.core.manifest import digest_of
 
 
 def versions(folder: Path) -> dict[str, FileEntry]:
     """Every frozen test set by file name, oldest first; empty before the first freeze."""
     if not folder.is_dir():
         return {}
-    return hash_files(folder, [name for name in list_files(folder, hidden=False) if name.endswith(".parquet")])
+    return hash_files(folder, [name for name in user_files(folder, "Folder of test sets") if name.endswith(".parquet")])
 
 
 def proposer(name: str) -> str:

@@ -1,0 +1,155 @@
+"""Odd files, closed folders and full disks: each ends `phi3` with `error: ...` in one sentence and exit code 1."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from phi3_assets.core.home import initialise
+from phi3_assets_tests.conftest import clean_env, write_rows
+from phi3_assets_tests.tiny_graph import PHI3, TINY
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def ends(*arguments: str, cwd: Path | None = None, timeout_s: float = 60, **process) -> str:
+    """Run `phi3`; it must fail with one sentence, which is returned."""
+    done = subprocess.run(
+        [*PHI3, *arguments],
+        env=clean_env(PYTHONPATH=str(Path(__file__).parents[2])),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=cwd,
+        **process,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, done.stderr
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB.encode(), "anchors and aliases are not taken, line 2"),
+        (b"lora_r: [\n", "is not valid YAML"),
+        ("system_prompt: Grüße\n".encode("latin-1"), "is not UTF-8 (line 1)"),
+        (b"[" * 5000, "nested too deeply"),
+        (b"lora_r: 2026-13-01\n", "is not valid YAML: month must be in 1..12"),
+        (b"#" * (2 << 20), "is larger than 1 MiB"),
+        (b"lora_r: " + b"x" * 100_000, "lora_r: Input should be a valid integer"),
+        (b"lora_r: \x00", "is not valid YAML"),
+    ],
+)
+def test_a_recipe_that_is_no_recipe(tmp_path, content, said):
+    """A bomb of anchors took the machine's memory when its value was shown; the others were tracebacks."""
+    (tmp_path / "r.yaml").write_bytes(content)
+    sentence = ends("run", "--recipe", str(tmp_path / "r.yaml"), "--home", str(tmp_path / "home"))
+    assert said in sentence
+    assert len(sentence) < 600
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_recipe_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "r.yaml")
+    assert "cannot be read (Not a plain file" in ends("run", "--recipe", str(tmp_path / "r.yaml"))
+
+
+def test_a_value_that_is_no_yaml():
+    assert "--set 'lora_r=[': the value is not valid YAML" in ends("run", "--set", "lora_r=[")
+
+
+def test_a_relative_home(tmp_path):
+    """Dagster refused a relative DAGSTER_HOME with a traceback; here the run gets as far as its empty datasets."""
+    initialise(tmp_path / "home")
+    for file in (tmp_path / "home" / "datasets").iterdir():
+        file.unlink()
+    done = subprocess.run(
+        [*PHI3, "run", *TINY, "--home", "home"],
+        env=clean_env(PYTHONPATH=str(Path(__file__).parents[2])),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    assert f"Dataset folder {tmp_path / 'home' / 'datasets'} is empty" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_a_home_that_may_not_be_written(laid_out):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        Path(name).chmod(0o755)
+        home = Path(name) / "home"
+        if laid_out:
+            initialise(home)
+        done = subprocess.run(
+            [sys.executable, "-c", "import phi3_assets"], user=65534, env=clean_env(), capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("another user cannot read this checkout")
+        assert "cannot be " in (said := ends("run", *TINY, "--home", str(home), user=65534, cwd=name))
+        assert str(home) in said
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, kilobytes: int):
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(path)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no right to mount here")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [16, 200])
+def test_a_full_disk_at_dagsters_own_database(tmp_path, home, kilobytes):
+    """`database or disk is full`, in a traceback of sixty lines, and not a word of which disk."""
+    with small_disk(tmp_path / "small", kilobytes) as small:
+        env = clean_env(PYTHONPATH=str(Path(__file__).parents[2]), DAGSTER_HOME=str(small))
+        done = subprocess.run(
+            [*PHI3, "run", *TINY, "--to", "raw_dataset", "--home", str(home)],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr[-3000:]
+    assert "error: The disk is full" in done.stderr
+    assert str(small) in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"[]", b'{"format": 1}', b"[" * 100_000])
+def test_a_damaged_champion_file(tmp_path, content):
+    initialise(tmp_path / "home")
+    path = tmp_path / "home" / "gen-model" / "champion.json"
+    path.write_bytes(content)
+    said = ends("champion", "show", "--home", str(tmp_path / "home"))
+    assert f"{path} is damaged" in said
+    assert "Restore it from a backup" in said
+
+
+def test_a_damaged_pointer(home):
+    path = home / "gen-model" / ".pointers" / "latest" / "formatted_corpus.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"kind": "form')
+    said = ends("chat", "Why?", "--home", str(home))
+    assert f"Pointer {path} is damaged" in said
+    assert "Delete it and materialise formatted_corpus again" in said
+
+
+def test_one_test_item_is_named(home):
+    write_rows(home / "datasets" / "codes.csv", 12)
