@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TypeVar
 
+from phi3_assets.core.errors import UserError
+
 POLL_S = 0.2
 
 T = TypeVar("T")
@@ -57,7 +59,11 @@ class Lock:
 
 
 def try_lock(path: Path, holder: Holder) -> Lock | None:
-    """Take the lock if nobody holds it; None if somebody does."""
+    """Take the lock if nobody holds it; None if somebody does.
+
+    Raises:
+        UserError: The file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = _open(path)
@@ -66,6 +72,12 @@ def try_lock(path: Path, holder: Holder) -> Lock | None:
         except BlockingIOError:
             file.close()
             return None
+        except OSError as error:
+            file.close()
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}): its file system has no locks, and without them two runs "
+                "would write at once. Put PHI3_HOME on a local disk, or mount that one with locks."
+            ) from error
         except BaseException:
             file.close()
             raise

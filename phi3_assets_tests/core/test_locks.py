@@ -1,5 +1,6 @@
 """Locks that no dead process can hold, and a wait that says for whom and ends at once."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.locks import Holder, holder_of, is_held, locked, try_lock
 
 HOLD = """
@@ -107,3 +109,14 @@ def test_released_by_an_error_and_by_the_end(tmp_path):
     assert not is_held(path)
     assert holder_of(path) is None
     assert os.stat(path).st_size == 0
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    """Some network mounts have none: two runs would write at once, or end in a traceback."""
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match=r"a.lock cannot be locked \(No locks available\).*on a local disk"):
+        try_lock(tmp_path / "a.lock", Holder())
