@@ -122,6 +122,7 @@ ONNX_INT4_MODEL = Step(
         "onnx-ir",
         "onnxruntime",
         "onnxruntime-genai",
+        "onnxscript",
         "tokenizers",
         "torch",
         "transformers",
