@@ -129,6 +129,7 @@ ONNX_INT4_MODEL = Step(
         "onnx-ir",
         "onnxruntime",
         "onnxruntime-genai",
+        "onnxscript",
         "tokenizers",
         "torch",
         "transformers",

@@ -1,7 +1,9 @@
 """The recipe is strict: whatever it does not understand it refuses, with the way out."""
 
 import pytest
+from typer.testing import CliRunner
 
+from phi3_assets.cli.app import app
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.fields import field, use_of
 from phi3_assets.core.recipe import Recipe, fields_of, load_recipe, settings_of, shipped_recipes
@@ -83,6 +85,12 @@ def test_steps_are_handed_their_fields_and_no_others():
     assert STEPS["merged_model"].params(recipe) == {}
     assert set(STEPS["eval_report"].params(recipe)) == {"max_new_tokens"}
     assert {"question_column", "answer_column"} <= set(fields_of("raw_dataset")) & set(fields_of("formatted_corpus"))
+
+
+def test_terminal_says_whose_a_field_is():
+    listed = CliRunner().invoke(app, ["recipes"]).stdout
+    assert "\nlora_r  (default: 64; of: lora_adapter)\n" in listed
+    assert "\nmax_defective_share  (default: 0.1; of: the checks of raw_dataset)\n" in listed
 
 
 def test_launchpad_says_whose_a_field_is():

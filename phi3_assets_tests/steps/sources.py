@@ -43,25 +43,30 @@ class Module:
 
 def reached(step: Step) -> dict[str, str]:
     """Digest of what the step's function reaches, by module and data file: 12 hex digits each."""
+    parts: dict[str, set[str]] = {}
+    for name, definition in definitions(step):
+        module = load(name)
+        for statement in _statements(module, definition):
+            parts.setdefault(name, set()).add(_text(statement))
+            for file in _data_files(statement, module):
+                parts[file.relative_to(ROOT).as_posix()] = {file.read_text(encoding="utf-8")}
+    return {name: _digest(texts) for name, texts in sorted(parts.items())}
+
+
+def definitions(step: Step) -> set[tuple[str, str]]:
+    """Module and name of each definition that the step's function reaches; see `_statements` for two other names."""
     module, _, function = step.function.partition(":")
     seen: set[tuple[str, str]] = set()
-    parts: dict[str, set[str]] = {}
     waiting = [(module, function)]
     while waiting:
-        place = waiting.pop()
-        if place in seen or place[0] in APART:
+        name, definition = place = waiting.pop()
+        if place in seen or name in APART:
             continue
         seen.add(place)
-        found = load(place[0])
-        statements = _statements(found, place[1])
-        if place[0] not in parts:
-            waiting += [(place[0], "")] if place[1] else []
-        parts.setdefault(place[0], set()).update(_text(statement) for statement in statements)
-        for statement in statements:
-            waiting += _named(statement, place[0], found)
-            for file in _data_files(statement, found):
-                parts[file.relative_to(ROOT).as_posix()] = {file.read_text(encoding="utf-8")}
-    return {name: _digest(texts) for name, texts in sorted(parts.items()) if texts}
+        waiting.append((name, ""))
+        for statement in _statements(load(name), definition):
+            waiting += _named(statement, name, load(name))
+    return seen
 
 
 def _statements(module: Module, name: str) -> list[ast.stmt]:

@@ -5,13 +5,19 @@ code_version was raised by hand and forgotten twice: GPTQ's damping changed, and
 
 import json
 import shutil
+import sys
+import threading
 from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from phi3_assets.steps import LORA_ADAPTER, ONNX_INT4_MODEL, STEPS
+from phi3_assets_tests.data.running import Run, write_model, write_sample
 from phi3_assets_tests.steps import record_sources, sources
+
+NOT_CODE = {"<module>", "<lambda>"}  # an import; a lambda belongs to the definition that holds it
+RECIPE = {"phi3_assets.core.recipe", "phi3_assets.core.fields"}  # what `Run` loads to have parameters
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -79,6 +85,36 @@ def test_prose_is_no_change(tree):
     edit(package / "steps" / "quantize.py", "The model's head size is", "Its head size is")
     edit(package / "steps" / "finetune.py", "Resuming from the checkpoint", "Going on from the checkpoint")
     assert changed() == set()
+
+
+def test_nothing_runs_that_was_not_seen(tmp_path):
+    """What the data steps really call, against what reading their source finds."""
+    called = set()
+
+    def note(frame, event, _):
+        module = frame.f_globals.get("__name__", "")
+        code = frame.f_code
+        ours = module.startswith("phi3_assets.") and code.co_filename.endswith(".py")  # dataclasses write some
+        if event == "call" and ours and code.co_name not in NOT_CODE:
+            called.add((module, code.co_qualname.partition(".")[0]))
+
+    run = Run(tmp_path / "home")
+    write_sample(run.data)
+    model = write_model(tmp_path / "model")
+    for step, start in ((STEPS["raw_dataset"], run.ingest), (STEPS["formatted_corpus"], lambda: run.corpus(model))):
+        step.load()
+        called.clear()
+        threading.setprofile(note)
+        sys.setprofile(note)
+        try:
+            start()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+        seen = sources.definitions(step)
+        asked_by_the_test = {place for place in called if place[0] in RECIPE or place[1] == "Step"}
+        assert called - seen - asked_by_the_test == set()
+        assert len(called) > 20
 
 
 def test_reach_is_narrow():
