@@ -279,3 +279,9 @@ def test_thresholds_are_the_recipe_s(tmp_path):
 
 def report_of(home, scores, records):
     return publish_report(LocalArtifactStore(home=str(home)), scores, records)
+
+
+def test_one_test_item_is_too_few_and_no_traceback():
+    decision = decide(*make(items=1), THRESHOLDS)
+    assert not decision.promote
+    assert "test_set_is_large_enough" in [finding.rule for finding in decision.findings if not finding.passed]
