@@ -174,6 +174,8 @@ def _p_value(differences: Sequence[float], alternative: str) -> float:
     values = np.where(np.abs(values) <= ROUNDING, 0.0, values)
     if not values.any():
         return 1.0
+    if len(values) == 1:  # scipy refuses a single one; of its two signs, one or both are as good as what was seen
+        return 0.5 if (values[0] > 0) == (alternative == "greater") else 1.0
     # If the models were equal, which of the two an item's numbers came from would be a coin toss: flip the signs.
     result = stats.permutation_test(
         (values, np.zeros_like(values)),

@@ -279,3 +279,9 @@ def report_of(home, scores, records):
 
 def history_of(home):
     return Champion(LocalArtifactStore(home=str(home)).ledger, "operations-desk").history()
+
+
+def test_one_test_item_is_too_few_and_no_traceback():
+    decision = decide(*make(items=1), THRESHOLDS)
+    assert not decision.promote
+    assert "test_set_is_large_enough" in [finding.rule for finding in decision.findings if not finding.passed]

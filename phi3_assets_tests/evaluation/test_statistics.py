@@ -70,3 +70,11 @@ def test_token_weights_make_nats_per_token():
     ]
     values = item_values(records, "int4", "nll")
     assert sum(values) / 2 == pytest.approx((4 * 1 + 2 * 3) / 4)
+
+
+def test_one_item_is_judged_and_proves_nothing():
+    """A test set of one row ended in a traceback of scipy's, before the gate could say that it is too small."""
+    better, same = compare("f1", "a", "b", [1.0], [0.5]), compare("nll", "a", "b", [1.0], [1.0])
+    assert (better.p_better, better.p_worse, better.items_needed) == (0.5, 1.0, None)
+    assert (same.p_better, same.p_worse) == (1.0, 1.0)
+    assert compare("nll", "a", "b", [1.0], [0.5]).p_worse == 0.5
