@@ -8,6 +8,7 @@ import typer
 
 from phi3_assets.cli import commands
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
+from phi3_assets.cli.testset import testset
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home, prepare_home
 from phi3_assets.core.recipe import Recipe, load_recipe, shipped_recipes
@@ -18,6 +19,7 @@ app.command()(commands.chat)
 app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")
 app.add_typer(commands.config, name="config")
+app.add_typer(testset, name="testset")
 
 
 @app.command()

@@ -137,25 +137,22 @@ def frozen_rows(files: Sequence[FrozenFile], settings: PartSettings) -> FrozenRo
 
 def _under(file: FrozenFile, settings: PartSettings, result: FrozenRows) -> tuple[pa.Table, NDArray[np.bool_]]:
     """The records of a file with ids, groups and texts under the present settings, and which of them are withheld."""
-    table = _complete(file.read())
+    table = with_asked(file.read())
     rows = [row for batch in table.to_batches() for row in conversations(batch)]
     alive = np.flatnonzero([bool(row) for row in rows])
     roles, contents, turns = flat([rows[i] for i in alive])
     before = pa.array(contents, pa.string())
     judged = apply_policies(before, turns, settings if file.present else None)
     named = np.array(roles, np.str_)
-    columns = {name: table[name].to_pylist() for name in ("id", "group", "asked")}
+    columns = {name: table[name].to_pylist() for name in ("id", "group")}
     if len(alive):
         ids = digests(identifying_texts(roles, judged.texts.to_pylist(), turns.tolist()))
         questions = first_questions(named, judged.texts, turns)
         by_question = _hex(digests(questions.to_pylist()))
-        asked = _hex_numbers(asked_hashes(asked_questions(named, judged.plain, turns)))
         once = _hex(digests(first_questions(named, before, turns).to_pylist()))
         for i, row in enumerate(alive.tolist()):
             if file.present:
                 columns["id"][row] = ids[i].hex()[:32]
-            if columns["asked"][row] == NOT_KNOWN:
-                columns["asked"][row] = asked[i]
             if not settings.group_column:
                 columns["group"][row] = by_question[i]
             elif file.settings is None and columns["group"][row] == once[i]:
@@ -185,6 +182,21 @@ def _under(file: FrozenFile, settings: PartSettings, result: FrozenRows) -> tupl
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
     return table.cast(TEST_SCHEMA), out
+
+
+def with_asked(records: pa.Table) -> pa.Table:
+    """Records of a test set with the hash of what each asks, also where the file is from before it was kept."""
+    table = _complete(records)
+    hashes = table["asked"].to_pylist()
+    rows = [row for batch in table.to_batches() for row in conversations(batch)]
+    wanted = [i for i, row in enumerate(rows) if row and hashes[i] == NOT_KNOWN]
+    if wanted:
+        roles, contents, turns = flat([rows[i] for i in wanted])
+        plain = apply_policies(pa.array(contents, pa.string()), turns, None).plain
+        made = _hex_numbers(asked_hashes(asked_questions(np.array(roles), plain, turns)))
+        for i, value in zip(wanted, made, strict=True):
+            hashes[i] = value
+    return table.set_column(table.schema.get_field_index("asked"), "asked", pa.array(hashes, pa.string()))
 
 
 def _refuse_blocked(judged: Judged, settings: PartSettings) -> None:

@@ -10,7 +10,7 @@ other hashes depend on stand in the file's metadata.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class FrozenFile:
         settings: `SETTINGS` it was written under; None: it is from before they were kept.
         has_asked: Whether it holds the column `asked`.
         forgotten: Whether it holds rows whose texts were erased.
+        metadata: The file's.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class FrozenFile:
     settings: dict[str, str] | None
     has_asked: bool
     forgotten: bool = False
+    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Some columns of it, or all.
@@ -79,7 +81,7 @@ def load_test_sets(folder: Path | None) -> list[FrozenFile]:
     if folder is None or not folder.is_dir():
         return []
     states = ((state, path) for state in (PRESENT, EARLIER) for path in sorted((folder / state).glob("*.parquet")))
-    return [_open(path, state == PRESENT) for state, path in states]
+    return [open_test_set(path, is_present=state == PRESENT) for state, path in states]
 
 
 def check(files: Sequence[FrozenFile]) -> None:
@@ -92,7 +94,12 @@ def check(files: Sequence[FrozenFile]) -> None:
         file.read()
 
 
-def _open(path: Path, is_present: bool) -> FrozenFile:
+def open_test_set(path: Path, *, is_present: bool) -> FrozenFile:
+    """Look at what a file says of itself.
+
+    Raises:
+        UserError: It is no test set, or damaged there.
+    """
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
@@ -101,7 +108,7 @@ def _open(path: Path, is_present: bool) -> FrozenFile:
         raise UserError(f"Frozen test set {path.name} is none: it has the columns {schema.names}.")
     metadata = schema.metadata or {}
     settings = json.loads(metadata[SETTINGS_KEY]) if SETTINGS_KEY in metadata else None
-    return FrozenFile(path, is_present, settings, "asked" in schema.names, FORGOTTEN_KEY in metadata)
+    return FrozenFile(path, is_present, settings, "asked" in schema.names, FORGOTTEN_KEY in metadata, metadata)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
