@@ -99,9 +99,9 @@ def incremental(work: Path, model: str, rows: int) -> dict[str, Any]:
     """One per cent new rows in a new file, after the test set of the first run was frozen; thrice, the median."""
     write_rows(work / "data", rows)
     first = ours(work / "data", work / "home", model)
-    (work / "test-sets").mkdir()
+    (work / "test-sets" / "present").mkdir(parents=True)
     frozen = work / "home" / "first" / "raw_dataset" / "test_set.parquet"
-    (work / "test-sets" / "000001.parquet").write_bytes(frozen.read_bytes())
+    (work / "test-sets" / "present" / "000001.parquet").write_bytes(frozen.read_bytes())
     later = []
     for seed in range(1, REPEATS + 1):
         write_rows(work / "data", rows // 100, name=f"new-{seed}", seed=seed)

@@ -193,7 +193,7 @@ def test_manifests_hold_no_absolute_path(made_home):
 
 def test_rows_of_the_frozen_test_set_stay_out_of_training(copied_home):
     """New rows come, the test set stays as it was frozen; and a home that did not change is not made anew for it."""
-    (frozen,) = (copied_home / "fine-tuning" / "test_sets" / "datasets").glob("*.parquet")
+    (frozen,) = (copied_home / "ledger" / "products" / "operations-desk" / "test_sets").glob("*.parquet")
     content = frozen.read_bytes()
     write_rows(copied_home / "datasets" / "more.csv", rows=60)
     done = phi3("run", *TINY, home=copied_home, env=clean_env())

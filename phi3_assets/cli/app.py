@@ -8,6 +8,7 @@ import typer
 
 from phi3_assets.cli import commands
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
+from phi3_assets.cli.testset import testset
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.fields import use_of
 from phi3_assets.core.files import of_the_disk
@@ -20,6 +21,7 @@ app.command()(commands.chat)
 app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")
 app.add_typer(commands.config, name="config")
+app.add_typer(testset, name="testset")
 
 
 @app.command()

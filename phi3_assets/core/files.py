@@ -163,6 +163,11 @@ def hash_file(path: Path) -> FileEntry:
         return FileEntry(bytes=file.tell(), sha256=digest)
 
 
+def hash_bytes(content: bytes) -> FileEntry:
+    """Size and SHA-256 of what is in memory."""
+    return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
 def hash_files(directory: Path, paths: list[str] | None = None) -> dict[str, FileEntry]:
     """Size and SHA-256 of each file, or of all; hashlib lets go of the GIL, so threads help."""
     paths = list_files(directory) if paths is None else paths

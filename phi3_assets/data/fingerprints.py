@@ -62,10 +62,10 @@ def sketch(questions: pa.Array, answers: pa.Array) -> tuple[NDArray[np.uint8], H
     minima = np.stack([_minima(questions, 0), _minima(answers, 1)], axis=1)
     numbers = pc.binary_join_element_wise(_digits(questions), _digits(answers), "|")
     together = minima.min(axis=1).astype(np.uint64)
-    bands = np.tile(_mix(as_hashes(digests(numbers.to_pylist()))), (BANDS, 1))
+    bands = np.tile(mix(as_hashes(digests(numbers.to_pylist()))), (BANDS, 1))
     per_band = PERMUTATIONS // BANDS
     for i in range(PERMUTATIONS):
-        bands[i // per_band] = _mix(bands[i // per_band] ^ together[:, i])
+        bands[i // per_band] = mix(bands[i // per_band] ^ together[:, i])
     return minima.astype(np.uint8), bands
 
 
@@ -88,7 +88,7 @@ def _minima(texts: pa.Array, kind: int) -> NDArray[np.uint32]:
         inside[offsets[1:] - i] = False
     counts = np.diff(offsets) - (_SHINGLE_BYTES - 1)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        _mix(windows[inside]), np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64), PERMUTATIONS, _SEED
+        mix(windows[inside]), np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64), PERMUTATIONS, _SEED
     )
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(texts), PERMUTATIONS)
 
@@ -104,7 +104,7 @@ def _shingles(text: str) -> set[bytes]:
     return {data[i : i + _SHINGLE_BYTES] for i in range(max(1, len(data) - _SHINGLE_BYTES + 1))}
 
 
-def _mix(values: Hashes) -> Hashes:
+def mix(values: Hashes) -> Hashes:
     """The finaliser of SplitMix64: neighbouring values become far apart."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -13,8 +13,8 @@ from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
 from phi3_assets.core.recipe import Recipe
-from phi3_assets.core.step import Step, StepCall, installed_versions
-from phi3_assets.data.testset import freeze as freezing
+from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
+from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
@@ -166,21 +166,21 @@ def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | Use
 def proposer_of_newest_test_set(
     step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles], store: ArtifactStore
 ) -> tuple[StepCall, dict[str, ArtefactRef | UserFiles]] | None:
-    """The `raw_dataset` of these very files that proposed the newest frozen test set, if it stands.
+    """The `raw_dataset` of these very files that proposed the present test set, if it stands.
 
-    It is what would come out of running the step again with that test set as input.
+    It is what would come out of running the step again with that test set as input, unless anything was frozen, retired
+    or forgotten since.
     """
-    folder = store.test_sets_path(recipe.dataset_path)
-    frozen = freezing.versions(folder)
-    if not frozen:
+    versions = test_sets.read_versions(store.ledger, recipe.product)
+    newest = test_sets.present(versions)
+    if newest is None or not newest.proposer or newest.after != test_sets.snapshot_digest(versions):
         return None
-    newest = max(frozen)
-    before = {name: entry for name, entry in frozen.items() if name != newest}
     earlier = {name: item for name, item in inputs.items() if name != "test_sets"}
-    if before:
-        earlier["test_sets"] = UserFiles(path=folder, digest=digest_of(before))
+    if newest.made_with is not None:
+        folder = store.home_path / "work" / test_sets.ROOM / newest.made_with[:SHORT]
+        earlier["test_sets"] = UserFiles(path=folder, digest=newest.made_with)
     call = make_call(step, recipe, earlier)
-    if freezing.proposer(newest) != call.identity[:SHORT] or store.find(call.step, call.identity) is None:
+    if call.identity != newest.proposer or store.find(call.step, call.identity) is None:
         return None
     return call, earlier
 
@@ -198,10 +198,20 @@ def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: Ar
             path = store.datasets_path(location, log)
             files[folder.name] = UserFiles(path=path, digest=digest_of(fingerprint(path, folder.what)))
     if step.reads_test_sets:
-        test_sets = store.test_sets_path(recipe.dataset_path)
-        if frozen := freezing.versions(test_sets):
-            files["test_sets"] = UserFiles(path=test_sets, digest=digest_of(frozen))
+        _adopt_test_sets(recipe, store)
+        versions = test_sets.read_versions(store.ledger, recipe.product)
+        snapshot = test_sets.lay_out(store.ledger, recipe.product, versions, store.home_path / "work" / test_sets.ROOM)
+        if snapshot is not None:
+            files["test_sets"] = UserFiles(*snapshot)
     return files
+
+
+def _adopt_test_sets(recipe: Recipe, store: ArtifactStore) -> None:
+    """Take over what was frozen in this home before test sets stood in the ledger, where they belonged to a folder."""
+    before = store.home_path / "fine-tuning" / "test_sets"
+    test_sets.adopt(store.ledger, Recipe.model_fields["product"].default, before / "datasets")
+    if recipe.dataset_path:
+        test_sets.adopt(store.ledger, recipe.product, before / f"other-{sha256_of(recipe.dataset_path)[:SHORT]}")
 
 
 def what_changed(previous: Manifest | None, call: StepCall) -> str:

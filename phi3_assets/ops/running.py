@@ -16,7 +16,8 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.measured import Metrics
 from phi3_assets.core.step import Step, StepCall
-from phi3_assets.data.testset import freeze as freezing
+from phi3_assets.data.testset import TEST_SET
+from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.olive.export import export_config
 from phi3_assets.ops import show as ui
 from phi3_assets.ops.planning import Context, from_json, make_plan, readable_errors
@@ -32,12 +33,18 @@ M = TypeVar("M", bound=Metrics)
 def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore) -> None:
     """Freeze the test set that a `raw_dataset` proposed; from now on its rows are never trained on."""
     with readable_errors():
-        ref = ArtefactRef(**done["ref"])
-        folder = store.test_sets_path(recipe.load().dataset_path)
-        made_with = done["call"]["inputs"].get("test_sets")
-        name = freezing.freeze(folder, store.fetch(ref), ref.identity, made_with)
-        if name is not None:
-            context.log.info(f"Froze test set {name} in {folder}: its rows will never be trained on.")
+        ref, call = ArtefactRef(**done["ref"]), done["call"]
+        manifest = store.find(ref.kind, ref.identity)
+        if manifest is None or not manifest.metrics["test_set_is_new"]:
+            return
+        proposed = store.fetch(ref) / TEST_SET
+        product = recipe.load().product
+        made_with = call["inputs"].get("test_sets")
+        frozen = test_sets.freeze(store.ledger, product, proposed, ref.identity, made_with, call["params"])
+        if frozen is not None:
+            context.log.info(
+                f"Froze test set {frozen.file} of product {product}, {frozen.rows} rows: they will never be trained on."
+            )
 
 
 def export_olive_config(

@@ -21,7 +21,7 @@ from phi3_assets.core.manifest import (
     ArtefactRef,
     Manifest,
 )
-from phi3_assets.core.step import StepCall, sha256_of
+from phi3_assets.core.step import StepCall
 from phi3_assets.data.read.remote import is_remote, localise
 from phi3_assets.resources.runs import hold_run
 
@@ -64,11 +64,6 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         if is_remote(dataset_path):
             return localise(dataset_path, self.cache_path, log)
         return Path(dataset_path).expanduser().absolute() if dataset_path else self.home_path / "datasets"
-
-    def test_sets_path(self, dataset_path: str) -> Path:
-        """The folder of frozen test sets that belongs to a dataset folder."""
-        name = f"other-{sha256_of(dataset_path)[:SHORT]}" if dataset_path else "datasets"
-        return self.home_path / "fine-tuning" / "test_sets" / name
 
     def staging_path(self, call: StepCall) -> Path:
         """A new path, on the disk a publish is cheapest from, for a step to write to."""

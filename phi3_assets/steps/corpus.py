@@ -26,7 +26,7 @@ from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
 from phi3_assets.data.records import RECORDS, blocks
 from phi3_assets.data.side_by_side import side_by_side
-from phi3_assets.data.testset.frozen import TEST_SET
+from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.tokens.chat_template import load_chat_template
 from phi3_assets.data.tokens.corpus_report import corpus_metrics, refuse_if_empty
 from phi3_assets.data.tokens.corpus_rows import Stats

@@ -28,14 +28,23 @@ from phi3_assets.core.files import hash_file, hash_files
 from phi3_assets.core.step import StepContext, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
+from phi3_assets.data.judge.frozen_rows import FrozenRows, frozen_rows
 from phi3_assets.data.judge.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
 from phi3_assets.data.judge.part_store import LAYOUT, PartSettings
 from phi3_assets.data.judge.parts import make_part
 from phi3_assets.data.judge.report import dataset_metrics, refuse_if_useless
 from phi3_assets.data.read.sources import SourceFile, list_files
-from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SCHEMA, SPLITS, block_path, open_block
+from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SPLITS, block_path, open_block
 from phi3_assets.data.side_by_side import side_by_side
-from phi3_assets.data.testset.frozen import TEST_SET, TestSets, load_test_sets, prefix_hashes, write_test_set
+from phi3_assets.data.testset import TEST_SET
+from phi3_assets.data.testset.frozen import (
+    TEST_SCHEMA,
+    check,
+    load_test_sets,
+    prefix_hashes,
+    settings_metadata,
+    write_test_set,
+)
 from phi3_assets.steps import RAW_DATASET
 
 
@@ -59,16 +68,20 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
             where the recipe says "block".
     """
     files, others = list_files(ctx.inputs["datasets"])
-    frozen = load_test_sets(ctx.inputs.get("test_sets"))
+    test_sets = load_test_sets(ctx.inputs.get("test_sets"))
+    frozen = frozen_rows(test_sets, _part_settings(ctx))
     with ThreadPoolExecutor(1) as aside:
-        checked = aside.submit(frozen.check)
+        checked = aside.submit(check, test_sets)
         parts = _read(files, ctx)
     checked.result()
     _refuse_blocked(parts, ctx)
+    if frozen.withheld:
+        ctx.log(f"Test rows that the recipe's policies take out of the test set: {dict(frozen.withheld)}")
     arrays = Parts([part.folder for part in parts], [part.facts["rows_kept"] for part in parts])
+    frozen.refuse_unknown_groups(arrays.load("asked"), _part_settings(ctx))
     settings = MergeSettings(**{name: ctx.params[name] for name in MergeSettings.__dataclass_fields__})
     verdict = judge(arrays, frozen, settings)
-    test_set_rows = _write_records(parts, arrays, verdict, frozen, settings.test_set == "grow", ctx.output)
+    test_set_rows = _write_records(parts, arrays, verdict, frozen, ctx)
     _write_lists(parts, arrays, verdict, ctx.output)
     metrics = dataset_metrics(
         [(part.facts | {"file": part.file.name}) for part in parts],
@@ -86,7 +99,7 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
     """The parts of all files, from the cache where a file was read before."""
     root = ctx.cache / "raw_dataset"
     cache = DirectoryCache(root, ctx.log)
-    settings = PartSettings(**{name: ctx.params[name] for name in PartSettings.__dataclass_fields__})
+    settings = _part_settings(ctx)
     made_by = [RAW_DATASET.code_version, LAYOUT, installed_versions(RAW_DATASET.libraries), asdict(settings)]
     hashed = hash_files(ctx.inputs["datasets"], [file.name for file in files])
     keys = [sha256_of([file.name, file.format, file.gzip, hashed[file.name].sha256, made_by]) for file in files]
@@ -107,6 +120,10 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
         ctx.progress(fraction=(done + 1) / len(files), rows_read=sum(part.facts["rows_read"] for part in parts))
     cache.prune()
     return parts
+
+
+def _part_settings(ctx: StepContext) -> PartSettings:
+    return PartSettings(**{name: ctx.params[name] for name in PartSettings.__dataclass_fields__})
 
 
 def _make(root: Path, key: str, file: SourceFile, sha256: str, settings: PartSettings) -> Path:
@@ -135,18 +152,18 @@ def _refuse_blocked(parts: list[PartOf], ctx: StepContext) -> None:
             )
 
 
-def _write_records(
-    parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen: TestSets, grow: bool, output: Path
-) -> int:
+def _write_records(parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen: FrozenRows, ctx: StepContext) -> int:
     """Write the kept records and the test set; blocks in which nothing was decided otherwise are copied as they are.
 
     Returns:
         Records of the test set.
     """
+    output = ctx.output
     (output / RECORDS).mkdir()
+    asked = arrays.load("asked")
     proposed: list[pa.Table] = []
     copies: list[tuple[Path, Path]] = []
-    new_tests = grow or not frozen.files
+    new_tests = ctx.params["test_set"] == "grow" or not frozen.has_present
     number = 0
     for part, start, end in zip(parts, arrays.starts.tolist(), arrays.ends.tolist(), strict=True):
         sides = np.fromfile(part.folder / "side.bin", np.uint8)
@@ -169,19 +186,21 @@ def _write_records(
                 if not unchanged:
                     with open_block(target) as writer:
                         writer.write_table(table.filter(pa.array(kept)))
-                proposed.append(table.filter(pa.array(tests)))
+                hashes = pa.array([f"{value:016x}{0:016x}" for value in asked[span][tests].tolist()], pa.string())
+                proposed.append(table.filter(pa.array(tests)).append_column("asked", hashes))
     copy_out(copies)
-    return _write_test_set(frozen, pa.concat_tables([*proposed, SCHEMA.empty_table()]), output / TEST_SET)
+    in_data = pa.concat_tables([*proposed, TEST_SCHEMA.empty_table()])
+    return _write_test_set(frozen, in_data, settings_metadata(ctx.params), output / TEST_SET)
 
 
-def _write_test_set(frozen: TestSets, in_data: pa.Table, target: Path) -> int:
+def _write_test_set(frozen: FrozenRows, in_data: pa.Table, metadata: dict[bytes, bytes], target: Path) -> int:
     """The frozen test set, whether or not its rows are still in the data, and what it grows by; returns its rows."""
     present = frozen.present_rows
     new = in_data.filter(pa.array(~among(prefix_hashes(in_data["id"]), frozen.ids[:present])))
-    if frozen.files and not new.num_rows:
-        shutil.copyfile(frozen.files[0], target)
+    if frozen.has_present and frozen.changed is None and not new.num_rows:
+        shutil.copyfile(frozen.files[0].path, target)
     else:
-        write_test_set(target, pa.concat_tables([frozen.records(np.arange(present)), new]))
+        write_test_set(target, pa.concat_tables([frozen.present_table(), new]), metadata)
     return present + int(new.num_rows)
 
 

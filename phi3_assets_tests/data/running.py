@@ -1,6 +1,7 @@
 """Runs the two data steps on real files with a real, small tokenizer."""
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,22 @@ class Run:
 
     def freeze(self) -> None:
         """What whoever runs the steps does with a new test set."""
-        versions = len(list((self.home / "test-sets").iterdir()))
-        (self.home / "test-sets" / f"{versions + 1:06d}.parquet").write_bytes(
-            (self.raw / "test_set.parquet").read_bytes()
-        )
+        self.set_versions([*self.versions(), (self.raw / "test_set.parquet").read_bytes()])
+
+    def versions(self) -> list[bytes]:
+        """The versions in the snapshot, the present one last."""
+        return [path.read_bytes() for state in ("earlier", "present") for path in self.version_files(state)]
+
+    def version_files(self, state: str) -> list[Path]:
+        return sorted((self.home / "test-sets" / state).glob("*.parquet"))
+
+    def set_versions(self, versions: list[bytes], present: bool = True) -> None:
+        """Lay out a snapshot of these; the last is the present one, if there is any."""
+        shutil.rmtree(self.home / "test-sets")
+        for number, content in enumerate(versions, 1):
+            state = "present" if present and number == len(versions) else "earlier"
+            (self.home / "test-sets" / state).mkdir(parents=True, exist_ok=True)
+            (self.home / "test-sets" / state / f"{number:06d}.parquet").write_bytes(content)
 
     def corpus(self, model: Path) -> dict[str, Any]:
         context = self._context(FORMATTED_CORPUS, {"raw_dataset": self.raw, "base_model": model})

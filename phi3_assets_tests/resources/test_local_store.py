@@ -39,7 +39,7 @@ def test_a_copied_home_is_a_home(store, tmp_path):
 
 
 def test_remote_data_is_brought_here(store, tmp_path):
-    """Steps see local folders only, and frozen test sets of one source are not another's."""
+    """Steps see local folders only."""
     source = tmp_path / "remote"
     source.mkdir()
     (source / "a.csv").write_text("Question,Best Answer\nwhat?,this\n")
@@ -47,4 +47,3 @@ def test_remote_data_is_brought_here(store, tmp_path):
     folder = store.datasets_path(url)
     assert folder.is_relative_to(store.home_path)
     assert (folder / "a.csv").read_bytes() == (source / "a.csv").read_bytes()
-    assert store.test_sets_path(url) != store.test_sets_path("")

@@ -23,6 +23,8 @@ class DatasetMeasured(Metrics):
         test_rows_in_data: Rows of the frozen test set that are in the data.
         test_set_versions: Names of the frozen test sets, oldest first.
         test_set_is_new: Whether `test_set_rows` are not frozen yet.
+        test_rows_withheld: Frozen test rows that the recipe's policies take out of the test set.
+        test_rows_withheld_by_reason: Of those, rows by reason code.
         leaked_rows_removed: Near copies of test rows, taken out of training.
         near_duplicate_rows: Rows almost equal to another on the same side.
         conflicting_questions: Questions that are answered in several ways.
@@ -52,6 +54,8 @@ class DatasetMeasured(Metrics):
     test_rows_in_data: int
     test_set_versions: list[str]
     test_set_is_new: bool
+    test_rows_withheld: int
+    test_rows_withheld_by_reason: dict[str, int]
     leaked_rows_removed: int
     near_duplicate_rows: int
     conflicting_questions: int

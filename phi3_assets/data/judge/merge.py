@@ -1,10 +1,10 @@
 """Judges the records of all parts against each other: duplicates, conflicts, the split, leakage into the test set."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from phi3_assets.data import Message
 from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, among, halves, normalise, positions, shared, sketch
+from phi3_assets.data.judge.frozen_rows import FrozenRows
+from phi3_assets.data.judge.keys import asked_questions, flat
 from phi3_assets.data.judge.near import Pair, find_near
 from phi3_assets.data.judge.part_store import ARRAYS, BAND_ARRAYS, NO_ANSWER
+from phi3_assets.data.judge.policies import apply_policies
+from phi3_assets.data.judge.twins import find_twins
+from phi3_assets.data.judge.words import Words
 from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
-from phi3_assets.data.testset.frozen import TestSets
 
 TRAIN, TEST, HELD_OUT = range(3)
 """Positions in `records.SPLITS`."""
@@ -95,14 +99,29 @@ class Parts:
         """Normalised questions and answers of some records."""
         found: dict[int, Pair] = {}
         wanted = np.array(records, np.int64)
+        for places, rows in self._conversations(wanted):
+            found.update(zip(wanted[places].tolist(), question_answer_pairs(rows), strict=True))
+        return found
+
+    def questions(self, records: Sequence[int]) -> dict[int, str]:
+        """Normalised questions of some records, without personal data or secrets."""
+        found: dict[int, str] = {}
+        wanted = np.array(records, np.int64)
+        for places, rows in self._conversations(wanted):
+            roles, contents, turns = flat(rows)
+            plain = apply_policies(pa.array(contents, pa.string()), turns, None).plain
+            asked = asked_questions(np.array(roles), plain, turns).to_pylist()
+            found.update(zip(wanted[places].tolist(), asked, strict=True))
+        return found
+
+    def _conversations(self, wanted: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[list[Message]]]]:
+        """Positions in `wanted` and the messages of those records, block by block."""
         for part, places, inside in self._by_part(wanted):
             for block in np.unique(inside // BLOCK_ROWS):
                 here = inside // BLOCK_ROWS == block
                 table = pq.read_table(block_path(self.folders[part], int(block)), columns=["messages"])
                 chosen = table.take(pa.array(inside[here] % BLOCK_ROWS)).combine_chunks()
-                pairs = question_answer_pairs([row for batch in chosen.to_batches() for row in conversations(batch)])
-                found.update(zip(wanted[places[here]].tolist(), pairs, strict=True))
-        return found
+                yield places[here], [row for batch in chosen.to_batches() for row in conversations(batch)]
 
     def part_of(self, record: int) -> int:
         """Which part a record is in."""
@@ -125,18 +144,22 @@ def question_answer_pairs(rows: Sequence[list[Message]]) -> list[Pair]:
     return list(zip(questions.to_pylist(), answers.to_pylist(), strict=True))
 
 
-def judge(parts: Parts, frozen: TestSets, settings: MergeSettings) -> Verdict:
+def judge(parts: Parts, frozen: FrozenRows, settings: MergeSettings) -> Verdict:
     """Decide for every record whether it is kept, and on which side it is."""
     ids = parts.load("id")
     verdict = Verdict(np.zeros(parts.rows, np.uint8), parts.load("side"))
     verdict.reason[_later_duplicates(ids, parts.repeated("id", ids))] = DUPLICATE
-    groups = parts.load("group")
-    absent = _split(verdict.split, ids, groups, frozen, settings.test_set == "grow")
+    groups, asked = parts.load("group"), parts.load("asked")
+    _split(verdict.split, Keys(ids, groups, asked, parts.load("first")), frozen, settings.test_set == "grow")
     del ids
+    absent = _absent(asked, frozen)
     repeated = parts.repeated("group", groups)
     _judge_conflicts(verdict, groups, repeated, parts.load("answer"), settings.conflicts == "quarantine")
     del groups
-    _judge_near(verdict, parts, frozen, absent, settings)
+    places, questions, answers = frozen.questions(absent)
+    _judge_questions(verdict, parts, asked, places, frozen.words(questions), questions)
+    del asked
+    _judge_near(verdict, parts, places, list(zip(questions, answers, strict=True)), settings)
     return verdict
 
 
@@ -148,22 +171,72 @@ def _later_duplicates(ids: Hashes, repeated: NDArray[np.bool_]) -> NDArray[np.in
     return later
 
 
-def _split(split: NDArray[np.uint8], ids: Hashes, groups: Hashes, frozen: TestSets, grow: bool) -> NDArray[np.int64]:
-    """Once a test set is frozen, only its own records are tests, and their groups are never trained on.
+class Keys(NamedTuple):
+    """By what records are known; see `part_store.ARRAYS`."""
 
-    Returns:
-        The frozen records that are not in the data, as places in `frozen.ids`; the others are compared as records.
+    ids: Hashes
+    groups: Hashes
+    asked: Hashes
+    first: Hashes
+
+
+def _split(split: NDArray[np.uint8], keys: Keys, frozen: FrozenRows, grow: bool) -> None:
+    """Once a test set is frozen, only its own records are tests.
+
+    What was ever tested with is not trained on, and neither is a record of the same group: of a group that a frozen
+    record has now, or that a record with its question has in the data, however groups were made at the time.
     """
     if not frozen.files:
-        return np.zeros(0, np.int64)
-    if not grow:
-        split[split == TEST] = HELD_OUT
-    split[(split != TEST) & among(groups, frozen.groups)] = HELD_OUT
-    tests = positions(ids, frozen.ids)
-    split[(tests >= 0) & (tests < frozen.present_rows)] = TEST
-    absent = np.ones(len(frozen.ids), bool)
-    absent[tests[tests >= 0]] = False
-    return np.flatnonzero(absent)
+        return
+    asks_a_test = among(keys.asked, frozen.asked) | among(keys.first, frozen.asked[frozen.asked != 0])
+    asks_a_test[keys.asked == 0] = False  # a passage
+    held = np.concatenate([frozen.groups[frozen.groups != 0], np.unique(keys.groups[asks_a_test])])
+    if frozen.has_present:
+        split[asks_a_test if grow else split == TEST] = HELD_OUT
+    split[among(keys.asked, frozen.gone)] = HELD_OUT
+    split[(split != TEST) & (asks_a_test | among(keys.groups, held))] = HELD_OUT
+    split[among(keys.ids, frozen.ids[: frozen.present_rows])] = TEST
+
+
+def _absent(asked: Hashes, frozen: FrozenRows) -> NDArray[np.int64]:
+    """The frozen records that no record in the data asks, each once; the others are compared as records."""
+    _, places = np.unique(frozen.asked, return_index=True)
+    return np.sort(places[~among(frozen.asked[places], asked)])
+
+
+def _judge_questions(
+    verdict: Verdict, parts: Parts, asked: Hashes, places: NDArray[np.int64], words: Words, questions: Sequence[str]
+) -> None:
+    """Take rows out of training that ask what a test row asks, or almost, whatever they answer.
+
+    Args:
+        verdict: Is added to.
+        parts: The records.
+        asked: What they ask.
+        places: Frozen records that are not among them; they stand first.
+        words: Of their questions.
+        questions: The questions.
+    """
+    count = len(places)
+
+    def texts(rows: Sequence[int]) -> dict[int, str]:
+        new = parts.questions([row - count for row in rows if row >= count])
+        return {row: questions[row] for row in rows if row < count} | {row + count: text for row, text in new.items()}
+
+    found = find_twins(
+        Words(*(np.concatenate([mine, parts.load(name)]) for name, mine in words._asdict().items())),
+        np.concatenate([np.ones(count, bool), verdict.split != TRAIN]),
+        np.concatenate([np.zeros(count, bool), verdict.reason != KEPT]),
+        texts,
+    )
+    # The very question, as another group has it: of too few words to be looked at above, or none that counts.
+    tests = np.flatnonzero((verdict.split != TRAIN) & (verdict.reason == KEPT) & (asked != 0))
+    train = np.flatnonzero((verdict.split == TRAIN) & (verdict.reason == KEPT))
+    same = positions(asked[train], asked[tests])
+    found |= {int(train[at]) + count: int(tests[same[at]]) + count for at in np.flatnonzero(same >= 0)}
+    for row, like in found.items():
+        verdict.near[row - count] = like - count if like >= count else -1 - int(places[like])
+        verdict.reason[row - count] = LEAK
 
 
 def _judge_conflicts(
@@ -180,11 +253,9 @@ def _judge_conflicts(
 
 
 def _judge_near(
-    verdict: Verdict, parts: Parts, frozen: TestSets, absent: NDArray[np.int64], settings: MergeSettings
+    verdict: Verdict, parts: Parts, places: NDArray[np.int64], fixed_pairs: Sequence[Pair], settings: MergeSettings
 ) -> None:
-    """Compare the records with each other and with the frozen tests `absent` from them, which stand first."""
-    fixed = frozen.records(absent).combine_chunks()
-    fixed_pairs = question_answer_pairs([row for batch in fixed.to_batches() for row in conversations(batch)])
+    """Compare the records with each other and with the frozen tests that are not among them, which stand first."""
     count = len(fixed_pairs)
     if not parts.rows:
         return
@@ -220,7 +291,7 @@ def _judge_near(
     )
     for row, like in sorted(found.items()):
         record, other = row - count, like - count
-        verdict.near[record] = other if other >= 0 else -1 - int(absent[like])
+        verdict.near[record] = other if other >= 0 else -1 - int(places[like])
         if other < 0 or verdict.split[other] != TRAIN:
             verdict.reason[record] = LEAK
         elif settings.near_duplicates == "quarantine":

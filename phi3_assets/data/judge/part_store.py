@@ -1,18 +1,21 @@
 """How a part lies on disk: blocks of records, and arrays with one value per record."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import BANDS, as_hashes, digests, halves, normalise, sketch
+from phi3_assets.data.fingerprints import BANDS, Hashes, as_hashes, digests, halves, normalise, sketch
+from phi3_assets.data.judge.keys import asked_questions, first_questions, identifying_texts
+from phi3_assets.data.judge.policies import Judged
 from phi3_assets.data.judge.split import hash_split
+from phi3_assets.data.judge.words import words_of
 from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, block_path, messages_column, open_block
 
 _PREVIEW_ROWS = 5
@@ -21,15 +24,24 @@ ARRAYS: dict[str, Any] = {
     "id": np.uint64,
     "group": np.uint64,
     "answer": np.uint64,
+    "asked": np.uint64,
+    "first": np.uint64,
     "row": np.int64,
     "side": np.uint8,
     "sketch": np.uint8,
+    "counts": np.int32,
+    "words": np.uint32,
+    "stems": np.uint16,
 }
-"""The arrays of a part beside its MinHash bands, and their types; side is a position in `records.SPLITS`."""
+"""The arrays of a part beside its MinHash bands, and their types; side is a position in `records.SPLITS`.
+
+asked is the hash of the whole question, which no policy changes; first, of rows with several, that of the first
+question. words and stems have one value per word and not per record, see `words.Words`.
+"""
 BAND_ARRAYS = [f"band{i}" for i in range(BANDS)]
 REPEATABLE = ["id", "group", *BAND_ARRAYS]
 """The arrays of which a part also holds the `halves`: what is looked up is which of their values repeat."""
-LAYOUT = 2
+LAYOUT = 3
 """Raised when parts lie otherwise on disk, so that those in caches are made anew."""
 NO_ANSWER = 0
 """In the array `answer`, of a record that is not one question and one answer."""
@@ -61,6 +73,13 @@ class FileReport:
     rows_with_secrets: int = 0
     columns: list[str] = field(default_factory=list)  # of a file without a known shape
     preview: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, judged: Judged) -> None:
+        """Add what was found in some rows."""
+        self.personal_data.update(judged.personal_data)
+        self.secrets.update(judged.secrets)
+        self.rows_with_personal_data += judged.rows_with_personal_data
+        self.rows_with_secrets += judged.rows_with_secrets
 
 
 @dataclass
@@ -102,18 +121,28 @@ class PartStore:
         batch: RowBatch,
         turns: NDArray[np.int64],
         texts: pa.Array,
+        plain: pa.Array,
         settings: PartSettings,
         facts: FileReport,
     ) -> None:
-        """Store the records of a batch: `turns` messages each, their contents in `texts` end to end."""
+        """Store the records of a batch: `turns` messages each, their contents in `texts` end to end.
+
+        `plain` are the same contents without any personal data or secret.
+        """
         rows = len(turns)
         ends = np.cumsum(turns)
-        first_roles = np.array(batch.roles)[ends - turns]
-        firsts = normalise(texts.take(pa.array(ends - turns + (first_roles == "system"))))
+        roles = np.array(batch.roles)
+        first_roles = roles[ends - turns]
+        firsts = first_questions(roles, texts, turns)
         simple = (turns == 2) & (first_roles == "user")
+        if simple.all() and plain is texts:
+            plain_firsts = asked = firsts
+        else:
+            plain_firsts, asked = (each(roles, plain, turns) for each in (first_questions, asked_questions))
+        words = words_of(asked)
         questions = firsts if simple.all() else _questions(texts, turns, ends)
         answers = normalise(texts.take(pa.array(ends - 1)))
-        ids = digests(_identifying_texts(batch.roles, texts.to_pylist(), turns.tolist()))
+        ids = digests(identifying_texts(batch.roles, texts.to_pylist(), turns.tolist()))
         if settings.group_column:
             groups = digests(f"{settings.group_column}\x1f{value}" for value in batch.groups)
         else:
@@ -127,9 +156,12 @@ class PartStore:
             "id": as_hashes(ids),
             "group": group_hashes,
             "answer": np.where(simple, answer_hashes, NO_ANSWER).astype(np.uint64),
+            "asked": asked_hashes(asked),
+            "first": np.where(simple | (first_roles == "text"), 0, asked_hashes(plain_firsts)).astype(np.uint64),
             "row": np.array(batch.numbers, np.int64),
             "side": (split == "test").astype(np.uint8),
             "sketch": sketches,
+            **words._asdict(),
             **dict(zip(BAND_ARRAYS, bands, strict=True)),
         }
         for name, values in arrays.items():
@@ -167,12 +199,11 @@ def _questions(texts: pa.Array, turns: NDArray[np.int64], ends: NDArray[np.int64
     return normalise(pa.array(joined, pa.string()))
 
 
-def _identifying_texts(roles: list[str], contents: list[str], turns: list[int]) -> Iterator[str]:
-    """A text for each row that no other conversation has: no content holds the control characters between."""
-    end = 0
-    for count in turns:
-        start, end = end, end + count
-        yield "\x1e".join([f"{roles[i]}\x1f{contents[i]}" for i in range(start, end)])
+def asked_hashes(questions: pa.Array) -> Hashes:
+    """Hashes of normalised questions; 0 for a row that asks nothing."""
+    hashes = as_hashes(digests(questions.to_pylist()))
+    hashes[pc.equal(pc.binary_length(questions), 0).to_numpy(zero_copy_only=False)] = 0
+    return hashes
 
 
 def _add_previews(table: pa.RecordBatch, previews: list[dict[str, Any]]) -> None:

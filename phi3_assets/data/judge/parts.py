@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from phi3_assets.data.judge.part_store import FileReport, PartSettings, PartStore, RowBatch
-from phi3_assets.data.judge.sensitive import find_personal, find_secrets, redact, suspects
+from phi3_assets.data.judge.policies import apply_policies
 from phi3_assets.data.read.readers import read_rows
 from phi3_assets.data.read.rows import FileDamage, Row
 from phi3_assets.data.read.shapes import BadRow, Shape, detect_shape
@@ -128,21 +127,22 @@ def _finish(batch: RowBatch, file: str, settings: PartSettings, facts: FileRepor
         found = pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
         for place in np.flatnonzero(np.logical_or.reduceat(found, starts)).tolist():
             bad.setdefault(place, reason)
-    changed = _look_for_sensitive(batch.contents, texts, np.repeat(np.arange(len(turns)), turns), settings, facts, bad)
-    if changed:
-        texts = pa.array(batch.contents, pa.string())
+    judged = apply_policies(texts, turns, settings, ignored=set(bad))
+    facts.count(judged)
+    texts, plain = judged.texts, judged.plain
+    bad |= judged.bad
     refused = [(batch.numbers[i], bad[i]) for i in sorted(bad)]
     keep = np.ones(len(turns), bool)
     keep[list(bad)] = False
     if not keep.all():
         wanted = np.repeat(keep, turns)
-        texts = texts.filter(pa.array(wanted))
+        texts, plain = texts.filter(pa.array(wanted)), plain.filter(pa.array(wanted))
         batch.roles = [role for role, ok in zip(batch.roles, wanted, strict=True) if ok]
         batch.numbers = [number for number, ok in zip(batch.numbers, keep, strict=True) if ok]
         batch.groups = [group for group, ok in zip(batch.groups, keep, strict=True) if ok]
         turns = turns[keep]
     if len(turns):
-        store.add(file, batch, turns, texts, settings, facts)
+        store.add(file, batch, turns, texts, plain, settings, facts)
     return refused
 
 
@@ -153,42 +153,3 @@ def _as_array(contents: list[str]) -> pa.Array:
     except UnicodeEncodeError:
         contents[:] = [content.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for content in contents]
         return pa.array(contents, pa.string())
-
-
-def _look_for_sensitive(
-    contents: list[str],
-    texts: pa.Array,
-    row_of: NDArray[np.int64],
-    settings: PartSettings,
-    facts: FileReport,
-    bad: dict[int, str],
-) -> bool:
-    """Count personal data and secrets; redact them in `contents` or mark their rows as bad. True if texts changed."""
-    changed = False
-    with_personal, with_secrets = set(), set()
-    for i in np.flatnonzero(suspects(texts)):
-        row = int(row_of[i])
-        if row in bad and bad[row] not in ("personal_data", "secret"):
-            continue
-        secrets = find_secrets(contents[i])
-        personal = find_personal(contents[i])
-        if secrets:
-            facts.secrets.update(finding.kind for finding in secrets)
-            with_secrets.add(row)
-        if personal:
-            facts.personal_data.update(finding.kind for finding in personal)
-            with_personal.add(row)
-        hidden = secrets * (settings.secrets == "redact") + personal * (settings.personal_data == "redact")
-        if hidden:
-            contents[i] = redact(contents[i], hidden)
-            changed = True
-    facts.rows_with_personal_data += len(with_personal)
-    facts.rows_with_secrets += len(with_secrets)
-    for rows, policy, reason in (
-        (with_secrets, settings.secrets, "secret"),
-        (with_personal, settings.personal_data, "personal_data"),
-    ):
-        if policy in ("quarantine", "block"):
-            for row in rows:
-                bad.setdefault(row, reason)
-    return changed

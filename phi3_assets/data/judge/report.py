@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.data.judge.frozen_rows import FrozenRows
 from phi3_assets.data.judge.measured import DatasetMeasured
 from phi3_assets.data.judge.merge import HELD_OUT, KEPT, LEAK, TEST, TRAIN, Verdict
-from phi3_assets.data.testset.frozen import TestSets
 
 _PREVIEW_ROWS = 5
 _REPEATS = ("duplicate", "near_duplicate", "near_duplicate_of_test")
@@ -18,7 +18,7 @@ _REPEATS = ("duplicate", "near_duplicate", "near_duplicate_of_test")
 def dataset_metrics(
     files: Sequence[dict[str, Any]],
     verdict: Verdict,
-    frozen: TestSets,
+    frozen: FrozenRows,
     test_set_rows: int,
     *,
     reused: Sequence[bool],
@@ -57,8 +57,10 @@ def dataset_metrics(
         held_out_rows=sides[HELD_OUT],
         test_set_rows=test_set_rows,
         test_rows_in_data=sides[TEST],
-        test_set_versions=frozen.names,
-        test_set_is_new=not frozen.files or test_set_rows > frozen.present_rows,
+        test_set_versions=[file.path.stem for file in frozen.files],
+        test_set_is_new=not frozen.has_present or test_set_rows > frozen.present_rows,
+        test_rows_withheld=frozen.withheld.total(),
+        test_rows_withheld_by_reason=dict(sorted(frozen.withheld.items())),
         leaked_rows_removed=int((verdict.reason == LEAK).sum()),
         near_duplicate_rows=len(verdict.near) - int((verdict.reason == LEAK).sum()),
         conflicting_questions=len(verdict.conflicts),

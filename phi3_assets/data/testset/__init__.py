@@ -2,3 +2,6 @@
 
 Rows that once stood here are never trained on.
 """
+
+TEST_SET = "test_set.parquet"
+"""What a `raw_dataset` calls the test set that it used or proposes."""

@@ -1,12 +1,16 @@
-"""Frozen test sets: files of records that are tested with, and so are never trained on again.
+"""Files of frozen test sets: records that are tested with, and so are never trained on again.
 
-A folder holds every test set there ever was, `<version>.parquet` with the schema of records; the last by name is the
-present one. A step only reads them. It leaves the test set it used, or proposes, as `test_set.parquet` in its output;
-freezing that file under the next version is up to whoever runs the steps.
+A snapshot holds every version there ever was, in `present/` and `earlier/`. A step only reads them. It leaves the test
+set it used, or proposes, as `test_set.parquet` in its output; freezing that file is up to whoever runs the steps.
+
+A test set has the columns of records and `asked`, the hash of the question that no policy changes, by which a row is
+known again under any settings. A row that was forgotten has no messages, but still its hashes. The settings that the
+other hashes depend on stand in the file's metadata.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,96 +21,116 @@ from numpy.typing import NDArray
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.data.fingerprints import Hashes
-from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, open_block
+from phi3_assets.data.records import BLOCK_ROWS, SCHEMA
+from phi3_assets.data.testset.versions import EARLIER, PRESENT
 
-TEST_SET = "test_set.parquet"
-_KEYS = ["id", "group"]
+TEST_SCHEMA = SCHEMA.append(pa.field("asked", pa.string()))
+NOT_KNOWN = "0" * 32
+"""In the columns `asked` and `group`."""
+SETTINGS = ("group_column", "personal_data", "secrets")
+"""The recipe fields that ids and groups depend on."""
+SETTINGS_KEY, FORGOTTEN_KEY = b"phi3_settings", b"phi3_forgotten"
+"""In a file's metadata: the settings as JSON; that texts were erased."""
 
 
 @dataclass(frozen=True)
-class TestSets:
-    """What was frozen: every record that ever was a test, those of the present test set first, each once.
+class FrozenFile:
+    """One version, as it lies.
 
     Attributes:
-        names: Names of the versions, oldest first.
-        files: Their files, the present one first and then the past ones.
-        keys: id and group of the records of all files, end to end.
-        first: Which of these stand there for the first time.
-        present_rows: Records of the present test set; 0 before the first freeze.
+        path: The file.
+        present: Whether it is what is tested with.
+        settings: `SETTINGS` it was written under; None: it is from before they were kept.
+        has_asked: Whether it holds the column `asked`.
+        forgotten: Whether it holds rows whose texts were erased.
+        metadata: The file's.
     """
 
-    __test__ = False  # pytest: not a test
+    path: Path
+    present: bool
+    settings: dict[str, str] | None
+    has_asked: bool
+    forgotten: bool = False
+    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    names: list[str]
-    files: list[Path]
-    keys: pa.Table
-    first: NDArray[np.bool_]
-    present_rows: int
-
-    @cached_property
-    def ids(self) -> Hashes:
-        """Beginnings of the ids of every record, those of the present test set first."""
-        return prefix_hashes(self.keys["id"])[self.first]
-
-    @cached_property
-    def groups(self) -> Hashes:
-        """Beginnings of their groups."""
-        return prefix_hashes(self.keys["group"])[self.first]
-
-    def records(self, wanted: NDArray[np.int64]) -> pa.Table:
-        """Some records in full, by their places in `ids`; read only now, for mostly none is wanted."""
-        if not len(wanted):
-            return SCHEMA.empty_table()
-        tables = [_read(file) for file in self.files]
-        return pa.concat_tables(tables).take(pa.array(np.flatnonzero(self.first)[wanted]))
-
-    def check(self) -> None:
-        """Read every file to its end.
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Some columns of it, or all.
 
         Raises:
-            UserError: One is damaged.
+            UserError: It is damaged.
         """
-        for file in self.files:
-            _read(file)
+        try:
+            with pq.ParquetFile(self.path) as content:
+                return content.read(columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from None
+
+    @cached_property
+    def keys(self) -> pa.Table:
+        """id, group and asked of its records."""
+        table = self.read(["id", "group", *(["asked"] if self.has_asked else [])])
+        return table if self.has_asked else table.append_column("asked", pa.array([NOT_KNOWN] * table.num_rows))
 
 
-def load_test_sets(folder: Path | None) -> TestSets:
-    """Read the folder; None or an empty folder is the state before the first freeze.
+def load_test_sets(folder: Path | None) -> list[FrozenFile]:
+    """The files of a snapshot, the present one first; None or an empty folder is the state before the first freeze.
 
     Raises:
-        UserError: A file that is no test set, or damaged where it says what it holds; see `TestSets.check`.
+        UserError: A file that is no test set, or damaged where it says what it holds.
     """
-    versions = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
-    files = [*versions[-1:], *versions[:-1]]
-    keys = [_read(file, _KEYS) for file in files]
-    table = pa.concat_tables([*keys, pa.schema([SCHEMA.field(name) for name in _KEYS]).empty_table()])
-    first = np.ones(table.num_rows, bool)
-    if len(files) > 1:
-        first[:] = False
-        first[np.unique(prefix_hashes(table["id"]), return_index=True)[1]] = True
-    return TestSets([file.stem for file in versions], files, table, first, keys[0].num_rows if keys else 0)
+    if folder is None or not folder.is_dir():
+        return []
+    states = ((state, path) for state in (PRESENT, EARLIER) for path in sorted((folder / state).glob("*.parquet")))
+    return [open_test_set(path, is_present=state == PRESENT) for state, path in states]
 
 
-def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def check(files: Sequence[FrozenFile]) -> None:
+    """Read every file to its end.
+
+    Raises:
+        UserError: One is damaged.
+    """
+    for file in files:
+        file.read()
+
+
+def open_test_set(path: Path, *, is_present: bool) -> FrozenFile:
+    """Look at what a file says of itself.
+
+    Raises:
+        UserError: It is no test set, or damaged there.
+    """
     try:
-        with pq.ParquetFile(file) as content:
-            if content.schema_arrow.names != SCHEMA.names:
-                raise UserError(
-                    f"Frozen test set {file.name} is none: it has the columns {content.schema_arrow.names}."
-                )
-            return content.read(columns=columns)
+        schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"Frozen test set {file.name} cannot be read ({type(error).__name__}). Restore it from a backup: "
-            "without it nobody can tell whether a model was trained on its rows."
-        ) from None
+        raise _unreadable(path, error) from None
+    if schema.names not in (SCHEMA.names, TEST_SCHEMA.names):
+        raise UserError(f"Frozen test set {path.name} is none: it has the columns {schema.names}.")
+    metadata = schema.metadata or {}
+    settings = json.loads(metadata[SETTINGS_KEY]) if SETTINGS_KEY in metadata else None
+    return FrozenFile(path, is_present, settings, "asked" in schema.names, FORGOTTEN_KEY in metadata, metadata)
 
 
-def write_test_set(path: Path, records: pa.Table) -> None:
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"Frozen test set {path.name} cannot be read ({type(error).__name__}). Restore it from a backup: "
+        "without it nobody can tell whether a model was trained on its rows."
+    )
+
+
+def write_test_set(where: Path | pa.BufferOutputStream, records: pa.Table, metadata: Mapping[bytes, bytes]) -> None:
     """Write a test set; equal records give equal bytes."""
-    with open_block(path) as writer:
-        # Parquet pages follow the chunks of a table, which tell how it was put together and not what is in it.
-        writer.write_table(records.cast(SCHEMA).combine_chunks(), row_group_size=BLOCK_ROWS)
+    # Parquet pages follow the chunks of a table, which tell how it was put together and not what is in it.
+    table = records.cast(TEST_SCHEMA).combine_chunks().replace_schema_metadata(dict(metadata))
+    with pq.ParquetWriter(
+        where, table.schema, compression="lz4", use_dictionary=["file", "split"], write_statistics=False
+    ) as writer:
+        writer.write_table(table, row_group_size=BLOCK_ROWS)
+
+
+def settings_metadata(settings: Mapping[str, str]) -> dict[bytes, bytes]:
+    """The metadata of a test set that is under these settings."""
+    return {SETTINGS_KEY: json.dumps({name: settings[name] for name in SETTINGS}).encode()}
 
 
 def prefix_hashes(hex_digests: pa.ChunkedArray) -> Hashes:

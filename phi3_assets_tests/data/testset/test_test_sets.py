@@ -1,9 +1,11 @@
 """The test set is frozen at first use, grows only on request, and no row of any test set is ever trained on."""
 
 import json
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,8 +14,14 @@ from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sam
 
 
 def rows_of(run: Run, version: int) -> dict[str, str]:
-    table = pq.read_table(run.home / "test-sets" / f"{version:06d}.parquet")
+    table = pq.read_table(BytesIO(run.versions()[version - 1]))
     return {row["id"]: row["messages"][0]["content"] for row in table.to_pylist()}
+
+
+def changed(version: bytes, change: Callable[[pa.Table], pa.Table]) -> bytes:
+    out = BytesIO()
+    pq.write_table(change(pq.read_table(BytesIO(version))), out)
+    return out.getvalue()
 
 
 def sides(run: Run) -> dict[str, str]:
@@ -79,8 +87,7 @@ def test_rows_of_every_past_test_set_stay_out_of_training(run: Run) -> None:
     questions = set(rows_of(run, 1).values())
     write_sample(run.data, 90)
     # A second version without those rows makes them past ones.
-    empty = pq.read_table(run.home / "test-sets" / "000001.parquet").slice(0, 1)
-    pq.write_table(empty, run.home / "test-sets" / "000002.parquet")
+    run.set_versions([*run.versions(), changed(run.versions()[0], lambda table: table.slice(0, 1))])
     run.ingest()
     found = {side for question, side in sides(run).items() if question in questions}
     assert found == {"test", "held_out"}
@@ -106,15 +113,17 @@ def test_a_near_copy_of_any_test_row_is_removed_from_training(run: Run) -> None:
     assert sum(side == "train" for question, side in sides(run).items() if "service" in question) > 5
 
     # Gone from the present test set, it is still a past one's.
-    table = pq.read_table(run.home / "test-sets" / "000001.parquet")
-    others = table.filter([question["messages"][0]["content"] != tested for question in table.to_pylist()])
-    pq.write_table(others, run.home / "test-sets" / "000002.parquet")
+    others = changed(
+        run.versions()[0],
+        lambda table: table.filter([row["messages"][0]["content"] != tested for row in table.to_pylist()]),
+    )
+    run.set_versions([*run.versions(), others])
     assert run.ingest()["leaked_rows_removed"] == metrics["leaked_rows_removed"]
 
 
 def test_a_damaged_test_set_stops_the_run(run: Run) -> None:
     run.freeze()
-    file = run.home / "test-sets" / "000001.parquet"
+    (file,) = run.version_files("present")
     whole = file.read_bytes()
     file.write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"000001.parquet cannot be read .* Restore it"):
