@@ -9,8 +9,10 @@ import pytest
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.home import initialise
+from phi3_assets.core.ledger import product_key
 from phi3_assets.core.recipe import load_recipe
-from phi3_assets.release.champion import history
+from phi3_assets.release.champion import Champion
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.tiny_graph import PHI3, TINY
 
@@ -130,25 +132,22 @@ def test_a_full_disk_at_dagsters_own_database(tmp_path, home, kilobytes):
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"[]", b'{"format": 1}', b"[" * 100_000])
-def test_a_damaged_champion_file(tmp_path, content):
-    initialise(tmp_path / "home")
-    path = tmp_path / "home" / "gen-model" / "champion.json"
-    path.write_bytes(content)
-    with pytest.raises(DamagedArtefact, match=r"champion\.json is damaged .*Restore it from a backup"):
-        history(tmp_path / "home")
+def test_a_damaged_champion(tmp_path, content):
+    ledger = LocalLedger(tmp_path)
+    ledger.write(product_key("desk", "champion.json"), content, None)
+    with pytest.raises(DamagedArtefact, match=r"champion\.json is damaged.*Restore it from a backup"):
+        Champion(ledger, "desk").history()
 
 
-def test_a_damaged_champion_file_at_the_command_line(tmp_path):
-    initialise(tmp_path / "home")
-    path = tmp_path / "home" / "gen-model" / "champion.json"
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [("champion.json", ["champion", "show"]), ("latest/onnx_int4_model.json", ["chat", "Why?"])],
+)
+def test_a_damaged_value_of_the_ledger_is_named_with_the_way_out(home, key, command):
+    """A damaged champion file or pointer ended in a traceback."""
+    path = home / "ledger" / "products" / "operations-desk" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\xff")
-    assert f"{path} is damaged" in ends("champion", "show", "--home", str(tmp_path / "home"))
-
-
-def test_a_damaged_pointer(home):
-    path = home / "gen-model" / ".pointers" / "latest" / "formatted_corpus.json"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b'{"kind": "form')
-    said = ends("chat", "Why?", "--home", str(home))
-    assert f"Pointer {path} is damaged" in said
-    assert "Delete it and materialise formatted_corpus again" in said
+    said = ends(*command, "--home", str(home))
+    assert f"{path} is damaged" in said
+    assert "Restore it from a backup, or delete it" in said
