@@ -153,11 +153,14 @@ def judge(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> list[Findin
 
 def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles]) -> StepCall:
     """Everything the identity of this step is made of."""
+    digests = {name: item.digest for name, item in inputs.items()}
+    if step.reads_manifests:
+        digests |= {f"manifest of {name}": i.identity for name, i in inputs.items() if isinstance(i, ArtefactRef)}
     return StepCall(
         step=step.name,
         code_version=step.code_version,
         params=step.params(recipe),
-        inputs={name: item.digest for name, item in inputs.items()},
+        inputs=digests,
         libraries=installed_versions(step.libraries),
         settings=step.settings(recipe),
     )

@@ -159,6 +159,7 @@ EVAL_REPORT = Step(
         "transformers",
     ),
     function="phi3_assets.steps.evaluate:evaluate_variants",
+    reads_manifests=True,
     folder="gen-model",
     imports_torch=True,
     on_device=True,
@@ -185,6 +186,7 @@ RELEASE_BUNDLE = Step(
         "scipy",
     ),
     function="phi3_assets.steps.release:bundle_release",
+    reads_manifests=True,
     folder="gen-model",
     shows=(Shown("model card", "markdown", file="MODEL_CARD.md"),),
 )
