@@ -99,8 +99,8 @@ class Step:
         folder: Folder of PHI3_HOME that its artefacts stand in, each under the step's name.
         reads: Folders of the user's that it reads beside its inputs.
         reads_test_sets: Whether the frozen test sets, once there are any, are an input named "test_sets".
-        reads_manifests: Whether what it leaves depends on its inputs' manifests and not on their files alone, as a report
-            does that names what it is about; then which artefacts they are is in its identity too.
+        reads_manifests: Whether what it leaves depends on its inputs' manifests and not on their files alone, as a
+            report that names what it is about; then which artefacts they are is in its identity too.
         imports_torch: Whether its worker is best forked from a process that has torch imported.
         without_pandas: Whether its worker starts without pandas, whose import would take longer than a small file.
         shows: What the UI shows of its artefact beside its plain numbers, in this order.

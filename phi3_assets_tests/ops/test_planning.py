@@ -12,6 +12,6 @@ def identity(step, made_by):
 
 
 def test_a_step_that_names_what_it_is_about_is_made_anew_when_that_is_another_artefact():
-    """A report names the identity and the recipe of what it scored; of equal content made otherwise it would be wrong."""
+    """A report names identity and recipe of what it scored: of equal content made otherwise it would be wrong."""
     assert identity(EVAL_REPORT, "a") != identity(EVAL_REPORT, "b")
     assert identity(MERGED_MODEL, "a") == identity(MERGED_MODEL, "b")
