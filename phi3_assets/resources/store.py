@@ -16,7 +16,7 @@ import dagster as dg
 import filelock
 from pydantic import Field
 
-from phi3_assets.core.home import SHORT, default_home, work_dir
+from phi3_assets.core.home import SHORT, claim_path, default_home, work_dir
 from phi3_assets.core.manifest import (
     ArtefactRef,
     Manifest,
@@ -75,7 +75,7 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         """
         work = self.work_path(call)
         work.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(work.with_name(f"{work.name}.lock"))
+        lock = filelock.FileLock(claim_path(work))
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
