@@ -10,10 +10,9 @@ is gone.
 import json
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -27,6 +26,7 @@ from phi3_assets.core.manifest import MANIFEST, ArtefactRef, read_manifest
 from phi3_assets.core.reachable import Standing, reachable
 from phi3_assets.data.cache import remove_stale, stale
 from phi3_assets.release import champion
+from phi3_assets.resources.disk import folders, mtime, newest, size
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.steps import LORA_ADAPTER, STEPS
 
@@ -70,8 +70,8 @@ def roots(store: LocalArtifactStore) -> set[ArtefactRef]:
             made_of = [ArtefactRef(**ref) for ref in entry.decision.get("made_of", {}).values()]
             found |= {entry.report, *made_of, *([entry.release] if entry.release else [])}
     pointers = store.home_path / "gen-model" / ".pointers"
-    folders = [pointers / "latest", *(pointers / "runs" / run for run in running_runs(store.home_path))]
-    for path in [path for folder in folders for path in folder.rglob("*.json")]:
+    needed = [pointers / "latest", *(pointers / "runs" / run for run in running_runs(store.home_path))]
+    for path in [path for folder in needed for path in folder.rglob("*.json")]:
         try:
             found |= set(_refs(json.loads(path.read_text(encoding="utf-8"))))
         except ValueError:
@@ -120,7 +120,7 @@ def find_garbage(store: LocalArtifactStore, keep_days: float, log: Callable[[str
     artefacts = [
         _artefact(home, ref)
         for ref in sorted(standing.keys() - kept, key=lambda ref: (ref.kind, ref.identity))
-        if _mtime(artefact_dir(home, ref.kind, ref.identity) / MANIFEST) < oldest
+        if mtime(artefact_dir(home, ref.kind, ref.identity) / MANIFEST) < oldest
     ]
     staying = standing.keys() - {one.ref for one in artefacts}
     found = [
@@ -128,7 +128,7 @@ def find_garbage(store: LocalArtifactStore, keep_days: float, log: Callable[[str
         *(one for kind in STEPS for one in _leftovers(home, kind, oldest)),
         *_pages(home, staying, oldest),
         *_old_pointers(home, oldest),
-        *(Garbage("cache", path, _size(path)) for root in _caches(store) for path in stale(root)),
+        *(Garbage("cache", path, size(path)) for root in _caches(store) for path in stale(root)),
     ]
     return [*artefacts, *found]
 
@@ -156,35 +156,33 @@ def _artefact(home: Path, ref: ArtefactRef) -> Garbage:
     along = [path.with_name(f"{path.name}.log")]
     if ref.kind == LORA_ADAPTER.name:
         along.append(home / "fine-tuning" / path.name)  # its configuration for plain Olive
-    return Garbage("artefact", path, _size(path, *along), work_dir(home, ref.kind, ref.identity), ref, tuple(along))
+    return Garbage("artefact", path, size(path, *along), work_dir(home, ref.kind, ref.identity), ref, tuple(along))
 
 
 def _unfinished(home: Path, kind: str, oldest: float) -> Iterator[Garbage]:
     """Work whose artefact stands, that nobody has gone on with, or that a killed run left half-written."""
-    for work in _folders(home / "work" / kind):
+    for work in folders(home / "work" / kind):
         if _in_use(work):
             continue
-        if (artefact_dir(home, kind, work.name) / MANIFEST).exists() or _newest(work) < oldest:
-            yield Garbage("checkpoints", work, _size(work), None if work.name.startswith(_GONE) else work)
+        if (artefact_dir(home, kind, work.name) / MANIFEST).exists() or newest(work) < oldest:
+            yield Garbage("checkpoints", work, size(work), None if work.name.startswith(_GONE) else work)
         else:
             yield from (
-                Garbage("leftover", path, _size(path), work)
-                for path in _folders(work)
-                if path.name.startswith("staged-")
+                Garbage("leftover", path, size(path), work) for path in folders(work) if path.name.startswith("staged-")
             )
 
 
 def _leftovers(home: Path, kind: str, oldest: float) -> Iterator[Garbage]:
     """Folders among the artefacts that are none, and logs of artefacts that are gone."""
     folder = artefact_dir(home, kind, "")
-    for path in _folders(folder):
+    for path in folders(folder):
         if path.name.startswith(_GONE):  # of a `phi3 gc` that was killed
-            yield Garbage("leftover", path, _size(path))
-        elif not (path / MANIFEST).exists() and _newest(path) < oldest:
-            yield Garbage("leftover", path, _size(path), work_dir(home, kind, path.name))
+            yield Garbage("leftover", path, size(path))
+        elif not (path / MANIFEST).exists() and newest(path) < oldest:
+            yield Garbage("leftover", path, size(path), work_dir(home, kind, path.name))
     for path in sorted(folder.glob("*.log")):
-        if not path.with_suffix("").exists() and _mtime(path) < oldest:
-            yield Garbage("log", path, _size(path))
+        if not path.with_suffix("").exists() and mtime(path) < oldest:
+            yield Garbage("log", path, size(path))
 
 
 def _pages(home: Path, staying: Set[ArtefactRef], oldest: float) -> Iterator[Garbage]:
@@ -195,16 +193,16 @@ def _pages(home: Path, staying: Set[ArtefactRef], oldest: float) -> Iterator[Gar
         if entry.action != "refuse" or entry.release in staying
     }
     for path in sorted(champion.champion_path(home).with_name("decisions").glob("*.html")):
-        if path.name not in needed and _mtime(path) < oldest:
-            yield Garbage("page", path, _size(path))
+        if path.name not in needed and mtime(path) < oldest:
+            yield Garbage("page", path, size(path))
 
 
 def _old_pointers(home: Path, oldest: float) -> Iterator[Garbage]:
     """What the ops of runs that have ended handed to one another; a run that failed is gone on with from them."""
     running = running_runs(home)
-    for path in _folders(home / "gen-model" / ".pointers" / "runs"):
-        if path.name not in running and _newest(path) < oldest:
-            yield Garbage("pointers", path, _size(path))
+    for path in folders(home / "gen-model" / ".pointers" / "runs"):
+        if path.name not in running and newest(path) < oldest:
+            yield Garbage("pointers", path, size(path))
 
 
 @contextmanager
@@ -253,7 +251,7 @@ def _remove(item: Garbage) -> bool:
 
 def _standing(home: Path, log: Callable[[str], None]) -> Iterator[Standing]:
     for kind in STEPS:
-        for path in _folders(artefact_dir(home, kind, "")):
+        for path in folders(artefact_dir(home, kind, "")):
             try:
                 manifest = read_manifest(path)
                 made_from = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("made_from", {})
@@ -272,40 +270,4 @@ def _caches(store: LocalArtifactStore) -> Iterator[Path]:
     yield from (
         path for path in (store.cache_path / name for name in ("raw_dataset", "formatted_corpus")) if path.is_dir()
     )
-    yield from (path for path in _folders(store.cache_path / "formatted_corpus") if not path.name.startswith("."))
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _with_all_below(path: Path) -> Iterator[Path]:
-    """A path and what lies below it; os.walk passes over folders that vanish meanwhile, rglob does not."""
-    yield path
-    for root, folders, files in os.walk(path):
-        yield from (Path(root, name) for name in (*folders, *files))
-
-
-def _size(*paths: Path) -> int:
-    """Bytes of files, and of all files below folders; those that vanish meanwhile count nothing."""
-    total = 0
-    for file in [one for path in paths for one in _with_all_below(path)]:
-        with suppress(FileNotFoundError):
-            status = file.lstat()
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
-
-
-def _newest(path: Path) -> float:
-    """When anything in a folder was last written, in seconds since 1970."""
-    return max(map(_mtime, _with_all_below(path)))
-
-
-def _mtime(path: Path) -> float:
-    try:
-        return path.lstat().st_mtime
-    except FileNotFoundError:
-        return time.time()  # somebody is at work there
+    yield from (path for path in folders(store.cache_path / "formatted_corpus") if not path.name.startswith("."))
