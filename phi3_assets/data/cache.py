@@ -51,8 +51,8 @@ class DirectoryCache:
         if not folder.exists():
             return None
         if used:
-            with self._lock, suppress(FileNotFoundError):  # or it would be pruned while it is verified
-                os.utime(folder)
+            with suppress(FileNotFoundError):
+                os.utime(folder)  # first, or it would be pruned while it is verified
         if not damage(folder, key):
             return folder
         with self._lock:
@@ -61,6 +61,11 @@ class DirectoryCache:
                 self._log(f"Cache {self.root.name[:16]}: {key[:16]} is damaged ({wrong}) and is made anew")
                 _remove(folder)
         return None
+
+    def get_all(self, keys: Sequence[str], used: bool = True) -> list[Path | None]:
+        """`get` for each key, on all cores: checksums are computed outside Python's lock."""
+        with ThreadPoolExecutor(os.cpu_count()) as checkers:
+            return list(checkers.map(lambda key: self.get(key, used), keys))
 
     def put(self, key: str, make: Callable[[Path], None]) -> Path:
         """Have `make` fill an empty directory and keep it under `key`; a whole one that is there already wins."""
