@@ -66,6 +66,17 @@ def chat(
         terminal.converse(engine, system_prompt=system, max_new_tokens=max_new_tokens)
 
 
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, it is only listed.")] = False,
+    keep_days: Annotated[float, typer.Option(help="Keep what was made or worked on within so many days.", min=0)] = 14,
+    home: Home = None,
+) -> None:
+    """List what no champion of any time, no latest artefact and no running run needs; --delete removes it."""
+    from phi3_assets.cli.runner import collect_garbage
+
+    collect_garbage(home, keep_days, delete)
+
+
 @champion.command()
 def show(product: Product = "", home: Home = None) -> None:
     """Name the champion and why it is."""

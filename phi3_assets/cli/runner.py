@@ -150,6 +150,29 @@ def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], targ
     )
 
 
+def collect_garbage(home: Path | None, keep_days: float, delete: bool) -> None:
+    """Print what nothing in a home needs any more, and remove it if told to.
+
+    Raises:
+        UserError: There is no such home.
+        DamagedArtefact: What is needed cannot be read.
+    """
+    from phi3_assets.resources import gc
+
+    store = store_of(home)
+    if not store.home_path.is_dir():
+        raise UserError(f"There is no home at {store.home_path}. Name one with --home or PHI3_HOME.")
+    found = gc.find_garbage(store, keep_days, print)
+    for item in found:
+        print(f"{item.bytes / 1e6:12,.1f} MB  {item.what:11}  {item.path.relative_to(store.home_path)}")
+    total = f"{len(found)} items, {sum(item.bytes for item in found) / 1e6:,.1f} MB"
+    if not delete:
+        print(f"{total} would go; nothing was removed. Remove them with: phi3 gc --delete")
+        return
+    removed = gc.collect(store, found)
+    print(f"{len(removed)} of {total} were removed." + (" The others are in use." if len(removed) < len(found) else ""))
+
+
 class Narrator:
     """Turns the run's events into a few lines that a person can follow."""
 

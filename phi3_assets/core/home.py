@@ -38,6 +38,11 @@ def work_dir(home: Path, kind: str, identity: str) -> Path:
     return home / "work" / kind / identity[:SHORT]
 
 
+def claim_path(work: Path) -> Path:
+    """The lock of a work directory: whoever holds it may write there and make the artefact, or remove either."""
+    return work.with_name(f"{work.name}.lock")
+
+
 def initialise(home: Path) -> bool:
     """Lay out a new home with the sample dataset and the scripts of `inferences`; an existing home is left alone.
 

@@ -51,16 +51,21 @@ class DirectoryCache:
         if not folder.exists():
             return None
         if used:
-            with self._lock, suppress(FileNotFoundError):  # or it would be pruned while it is verified
-                os.utime(folder)
+            with suppress(FileNotFoundError):
+                os.utime(folder)  # first, or it would be pruned while it is verified
         if not damage(folder, key):
             return folder
         with self._lock:
             # Looked at again: another run may have made it anew since.
             if folder.exists() and (wrong := damage(folder, key)):
                 self._log(f"Cache {self.root.name[:16]}: {key[:16]} is damaged ({wrong}) and is made anew")
-                self._remove(folder)
+                _remove(folder)
         return None
+
+    def get_all(self, keys: Sequence[str], used: bool = True) -> list[Path | None]:
+        """`get` for each key, on all cores: checksums are computed outside Python's lock."""
+        with ThreadPoolExecutor(os.cpu_count()) as checkers:
+            return list(checkers.map(lambda key: self.get(key, used), keys))
 
     def put(self, key: str, make: Callable[[Path], None]) -> Path:
         """Have `make` fill an empty directory and keep it under `key`; a whole one that is there already wins."""
@@ -89,17 +94,33 @@ class DirectoryCache:
 
     def prune(self) -> None:
         """Remove what no run has used for a month, and what was left by runs that were killed."""
-        now = time.time()
-        for path in self.root.iterdir():
-            if not path.is_dir():
-                continue
-            keep_s = _HALF_MADE_S if path.name.startswith(".") else _KEEP_S
-            with self._lock, suppress(FileNotFoundError):
-                if path.stat().st_mtime < now - keep_s:
-                    self._remove(path)
+        remove_stale(self.root)
 
-    def _remove(self, folder: Path) -> None:
-        """By one rename first: a reader finds the entry whole or not at all. The lock is held."""
-        gone = self.root / f".gone.{uuid4().hex}"
-        folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+
+def stale(root: Path) -> list[Path]:
+    """Entries of a cache that no run has used for a month, and what was left by runs that were killed."""
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and _is_stale(path)]
+
+
+def remove_stale(root: Path) -> None:
+    """Remove what is stale; unlike a `DirectoryCache`, this is no use of the cache."""
+    lock = filelock.FileLock(root / ".lock")
+    for path in stale(root):
+        with lock, suppress(FileNotFoundError):
+            if _is_stale(path):  # still: a run may have taken it up since
+                _remove(path)
+
+
+def _is_stale(path: Path) -> bool:
+    keep_s = _HALF_MADE_S if path.name.startswith(".") else _KEEP_S
+    try:
+        return path.stat().st_mtime < time.time() - keep_s
+    except FileNotFoundError:
+        return False
+
+
+def _remove(folder: Path) -> None:
+    """By one rename first: a reader finds the entry whole or not at all. The cache's lock is held."""
+    gone = folder.with_name(f".gone.{uuid4().hex}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

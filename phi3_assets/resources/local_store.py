@@ -26,7 +26,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
-        directory = self._directory(kind, identity)
+        directory = self.directory(kind, identity)
         try:
             manifest = read_manifest(directory)
         except FileNotFoundError:
@@ -38,7 +38,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def fetch(self, ref: ArtefactRef, *, content: bool = False) -> Path:
         """See `ArtifactStore.fetch`."""
-        directory = self._directory(ref.kind, ref.identity)
+        directory = self.directory(ref.kind, ref.identity)
         manifest = self.find(ref.kind, ref.identity)
         if manifest is None:
             raise UserError(
@@ -51,7 +51,7 @@ class LocalArtifactStore(ArtifactStore):
     def publish(self, call: StepCall, staged: Path) -> Manifest:
         """See `ArtifactStore.publish`."""
         verify(staged, read_manifest(staged), content=False)
-        directory = self._directory(call.step, call.identity)
+        directory = self.directory(call.step, call.identity)
         directory.parent.mkdir(parents=True, exist_ok=True)
         if directory.exists() and not (directory / MANIFEST).exists():
             # No artefact, so nobody's; moved and not deleted, in case a person put something there.
@@ -71,14 +71,15 @@ class LocalArtifactStore(ArtifactStore):
 
     def where(self, ref: ArtefactRef) -> str:
         """See `ArtifactStore.where`."""
-        return str(self._directory(ref.kind, ref.identity))
+        return str(self.directory(ref.kind, ref.identity))
 
     def keep_log(self, call: StepCall, log: Path) -> str:
         """See `ArtifactStore.keep_log`."""
-        directory = self._directory(call.step, call.identity)
+        directory = self.directory(call.step, call.identity)
         kept = directory.with_name(f"{directory.name}.log")
         os.replace(log, kept)
         return str(kept)
 
-    def _directory(self, kind: str, identity: str) -> Path:
+    def directory(self, kind: str, identity: str) -> Path:
+        """Where the artefact of this identity stands, or will."""
         return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)

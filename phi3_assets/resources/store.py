@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from phi3_assets.core.home import SHORT, default_home, work_dir
+from phi3_assets.core.home import SHORT, claim_path, default_home, work_dir
 from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.locks import Holder, locked
 from phi3_assets.core.manifest import (
@@ -82,7 +82,7 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         """
         work = self.work_path(call)
         work.mkdir(parents=True, exist_ok=True)
-        with locked(work.with_name(f"{work.name}.lock"), Holder(run, f"{call.step} {call.identity[:SHORT]}"), waiting):
+        with locked(claim_path(work), Holder(run, f"{call.step} {call.identity[:SHORT]}"), waiting):
             for leftover in work.glob("staged-*"):
                 shutil.rmtree(leftover)
             yield

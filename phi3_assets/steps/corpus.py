@@ -112,7 +112,7 @@ def _make_pieces(ctx: StepContext, cache: DirectoryCache, hashed: Mapping[str, F
     _known_rows.cache_clear()  # of an earlier run in this process
     files = blocks(ctx.inputs["raw_dataset"] / RECORDS)
     keys = [hashed[block.name].sha256 for block in files]
-    known = [cache.get(key) for key in keys]
+    known = cache.get_all(keys)
     made_of = (cache.root, ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
     missing = [(key, block, *made_of) for key, block, piece in zip(keys, files, known, strict=True) if piece is None]
     new = side_by_side(_make, missing, sum(block.stat().st_size for _, block, *_ in missing))

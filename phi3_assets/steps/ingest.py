@@ -103,7 +103,7 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
     made_by = [RAW_DATASET.code_version, LAYOUT, installed_versions(RAW_DATASET.libraries), asdict(settings)]
     hashed = hash_files(ctx.inputs["datasets"], [file.name for file in files])
     keys = [sha256_of([file.name, file.format, file.gzip, hashed[file.name].sha256, made_by]) for file in files]
-    known = [cache.get(key) for key in keys]
+    known = cache.get_all(keys)
     missing = [
         (root, key, file, hashed[file.name].sha256, settings)
         for key, file, part in zip(keys, files, known, strict=True)

@@ -112,8 +112,11 @@ def check_input(name: str, item: StepInput) -> None:
     """Verify every byte of an input against the digest the identity was computed from."""
     path = Path(item.path)
     if item.artefact:
-        manifest = read_manifest(path)
-        verify(path, manifest, content=True)
+        try:
+            manifest = read_manifest(path)
+            verify(path, manifest, content=True)
+        except FileNotFoundError:
+            raise UserError(f"Input {name!r} is gone from {path}; was it removed meanwhile? Run it again.") from None
         digest = manifest.digest
     else:
         digest = digest_of(fingerprint(path, f"Input {name!r}"))

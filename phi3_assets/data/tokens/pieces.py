@@ -31,7 +31,7 @@ class KnownRows:
 
     @cached_property
     def _pieces(self) -> list[Path]:
-        folders = (self._cache.get(key, used=False) for key in self._cache)
+        folders = self._cache.get_all(list(self._cache), used=False)
         return [folder for folder in folders if folder and (folder / "id.bin").exists()]
 
     @cached_property
