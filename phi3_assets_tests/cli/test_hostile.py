@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from phi3_assets.cli.app import app
 from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import of_the_disk
 from phi3_assets.core.home import initialise
 from phi3_assets.core.recipe import load_recipe
 from phi3_assets.release.champion import history
@@ -119,6 +120,15 @@ def test_a_full_disk_at_dagsters_own_database(tmp_path, home, kilobytes):
     assert "Traceback" not in done.stdout + done.stderr, done.stderr[-3000:]
     assert "error: The disk is full" in done.stderr
     assert str(small) in done.stderr
+
+
+def test_a_journal_that_does_not_fit_is_a_full_disk_too(tmp_path):
+    """With 700 KB SQLite fails in its journal, and says "disk I/O error"."""
+    error = RuntimeError("(sqlite3.OperationalError) disk I/O error")
+    with small_disk(tmp_path / "small", 700) as small:
+        assert "The disk is full" in str(of_the_disk(error, str(small)))
+    assert "cannot be used (disk I/O error)" in str(of_the_disk(error, str(tmp_path)))
+    assert of_the_disk(RuntimeError("a defect"), str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"[]", b'{"format": 1}', b"[" * 100_000])
