@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import write_atomically
 from phi3_assets.core.step import sha256_of
 
 _HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
@@ -104,7 +105,7 @@ def mirror(url: str, target: Path, log: Callable[[str], None] = print) -> Path:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-    state.write_text(json.dumps({name: _mark(info) for name, info in sorted(files.items())}), encoding="utf-8")
+    write_atomically(state, json.dumps({name: _mark(info) for name, info in sorted(files.items())}))
     log(f"{len(files)} remote files, {fetched} of them new or changed")
     return target
 
