@@ -4,7 +4,6 @@ Today's Olive ignores the names it used to have: from the Phi-3 CookBook's own f
 64 and on 1024 tokens instead of 2048, and says so in a warning. Here every key is accounted for.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import yaml
 
 from phi3_assets.core.errors import UserError, nearest
-from phi3_assets.core.recipe import Recipe, is_hub_id, load_recipe, shipped_recipes
+from phi3_assets.core.files import open_file, read_json
+from phi3_assets.core.recipe import Recipe, is_hub_id, load_recipe, read_yaml, shipped_recipes
 from phi3_assets.olive.legacy_rules import DEFAULTS, FINE_TUNING, RULES
 
 _TRANSPARENT = {"config", "params", "extra_args"}
@@ -66,11 +66,14 @@ def import_config(path: Path) -> Imported:
         UserError: It cannot be read, or is not one mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        config = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if path.suffix == ".json":
+            config = read_json(path)
+        else:
+            with open_file(path) as file:
+                config = read_yaml(file.read().decode(), f"Olive configuration {path}")
     except OSError as error:
         raise UserError(f"Olive configuration {path} cannot be read: {error.strerror}.") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise UserError(f"Olive configuration {path} is not valid {path.suffix[1:] or 'YAML'}: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"Olive configuration {path} must be a mapping with keys such as input_model and passes.")

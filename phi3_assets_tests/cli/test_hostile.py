@@ -6,8 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from phi3_assets.cli.app import app
 from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import of_the_disk
 from phi3_assets.core.home import initialise
 from phi3_assets.core.ledger import product_key
 from phi3_assets.core.recipe import load_recipe
@@ -46,7 +49,7 @@ def ends(*arguments: str, cwd: Path | None = None, timeout_s: float = 60, **proc
         (BOMB.encode(), "anchors and aliases are not taken, line 2"),
         (b"lora_r: [\n", "is not valid YAML"),
         ("system_prompt: Grüße\n".encode("latin-1"), "is not UTF-8 (line 1)"),
-        (b"[" * 5000, "nested too deeply"),
+        (b"[" * 2000, "nested too deeply"),
         (b"lora_r: 2026-13-01\n", "is not valid YAML: month must be in 1..12"),
         (b"#" * (2 << 20), "is larger than 1 MiB"),
         (b"lora_r: " + b"x" * 100_000, "lora_r: Input should be a valid integer"),
@@ -72,21 +75,11 @@ def test_a_value_that_is_no_yaml():
     assert "--set 'lora_r=[': the value is not valid YAML" in ends("run", "--set", "lora_r=[")
 
 
-def test_a_relative_home(tmp_path):
-    """Dagster refused a relative DAGSTER_HOME with a traceback; here the run gets as far as its empty datasets."""
-    initialise(tmp_path / "home")
-    for file in (tmp_path / "home" / "datasets").iterdir():
-        file.unlink()
-    done = subprocess.run(
-        [*PHI3, "run", *TINY, "--home", "home"],
-        env=clean_env(PYTHONPATH=str(Path(__file__).parents[2])),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-    )
-    assert "Traceback" not in done.stdout + done.stderr
-    assert f"Dataset folder {tmp_path / 'home' / 'datasets'} is empty" in done.stdout
+def test_a_relative_home(tmp_path, monkeypatch):
+    """Dagster refuses a relative DAGSTER_HOME with a traceback: made absolute where it enters, for every command."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["init", "--home", "home"])
+    assert done.output.strip() == f"Laid out {tmp_path / 'home'}."
 
 
 @contextlib.contextmanager
@@ -129,6 +122,15 @@ def test_a_full_disk_at_dagsters_own_database(tmp_path, home, kilobytes):
     assert "Traceback" not in done.stdout + done.stderr, done.stderr[-3000:]
     assert "error: The disk is full" in done.stderr
     assert str(small) in done.stderr
+
+
+def test_a_journal_that_does_not_fit_is_a_full_disk_too(tmp_path):
+    """With 700 KB SQLite fails in its journal, and says "disk I/O error"."""
+    error = RuntimeError("(sqlite3.OperationalError) disk I/O error")
+    with small_disk(tmp_path / "small", 700) as small:
+        assert "The disk is full" in str(of_the_disk(error, str(small)))
+    assert "cannot be used (disk I/O error)" in str(of_the_disk(error, str(tmp_path)))
+    assert of_the_disk(RuntimeError("a defect"), str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"[]", b'{"format": 1}', b"[" * 100_000])

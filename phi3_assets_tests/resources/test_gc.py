@@ -1,12 +1,14 @@
 """`phi3 gc`: what nothing needs goes, whatever else is needed stays, also beside a run that goes on."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -296,7 +298,8 @@ def test_what_goes_under_a_plan_is_made_anew_or_said_to_be_gone(store: LocalArti
     }
     found = [item for item in find_garbage(store, keep_days=0) if item.ref == planned]
     assert collect(store, found) == found
-    done = run_plan(dg.build_op_context(), plan, Publishing(), store)
+    context = SimpleNamespace(run=SimpleNamespace(run_id="1234"), log=logging.getLogger(__name__))
+    done = run_plan(context, plan, Publishing(), store)
     assert store.fetch(ArtefactRef(**done["ref"]), content=True).is_dir()
     path = store.fetch(planned)
     collect(store, found)
