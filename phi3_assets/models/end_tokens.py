@@ -50,8 +50,6 @@ def complete_end_tokens(model: Path) -> list[str]:
     if every == named:
         return []
     content = {**_read(model / _FILE), "eos_token_id": every}
-    # It may be a hard link into the cache of downloads, which must stay as it was published.
-    (model / _FILE).unlink(missing_ok=True)
     write_json(model / _FILE, content)
     return [tokenizer.id_to_token(token) or str(token) for token in every if token not in named]
 
