@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import among, positions
+from phi3_assets.data.fingerprints import Hashes, among, positions
 from phi3_assets.data.judge.words import Hashed, same_but_for_spelling
 
 _SPELLINGS_PER_WORD = 4
