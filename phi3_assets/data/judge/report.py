@@ -83,16 +83,25 @@ def refuse_if_useless(metrics: dict[str, Any], params: Any, folder: Path) -> Non
     """
     if not metrics["rows_kept"]:
         _refuse_without_rows(metrics, [params["question_column"], params["answer_column"]], folder)
+    leaked, held_out = metrics["leaked_rows_removed"], metrics["held_out_rows"]
     if not metrics["train_rows"]:
         raise UserError(
             f"None of the {metrics['rows_kept']} usable rows in {folder} is a training row (test_share "
-            f"{params['test_share']}, chosen by a hash of the question). Add rows, or lower test_share."
+            f"{params['test_share']}, chosen by a hash of the question or of group_column; {held_out} are held out "
+            f"because of the frozen test set, {leaked} more ask what a test row asks). Add rows, or lower test_share."
         )
     if not metrics["test_set_rows"]:
+        withheld = metrics["test_rows_withheld"]
         raise UserError(
             f"None of the {metrics['rows_kept']} usable rows in {folder} is a test row (test_share "
-            f"{params['test_share']}, chosen by a hash of the question; plain text is never a test). Without one no "
-            "model can be judged: add questions and answers, or raise test_share."
+            f"{params['test_share']}, chosen by a hash of the question; plain text is never a test"
+            + (f"; the recipe's policies took {withheld} rows out of the test set" if withheld else "")
+            + "). Without one no model can be judged: add questions and answers, or raise test_share."
+        )
+    if metrics["test_set_rows"] == 1:
+        raise UserError(
+            f"Only one of the {metrics['rows_kept']} usable rows in {folder} is a test row, and no model can be judged "
+            "by one answer: add questions and answers, or raise test_share before the test set is frozen."
         )
 
 

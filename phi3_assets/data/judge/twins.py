@@ -77,9 +77,8 @@ class _Tested:
         self._shorter: Hashes = shorter
         self._whole_row: NDArray[np.int64] = of_whole
         self._shorter_row: NDArray[np.int64] = of_shorter
-        order = np.argsort(spelt, kind="stable")
-        self._spelt: Hashes = spelt[order]
-        self._spelt_row: NDArray[np.int64] = of_spelt[order]
+        self._spelt: Hashes = spelt
+        self._spelt_row: NDArray[np.int64] = of_spelt
 
     def compare(
         self,
@@ -98,27 +97,37 @@ class _Tested:
             found: Row to test row.
             maybe: Pairs of row and test row.
         """
-        ends = np.cumsum(block.counts, dtype=np.int64)
+        mine = training[first : first + len(block.counts)]
+        numbers = first + np.flatnonzero(mine)
+        ends = np.cumsum(block.counts[mine], dtype=np.int64)
+        words = np.repeat(mine, block.counts)
 
-        def take(rows: NDArray[np.int64], where: NDArray[np.int64], test_rows: NDArray[np.int64]) -> None:
-            for row, place in zip(rows.tolist(), where.tolist(), strict=True):
-                if training[first + row]:
-                    found.setdefault(first + row, int(test_rows[place]))
+        def take(rows: NDArray[np.int64], tests: NDArray[np.int64]) -> None:
+            for row, test in zip(rows.tolist(), tests.tolist(), strict=True):
+                found.setdefault(row, test)
 
-        for hashes, of_rows, tests, test_rows in (
-            (block.whole, True, self._whole, self._whole_row),
-            (block.without, False, self._whole, self._whole_row),
-            (block.whole, True, self._shorter, self._shorter_row),
-        ):
-            where = positions(hashes, tests)
+        for tests, test_rows in ((self._whole, self._whole_row), (self._shorter, self._shorter_row)):
+            where = positions(block.whole[mine], tests)
             hits = np.flatnonzero(where >= 0)
-            take(hits if of_rows else np.searchsorted(ends, hits, side="right"), where[hits], test_rows)
-        hits = np.flatnonzero(among(block.spelt, self._spelt))
-        rows = first + np.searchsorted(ends, hits, side="right")
-        hits, rows = hits[training[rows]], rows[training[rows]]
-        keys = block.spelt[hits]
-        at = np.searchsorted(self._spelt, keys)
-        for step in range(_SPELLINGS_PER_WORD if len(hits) else 0):
-            place = np.minimum(at + step, len(self._spelt) - 1)
-            same = self._spelt[place] == keys
-            maybe += zip(rows[same].tolist(), self._spelt_row[place[same]].tolist(), strict=True)
+            take(numbers[hits], test_rows[where[hits]])
+        where = positions(block.without[words], self._whole)
+        hits = np.flatnonzero(where >= 0)
+        take(numbers[np.searchsorted(ends, hits, side="right")], self._whole_row[where[hits]])
+        spelt = block.spelt[words]
+        hits = np.flatnonzero(among(spelt, self._spelt))
+        rows = numbers[np.searchsorted(ends, hits, side="right")]
+        if len(hits):
+            maybe += self._pairs(rows, spelt[hits])
+
+    def _pairs(self, rows: NDArray[np.int64], keys: Hashes) -> list[tuple[int, int]]:
+        """Rows, of which the keys are among the tests', with some tests of the same key each."""
+        mine = np.flatnonzero(among(self._spelt, keys))
+        mine = mine[np.argsort(self._spelt[mine], kind="stable")]
+        ordered = self._spelt[mine]
+        at = np.searchsorted(ordered, keys)
+        pairs: list[tuple[int, int]] = []
+        for step in range(_SPELLINGS_PER_WORD):
+            place = np.minimum(at + step, len(ordered) - 1)
+            same = ordered[place] == keys
+            pairs += zip(rows[same].tolist(), self._spelt_row[mine[place[same]]].tolist(), strict=True)
+        return pairs
