@@ -7,8 +7,8 @@ import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
 from phi3_assets.checks.results import findings, shown, warning
-from phi3_assets.data.judge.measured import DatasetMeasured
-from phi3_assets.data.tokens.measured import CorpusMeasured
+from phi3_assets.data.judge.measured import DatasetMetrics
+from phi3_assets.data.tokens.measured import CorpusMetrics
 from phi3_assets.ops.running import measured
 from phi3_assets.ops.show import counts_table, histogram_table
 from phi3_assets.resources.pointers import Record
@@ -21,7 +21,7 @@ def every_row_is_accounted_for(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Rows read = rows kept + rows in quarantine, and no more of them are defective than the recipe allows."""
-    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
     return shown(
         findings(store, recipe, raw_dataset)["every_row_is_accounted_for"],
         reasons=counts_table(metrics.quarantined_by_reason, "reason", "rows"),
@@ -37,7 +37,7 @@ def tests_come_from_the_data(store: ArtifactStore, recipe: RecipeResource, raw_d
 @dg.asset_check(asset=raw_dataset)
 def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """No file is damaged or of a kind that is not read."""
-    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
     damaged, others = metrics.files_damaged, metrics.files_not_read
     return warning(
         not damaged and not others,
@@ -52,7 +52,7 @@ def every_file_has_a_known_shape(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """What the rows of each file look like, and by what they were recognised."""
-    files = measured(store, recipe, raw_dataset, DatasetMeasured).files
+    files = measured(store, recipe, raw_dataset, DatasetMetrics).files
     shapes = {file["file"]: f"{file['shape']}: {file['shape_reason']}" for file in files}
     unknown = [file["file"] for file in files if not file["shape"]]
     return warning(
@@ -69,7 +69,7 @@ def questions_are_answered_once(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Few rows repeat others, and no question is answered in two ways."""
-    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
     exact = metrics.quarantined_by_reason.get("duplicate", 0)
     near, conflicts = metrics.near_duplicate_rows, metrics.conflicting_questions
     leaked = metrics.leaked_rows_removed
@@ -90,7 +90,7 @@ def no_secrets_or_personal_data(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
     """Keys, tokens, card numbers, addresses and the like, by kind; the recipe says what becomes of such rows."""
-    metrics = measured(store, recipe, raw_dataset, DatasetMeasured)
+    metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
     secrets, personal = metrics.rows_with_secrets, metrics.rows_with_personal_data
     return warning(
         secrets == 0 and personal == 0,
@@ -126,7 +126,7 @@ def prompts_are_asked_as_trained(
 @dg.asset_check(asset=formatted_corpus)
 def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record) -> dg.AssetCheckResult:
     """No row is longer than max_seq_len; what becomes of longer ones is the recipe's over_long."""
-    metrics = measured(store, recipe, formatted_corpus, CorpusMeasured)
+    metrics = measured(store, recipe, formatted_corpus, CorpusMetrics)
     return warning(
         metrics.rows_too_long == 0,
         f"{metrics.rows_too_long} rows are longer than max_seq_len, {metrics.rows_truncated} were cut.",

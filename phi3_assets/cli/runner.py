@@ -13,7 +13,7 @@ from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
 from phi3_assets.core.recipe import load_recipe
-from phi3_assets.evaluation.measured import EvaluationMeasured
+from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
@@ -109,7 +109,7 @@ def show_scores(store: LocalArtifactStore, product: str) -> None:
     assert bundle is not None
     manifest = store.find(report.kind, report.identity)
     assert manifest is not None
-    measured = EvaluationMeasured.from_dict(manifest.metrics)
+    measured = EvaluationMetrics.from_dict(manifest.metrics)
     print(f"\n{text_table(measured.variants)}\n")
     kept = measured.int4_gain_kept
     gain = (

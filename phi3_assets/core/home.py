@@ -6,6 +6,7 @@ model-cache/   downloads, and base_model/
 gen-model/     lora_adapter/, merged_model/, onnx_int4_model/, eval_report/, release_bundle/
 ledger/        what changes: of each product its champion, decisions, frozen test sets and latest artefacts
 inferences/    adapter.py, merged.py, int4.py: plain scripts for the three ways to infer, yours to change
+ledger/        what changes: pointers, frozen test sets, decisions
 setup/         what a worker needs elsewhere
 work/          unfinished work: checkpoints, logs of running steps, locks; may be deleted when nothing runs
 """

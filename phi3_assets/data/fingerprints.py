@@ -115,6 +115,9 @@ def positions(values: Hashes, wanted: Hashes) -> NDArray[np.int64]:
     """Where each value stands in `wanted`, the first time; -1: nowhere. Few of either are looked at twice."""
     result = np.full(len(values), -1)
     maybe = np.flatnonzero(_begin_like(values, wanted))
+    maybe = maybe[_begin_like(_turned(values[maybe]), _turned(wanted))]
+    if not len(maybe):
+        return result
     candidates = values[maybe]
     numbers = np.flatnonzero(_begin_like(wanted, candidates))
     numbers = numbers[np.argsort(wanted[numbers], kind="stable")]
@@ -123,6 +126,11 @@ def positions(values: Hashes, wanted: Hashes) -> NDArray[np.int64]:
         near = np.minimum(np.searchsorted(ordered, candidates), len(ordered) - 1)
         result[maybe] = np.where(ordered[near] == candidates, numbers[near], -1)
     return result
+
+
+def _turned(values: Hashes) -> Hashes:
+    """The lower halves of hashes where the upper ones were: other bits to look at."""
+    return values << np.uint64(32)
 
 
 def among(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from phi3_assets.core.measured import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationMeasured(Metrics):
+class EvaluationMetrics(Metrics):
     """The four variants on the same held-out questions.
 
     Attributes:

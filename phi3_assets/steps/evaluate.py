@@ -25,7 +25,7 @@ from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import VARIANTS, genai_scorer, metrics, plots, report, statistics, torch_scorer
 from phi3_assets.evaluation.general import GeneralSuite, load_general
 from phi3_assets.evaluation.items import Item, RawScore, load_items, test_set_digest
-from phi3_assets.evaluation.measured import EvaluationMeasured
+from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.speed import Speed, measure_apart
 from phi3_assets.models import genai
 from phi3_assets.models.end_tokens import end_token_ids, genai_end_token_ids
@@ -106,7 +106,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         identity=identity(ctx, scores),
     )
     (ctx.output / "report.html").write_text(page, encoding="utf-8")
-    return EvaluationMeasured(
+    return EvaluationMetrics(
         variants=table,
         items=len(items),
         test_set=scores["test_set"],

@@ -9,13 +9,13 @@ import pytest
 
 from phi3_assets.checks import data as checks
 from phi3_assets.core.errors import UserError
-from phi3_assets.data.judge.measured import DatasetMeasured
-from phi3_assets.data.tokens.measured import CorpusMeasured
-from phi3_assets.evaluation.measured import EvaluationMeasured
+from phi3_assets.data.judge.measured import DatasetMetrics
+from phi3_assets.data.tokens.measured import CorpusMetrics
+from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.steps import STEPS
 from phi3_assets_tests.data.running import Run, write_model, write_sample
 
-RECORDS = {"raw_dataset": DatasetMeasured, "formatted_corpus": CorpusMeasured, "eval_report": EvaluationMeasured}
+RECORDS = {"raw_dataset": DatasetMetrics, "formatted_corpus": CorpusMetrics, "eval_report": EvaluationMetrics}
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -36,19 +36,19 @@ def test_what_the_data_steps_return_is_their_record(tmp_path):
     run = Run(tmp_path / "home")
     write_sample(run.data)
     for record, metrics in (
-        (DatasetMeasured, run.ingest()),
-        (CorpusMeasured, run.corpus(write_model(tmp_path / "model"))),
+        (DatasetMetrics, run.ingest()),
+        (CorpusMetrics, run.corpus(write_model(tmp_path / "model"))),
     ):
         read = json.loads(json.dumps(metrics))
         assert record.from_dict(read).to_dict() == read == metrics
 
 
 def test_another_versions_manifest_is_named_not_a_key_error():
-    metrics = {one.name: 0 for one in dataclasses.fields(EvaluationMeasured)}
-    assert EvaluationMeasured.from_dict({**metrics, "new": 1}).to_dict() == metrics
+    metrics = {one.name: 0 for one in dataclasses.fields(EvaluationMetrics)}
+    assert EvaluationMetrics.from_dict({**metrics, "new": 1}).to_dict() == metrics
     del metrics["test_set"]
     with pytest.raises(UserError, match="has no test_set: another version.*Materialise the asset again"):
-        EvaluationMeasured.from_dict(metrics)
+        EvaluationMetrics.from_dict(metrics)
 
 
 def test_checks_read_no_metric_by_its_text():

@@ -180,7 +180,7 @@ def test_join_cuts_one_stream_into_equal_rows(tmp_path, chatml) -> None:
 
 def test_join_without_a_single_sequence_is_an_error(tmp_path, chatml) -> None:
     with pytest.raises(UserError, match=r"strategy join gives no sequence: .* have \d+ tokens, one sequence needs"):
-        made(tmp_path, chatml, rows=12, strategy="join", max_seq_len=4096)
+        made(tmp_path, chatml, rows=60, strategy="join", max_seq_len=20_000)
 
 
 def test_a_control_token_in_the_users_text_is_quarantined(tmp_path, chatml) -> None:

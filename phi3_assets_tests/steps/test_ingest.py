@@ -227,3 +227,18 @@ def test_share_and_threshold_do_what_they_say(tmp_path: Path) -> None:
         shares[share] = metrics["test_rows"] / metrics["rows_kept"]
     assert 0.05 < shares[0.1] < 0.15
     assert 0.45 < shares[0.5] < 0.55
+
+
+def test_a_single_test_row_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """One test item ended in a traceback of the statistics, hours later."""
+    run = Run(tmp_path)
+    write_sample(run.data, 90)
+    run.ingest()
+    rows = [record["messages"] for record in run.records() if record["split"] == "train"][:20]
+    rows.append(next(record["messages"] for record in run.records() if record["split"] == "test"))
+    lines = [
+        json.dumps({"Question": question["content"], "Best Answer": answer["content"]}) for question, answer in rows
+    ]
+    (run.data / "sample.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"Only one of the 21 usable rows .* is a test row.*raise test_share"):
+        run.ingest()

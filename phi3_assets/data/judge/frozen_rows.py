@@ -18,7 +18,6 @@ from phi3_assets.data.fingerprints import Hashes, among, digests
 from phi3_assets.data.judge.keys import asked_questions, first_questions, flat, identifying_texts
 from phi3_assets.data.judge.part_store import PartSettings, asked_hashes
 from phi3_assets.data.judge.policies import Judged, apply_policies
-from phi3_assets.data.judge.words import Words, words_of
 from phi3_assets.data.records import conversations, messages_column
 from phi3_assets.data.testset.frozen import NOT_KNOWN, SETTINGS, TEST_SCHEMA, FrozenFile, prefix_hashes
 
@@ -76,10 +75,6 @@ class FrozenRows:
         plain = apply_policies(pa.array(contents, pa.string()), turns, None).plain
         asked = asked_questions(np.array(roles, np.str_), plain, turns) if rows else pa.array([], pa.string())
         return np.array(found, np.int64), asked.to_pylist(), [row[-1][1] for row in rows]
-
-    def words(self, texts: Sequence[str]) -> Words:
-        """The words of normalised questions."""
-        return words_of(pa.array(texts, pa.string()))
 
     def refuse_unknown_groups(self, asked: Hashes, settings: PartSettings) -> None:
         """Groups of frozen rows are those of the same rows in the data; where they are not there, nobody can tell.

@@ -7,7 +7,7 @@ from phi3_assets.core.measured import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetMeasured(Metrics):
+class DatasetMetrics(Metrics):
     """Every row read is kept or in quarantine.
 
     Attributes:

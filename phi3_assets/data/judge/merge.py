@@ -19,7 +19,7 @@ from phi3_assets.data.judge.near import Pair, find_near
 from phi3_assets.data.judge.part_store import ARRAYS, BAND_ARRAYS, NO_ANSWER
 from phi3_assets.data.judge.policies import apply_policies
 from phi3_assets.data.judge.twins import find_twins
-from phi3_assets.data.judge.words import Words
+from phi3_assets.data.judge.words import Hashed, hashed
 from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
 
 TRAIN, TEST, HELD_OUT = range(3)
@@ -103,6 +103,11 @@ class Parts:
             found.update(zip(wanted[places].tolist(), question_answer_pairs(rows), strict=True))
         return found
 
+    def hashed(self) -> Iterator[Hashed]:
+        """Hashes of the questions, part by part."""
+        for folder in self.folders:
+            yield Hashed(*(np.fromfile(folder / f"{name}.bin", ARRAYS[name]) for name in Hashed._fields))
+
     def questions(self, records: Sequence[int]) -> dict[int, str]:
         """Normalised questions of some records, without personal data or secrets."""
         found: dict[int, str] = {}
@@ -157,7 +162,7 @@ def judge(parts: Parts, frozen: FrozenRows, settings: MergeSettings) -> Verdict:
     _judge_conflicts(verdict, groups, repeated, parts.load("answer"), settings.conflicts == "quarantine")
     del groups
     places, questions, answers = frozen.questions(absent)
-    _judge_questions(verdict, parts, asked, places, frozen.words(questions), questions)
+    _judge_questions(verdict, parts, asked, places, questions)
     del asked
     _judge_near(verdict, parts, places, list(zip(questions, answers, strict=True)), settings)
     return verdict
@@ -205,7 +210,7 @@ def _absent(asked: Hashes, frozen: FrozenRows) -> NDArray[np.int64]:
 
 
 def _judge_questions(
-    verdict: Verdict, parts: Parts, asked: Hashes, places: NDArray[np.int64], words: Words, questions: Sequence[str]
+    verdict: Verdict, parts: Parts, asked: Hashes, places: NDArray[np.int64], questions: Sequence[str]
 ) -> None:
     """Take rows out of training that ask what a test row asks, or almost, whatever they answer.
 
@@ -214,8 +219,7 @@ def _judge_questions(
         parts: The records.
         asked: What they ask.
         places: Frozen records that are not among them; they stand first.
-        words: Of their questions.
-        questions: The questions.
+        questions: Theirs.
     """
     count = len(places)
 
@@ -223,8 +227,12 @@ def _judge_questions(
         new = parts.questions([row - count for row in rows if row >= count])
         return {row: questions[row] for row in rows if row < count} | {row + count: text for row, text in new.items()}
 
+    def blocks() -> Iterator[Hashed]:
+        yield hashed(pa.array(questions, pa.string()))
+        yield from parts.hashed()
+
     found = find_twins(
-        Words(*(np.concatenate([mine, parts.load(name)]) for name, mine in words._asdict().items())),
+        blocks,
         np.concatenate([np.ones(count, bool), verdict.split != TRAIN]),
         np.concatenate([np.zeros(count, bool), verdict.reason != KEPT]),
         texts,

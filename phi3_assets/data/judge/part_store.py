@@ -15,7 +15,7 @@ from phi3_assets.data.fingerprints import BANDS, Hashes, as_hashes, digests, hal
 from phi3_assets.data.judge.keys import asked_questions, first_questions, identifying_texts
 from phi3_assets.data.judge.policies import Judged
 from phi3_assets.data.judge.split import hash_split
-from phi3_assets.data.judge.words import words_of
+from phi3_assets.data.judge.words import hashed
 from phi3_assets.data.records import BLOCK_ROWS, SCHEMA, block_path, messages_column, open_block
 
 _PREVIEW_ROWS = 5
@@ -30,13 +30,14 @@ ARRAYS: dict[str, Any] = {
     "side": np.uint8,
     "sketch": np.uint8,
     "counts": np.int32,
-    "words": np.uint32,
-    "stems": np.uint16,
+    "whole": np.uint64,
+    "without": np.uint64,
+    "spelt": np.uint64,
 }
 """The arrays of a part beside its MinHash bands, and their types; side is a position in `records.SPLITS`.
 
 asked is the hash of the whole question, which no policy changes; first, of rows with several, that of the first
-question. words and stems have one value per word and not per record, see `words.Words`.
+question. without and spelt have one value per word and not per record, see `words.Hashed`.
 """
 BAND_ARRAYS = [f"band{i}" for i in range(BANDS)]
 REPEATABLE = ["id", "group", *BAND_ARRAYS]
@@ -139,7 +140,7 @@ class PartStore:
             plain_firsts = asked = firsts
         else:
             plain_firsts, asked = (each(roles, plain, turns) for each in (first_questions, asked_questions))
-        words = words_of(asked)
+        words = hashed(asked)
         questions = firsts if simple.all() else _questions(texts, turns, ends)
         answers = normalise(texts.take(pa.array(ends - 1)))
         ids = digests(identifying_texts(batch.roles, texts.to_pylist(), turns.tolist()))

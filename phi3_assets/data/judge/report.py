@@ -7,7 +7,7 @@ from typing import Any
 
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.data.judge.frozen_rows import FrozenRows
-from phi3_assets.data.judge.measured import DatasetMeasured
+from phi3_assets.data.judge.measured import DatasetMetrics
 from phi3_assets.data.judge.merge import HELD_OUT, KEPT, LEAK, TEST, TRAIN, Verdict
 
 _PREVIEW_ROWS = 5
@@ -23,7 +23,7 @@ def dataset_metrics(
     *,
     reused: Sequence[bool],
     others: list[str],
-) -> DatasetMeasured:
+) -> DatasetMetrics:
     """Sum up the facts of all files and the verdict.
 
     Args:
@@ -46,7 +46,7 @@ def dataset_metrics(
     sides = {side: int((kept & (verdict.split == side)).sum()) for side in (TRAIN, TEST, HELD_OUT)}
     if read != int(kept.sum()) + reasons.total():
         raise AssertionError(f"{read} rows read, {int(kept.sum())} kept, {reasons.total()} quarantined")
-    return DatasetMeasured(
+    return DatasetMetrics(
         rows_read=read,
         rows_kept=int(kept.sum()),
         rows_quarantined=reasons.total(),
@@ -93,7 +93,7 @@ def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def refuse_if_useless(metrics: DatasetMeasured, params: Any, folder: Path) -> None:
+def refuse_if_useless(metrics: DatasetMetrics, params: Any, folder: Path) -> None:
     """Stop where nothing could be trained or tested.
 
     Raises:
@@ -101,20 +101,29 @@ def refuse_if_useless(metrics: DatasetMeasured, params: Any, folder: Path) -> No
     """
     if not metrics.rows_kept:
         _refuse_without_rows(metrics, [params["question_column"], params["answer_column"]], folder)
+    leaked, held_out = metrics.leaked_rows_removed, metrics.held_out_rows
     if not metrics.train_rows:
         raise UserError(
             f"None of the {metrics.rows_kept} usable rows in {folder} is a training row (test_share "
-            f"{params['test_share']}, chosen by a hash of the question). Add rows, or lower test_share."
+            f"{params['test_share']}, chosen by a hash of the question or of group_column; {held_out} are held out "
+            f"because of the frozen test set, {leaked} more ask what a test row asks). Add rows, or lower test_share."
         )
     if not metrics.test_set_rows:
+        withheld = metrics.test_rows_withheld
         raise UserError(
             f"None of the {metrics.rows_kept} usable rows in {folder} is a test row (test_share "
-            f"{params['test_share']}, chosen by a hash of the question; plain text is never a test). Without one no "
-            "model can be judged: add questions and answers, or raise test_share."
+            f"{params['test_share']}, chosen by a hash of the question; plain text is never a test"
+            + (f"; the recipe's policies took {withheld} rows out of the test set" if withheld else "")
+            + "). Without one no model can be judged: add questions and answers, or raise test_share."
+        )
+    if metrics.test_set_rows == 1:
+        raise UserError(
+            f"Only one of the {metrics.rows_kept} usable rows in {folder} is a test row, and no model can be judged "
+            "by one answer: add questions and answers, or raise test_share before the test set is frozen."
         )
 
 
-def _refuse_without_rows(metrics: DatasetMeasured, wanted: list[str], folder: Path) -> None:
+def _refuse_without_rows(metrics: DatasetMetrics, wanted: list[str], folder: Path) -> None:
     for entry in metrics.files:
         if entry["columns"]:
             columns = ", ".join(map(repr, entry["columns"][:8]))

@@ -5,20 +5,19 @@ one word more or less that is no negation and holds no digit, or with one word s
 place is another fact: 'code 403' and 'code 404', 'enable' and 'disable', 'upload' and 'unload'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import Hashes, among, mix, positions
-from phi3_assets.data.judge.words import FIXED, LEAST_COMMON, Sequences, Words, same_but_for_spelling, sequences
+from phi3_assets.data.fingerprints import Hashes, among, positions
+from phi3_assets.data.judge.words import Hashed, same_but_for_spelling
 
-_ROWS_AT_ONCE = 200_000
 _SPELLINGS_PER_WORD = 4
 
 
 def find_twins(
-    words: Words,
+    blocks: Callable[[], Iterator[Hashed]],
     on_test_side: NDArray[np.bool_],
     ignored: NDArray[np.bool_],
     questions: Callable[[Sequence[int]], dict[int, str]],
@@ -26,7 +25,7 @@ def find_twins(
     """Find training rows that ask what a test row asks. Linear in the words.
 
     Args:
-        words: Of the question of each row.
+        blocks: Hashes of the questions of all rows, some at a time; asked twice.
         on_test_side: Rows that are tested with, or may be.
         ignored: Rows that are not looked at.
         questions: The normalised questions of some rows; asked for few.
@@ -34,18 +33,17 @@ def find_twins(
     Returns:
         Training row to the test row that it resembles.
     """
-    tested = _Tested(words, np.flatnonzero(on_test_side & ~ignored))
+    testing, training = on_test_side & ~ignored, ~(on_test_side | ignored)
     found: dict[int, int] = {}
+    if not testing.any() or not training.any():
+        return found
+    tested = _Tested(blocks(), testing)
     maybe: list[tuple[int, int]] = []
-    ends = np.cumsum(words.counts, dtype=np.int64)
-    for first in range(0, len(ends), _ROWS_AT_ONCE) if len(tested.rows) else ():
-        last = min(first + _ROWS_AT_ONCE, len(ends))
-        span = slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
-        here = Words(words.counts[first:last], words.words[span], words.stems[span])
-        training = ~(on_test_side | ignored)[first:last]
-        alike, spelt = tested.compare(here, training)
-        found.update({first + row: test for row, test in alike.items()})
-        maybe += [(first + row, test) for row, test in spelt if first + row not in found]
+    first = 0
+    for block in blocks():
+        tested.compare(block, first, training, found, maybe)
+        first += len(block.counts)
+    maybe = [pair for pair in maybe if pair[0] not in found]
     if maybe:
         known = questions(sorted({row for pair in maybe for row in pair}))
         for row, test in maybe:
@@ -55,70 +53,81 @@ def find_twins(
 
 
 class _Tested:
-    """The hashes of what is tested with."""
+    """The hashes of what is tested with, each with its row."""
 
-    def __init__(self, words: Words, rows: NDArray[np.int64]) -> None:
+    def __init__(self, blocks: Iterator[Hashed], testing: NDArray[np.bool_]) -> None:
         """Of these rows among all."""
-        self.rows = rows
-        ends = np.cumsum(words.counts, dtype=np.int64)
-        counts = words.counts[rows].astype(np.int64)
-        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        places = np.repeat(ends[rows] - counts, counts) + inside
-        taken = Words(words.counts[rows], words.words[places], words.stems[places])
-        made = sequences(taken)
-        long = taken.counts >= 2
-        self._whole, self._whole_row = made.whole[long], rows[long]
-        shorter = _removable(taken, made)
-        self._shorter, self._shorter_row = made.without[shorter], rows[made.row_of[shorter]]
-        keys, of = _spelling_keys(taken, made)
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._keys_row = keys[order], rows[of[order]]
+        parts: list[list[NDArray[np.uint64]]] = [[], [], []]
+        rows: list[list[NDArray[np.int64]]] = [[], [], []]
+        first = 0
+        for block in blocks:
+            mine = testing[first : first + len(block.counts)]
+            numbers = first + np.flatnonzero(mine)
+            of_words = np.repeat(numbers, block.counts[mine])
+            words = np.repeat(mine, block.counts)
+            for kind, (hashes, owners) in enumerate(
+                ((block.whole[mine], numbers), (block.without[words], of_words), (block.spelt[words], of_words))
+            ):
+                parts[kind].append(hashes[hashes != 0])
+                rows[kind].append(owners[hashes != 0])
+            first += len(block.counts)
+        whole, shorter, spelt = (np.concatenate(kind) for kind in parts)
+        of_whole, of_shorter, of_spelt = (np.concatenate(kind) for kind in rows)
+        self._whole: Hashes = whole
+        self._shorter: Hashes = shorter
+        self._whole_row: NDArray[np.int64] = of_whole
+        self._shorter_row: NDArray[np.int64] = of_shorter
+        self._spelt: Hashes = spelt
+        self._spelt_row: NDArray[np.int64] = of_spelt
 
-    def compare(self, words: Words, wanted: NDArray[np.bool_]) -> tuple[dict[int, int], list[tuple[int, int]]]:
-        """Rows that are like a test row, and pairs of rows that may be the same but for the spelling of a word."""
-        made = sequences(words)
-        alike: dict[int, int] = {}
+    def compare(
+        self,
+        block: Hashed,
+        first: int,
+        training: NDArray[np.bool_],
+        found: dict[int, int],
+        maybe: list[tuple[int, int]],
+    ) -> None:
+        """Add to `found` the rows that are like a test row, to `maybe` pairs that a spelling may tell apart.
 
-        def take(rows: NDArray[np.int64], hashes: Hashes, tests: Hashes, test_rows: NDArray[np.int64]) -> None:
-            where = positions(hashes, tests)
-            for place in np.flatnonzero(where >= 0).tolist():
-                alike.setdefault(int(rows[place]), int(test_rows[where[place]]))
+        Args:
+            block: Some rows.
+            first: Number of the first of them.
+            training: Which rows of all are trained on.
+            found: Row to test row.
+            maybe: Pairs of row and test row.
+        """
+        mine = training[first : first + len(block.counts)]
+        numbers = first + np.flatnonzero(mine)
+        ends = np.cumsum(block.counts[mine], dtype=np.int64)
+        words = np.repeat(mine, block.counts)
 
-        rows = np.flatnonzero(wanted & (words.counts >= 2))
-        take(rows, made.whole[rows], self._whole, self._whole_row)
-        longer = _removable(words, made) & wanted[made.row_of]
-        take(made.row_of[longer], made.without[longer], self._whole, self._whole_row)
-        rows = np.flatnonzero(wanted & (words.counts >= LEAST_COMMON))
-        take(rows, made.whole[rows], self._shorter, self._shorter_row)
-        return alike, self._spelt(words, made, wanted, alike)
+        def take(rows: NDArray[np.int64], tests: NDArray[np.int64]) -> None:
+            for row, test in zip(rows.tolist(), tests.tolist(), strict=True):
+                found.setdefault(row, test)
 
-    def _spelt(
-        self, words: Words, made: Sequences, wanted: NDArray[np.bool_], alike: dict[int, int]
-    ) -> list[tuple[int, int]]:
-        left = wanted.copy()
-        left[list(alike)] = False
-        keys, of = _spelling_keys(words, made)
-        mine = left[of]
-        mine[mine] = among(keys[mine], self._keys)
-        keys, of = keys[mine], of[mine]
-        at = np.searchsorted(self._keys, keys)
+        for tests, test_rows in ((self._whole, self._whole_row), (self._shorter, self._shorter_row)):
+            where = positions(block.whole[mine], tests)
+            hits = np.flatnonzero(where >= 0)
+            take(numbers[hits], test_rows[where[hits]])
+        where = positions(block.without[words], self._whole)
+        hits = np.flatnonzero(where >= 0)
+        take(numbers[np.searchsorted(ends, hits, side="right")], self._whole_row[where[hits]])
+        spelt = block.spelt[words]
+        hits = np.flatnonzero(among(spelt, self._spelt))
+        rows = numbers[np.searchsorted(ends, hits, side="right")]
+        if len(hits):
+            maybe += self._pairs(rows, spelt[hits])
+
+    def _pairs(self, rows: NDArray[np.int64], keys: Hashes) -> list[tuple[int, int]]:
+        """Rows, of which the keys are among the tests', with some tests of the same key each."""
+        mine = np.flatnonzero(among(self._spelt, keys))
+        mine = mine[np.argsort(self._spelt[mine], kind="stable")]
+        ordered = self._spelt[mine]
+        at = np.searchsorted(ordered, keys)
         pairs: list[tuple[int, int]] = []
         for step in range(_SPELLINGS_PER_WORD):
-            place = np.minimum(at + step, max(len(self._keys) - 1, 0))
-            same = self._keys[place] == keys if len(keys) else np.zeros(0, bool)
-            pairs += zip(of[same].tolist(), self._keys_row[place[same]].tolist(), strict=True)
+            place = np.minimum(at + step, len(ordered) - 1)
+            same = ordered[place] == keys
+            pairs += zip(rows[same].tolist(), self._spelt_row[mine[place[same]]].tolist(), strict=True)
         return pairs
-
-
-def _removable(words: Words, made: Sequences) -> NDArray[np.bool_]:
-    """The words without which a question would still be near."""
-    free: NDArray[np.bool_] = words.stems & FIXED == 0
-    return free & (words.counts[made.row_of] > LEAST_COMMON)
-
-
-def _spelling_keys(words: Words, made: Sequences) -> tuple[Hashes, NDArray[np.int64]]:
-    """For each word that may be misspelt, a hash of how it begins and of all the others; and its question."""
-    places = np.flatnonzero(
-        (words.stems & FIXED == 0) & (words.stems > 0) & (words.counts[made.row_of] >= LEAST_COMMON)
-    )
-    return mix(made.without[places] ^ mix(words.stems[places].astype(np.uint64))), made.row_of[places]

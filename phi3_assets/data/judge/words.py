@@ -80,22 +80,25 @@ def _word(text: str) -> tuple[int, int] | None:
     return int.from_bytes(digest, "big"), fixed | stem
 
 
-class Sequences(NamedTuple):
-    """Hashes of questions as sequences.
+class Hashed(NamedTuple):
+    """Hashes of questions as sequences of words, of which equal ones are looked for. 0 is nothing to look for.
 
     Attributes:
-        whole: One for each question.
-        without: One for each word: the question's without it.
-        row_of: Which question each word is of.
+        counts: Words of each question.
+        whole: One for each question of two words or more.
+        without: One for each word: the question without it, where it would still be near.
+        spelt: One for each word: the question without it, and how it begins, where another spelling would be near.
     """
 
+    counts: NDArray[np.int32]
     whole: Hashes
     without: Hashes
-    row_of: NDArray[np.int64]
+    spelt: Hashes
 
 
-def sequences(words: Words) -> Sequences:
-    """Hashes of sequences of words; the order counts: 'from PDF to Word' is not 'from Word to PDF'."""
+def hashed(questions: pa.Array) -> Hashed:
+    """Hashes of normalised questions; the order counts: 'from PDF to Word' is not 'from Word to PDF'."""
+    words = words_of(questions)
     counts = words.counts.astype(np.int64)
     row_of = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum(counts) - counts
@@ -107,7 +110,13 @@ def sequences(words: Words) -> Sequences:
     whole = sums[starts + counts] - sums[starts]
     head = sums[:-1] - sums[starts[row_of]]
     tail = whole[row_of] - head - terms
-    return Sequences(whole, head + tail * np.uint64(_INVERSE), row_of)
+    without = head + tail * np.uint64(_INVERSE)
+    free = words.stems & FIXED == 0
+    spelt = mix(without ^ mix(words.stems.astype(np.uint64)))
+    spelt[~free | (words.stems == 0) | (counts[row_of] < LEAST_COMMON)] = 0
+    without[~free | (counts[row_of] <= LEAST_COMMON)] = 0
+    whole[counts < 2] = 0
+    return Hashed(words.counts, whole, without, spelt)
 
 
 def same_but_for_spelling(one: str, other: str) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from phi3_assets.core.errors import UserError
 from phi3_assets.data.tokens.corpus_rows import Stats
 from phi3_assets.data.tokens.join import Joined
-from phi3_assets.data.tokens.measured import CorpusMeasured
+from phi3_assets.data.tokens.measured import CorpusMetrics
 from phi3_assets.data.tokens.model_tokens import IGNORED, ModelTokens
 
 _BINS = 20
@@ -40,10 +40,10 @@ def corpus_metrics(
     joined: Joined | None,
     first_row: pa.Table | None,
     tokenised: int,
-) -> CorpusMeasured:
+) -> CorpusMetrics:
     """Sum up a corpus, of which so many rows were not known before."""
     edges, counts = _histogram(stats.lengths)
-    return CorpusMeasured(
+    return CorpusMetrics(
         train_rows=stats.rows,
         test_rows=tests["rows"],
         rows_quarantined=stats.quarantined.total() + tests["rows_quarantined"],

@@ -7,7 +7,7 @@ from phi3_assets.core.measured import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusMeasured(Metrics):
+class CorpusMetrics(Metrics):
     """The rows as tokens.
 
     Attributes:

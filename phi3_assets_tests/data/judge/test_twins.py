@@ -9,7 +9,7 @@ import pytest
 
 from phi3_assets.data.fingerprints import normalise
 from phi3_assets.data.judge.twins import find_twins
-from phi3_assets.data.judge.words import words_of
+from phi3_assets.data.judge.words import hashed
 from phi3_assets.sample.make_sample import rows
 from phi3_assets_tests.data.running import Run, write_sample
 
@@ -19,8 +19,9 @@ def near(tested: list[str], trained: list[str]) -> dict[str, str]:
     questions = [*tested, *trained]
     texts = normalise(pa.array(questions, pa.string()))
     side = np.arange(len(questions)) < len(tested)
+    nothing = np.zeros(len(questions), bool)
     found = find_twins(
-        words_of(texts), side, np.zeros(len(questions), bool), lambda rows: {row: texts[row].as_py() for row in rows}
+        lambda: iter([hashed(texts)]), side, nothing, lambda rows: {row: texts[row].as_py() for row in rows}
     )
     return {questions[row]: questions[other] for row, other in found.items()}
 
