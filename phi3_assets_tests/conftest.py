@@ -18,6 +18,9 @@ from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests side by side: threads that wait for one another on the same cores make each of them several times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -112,14 +112,14 @@ def test_nothing_runs_that_was_not_seen(tmp_path):
             sys.setprofile(None)
             threading.setprofile(None)
         seen = sources.definitions(step)
-        asked_by_the_test = {place for place in called if place[0] in RECIPE or place[1] == "Step"}
+        asked_by_the_test = {place for place in called if place[0] in RECIPE or place[1] in ("Step", "_import")}
         assert called - seen - asked_by_the_test == set()
         assert len(called) > 20
 
 
 def test_reach_is_narrow():
     """A digest of the whole package would change every day."""
-    assert all(3 < len(reach) < 30 for reach in present().values())
+    assert all(3 < len(reach) < 40 for reach in present().values())
 
 
 def test_complaint_names_what_changed_and_what_to_run():
