@@ -156,7 +156,7 @@ def write_rows(folder: Path, rows: int, name: str = "rows", seed: int = 0) -> No
 
 def _base_model(folder: str) -> dict[str, Any]:
     """The base model of the default recipe, as its step makes it."""
-    from phi3_assets.core.recipe import load_recipe
+    from phi3_assets.core.recipe_file import load_recipe
     from phi3_assets.core.step import StepContext
     from phi3_assets.steps import BASE_MODEL
 
@@ -170,7 +170,7 @@ def _base_model(folder: str) -> dict[str, Any]:
 
 def ours(data: Path, home: Path, model: str, run_name: str = "first", test_sets: Path | None = None) -> dict[str, Any]:
     """Both steps, one process each, handed their parameters, as the worker runs them; into home/<run>."""
-    from phi3_assets.core.recipe import load_recipe
+    from phi3_assets.core.recipe_file import load_recipe
     from phi3_assets.steps import STEPS
 
     run = home / run_name

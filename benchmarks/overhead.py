@@ -20,7 +20,7 @@ from typing import Any
 
 from phi3_assets import steps
 from phi3_assets.core.home import initialise
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
 

@@ -92,7 +92,7 @@ def step(described: Any, work: Path, inputs: dict[str, Path], **overrides: Any) 
     """Run one step's function with the default recipe, into work/<name>."""
     import shutil
 
-    from phi3_assets.core.recipe import load_recipe
+    from phi3_assets.core.recipe_file import load_recipe
     from phi3_assets.core.step import StepContext
 
     output, scratch = work / described.name, work / "scratch" / described.name
@@ -252,7 +252,7 @@ def peft(work: Path, epochs: float) -> dict[str, Any]:
 
 def default_recipe() -> Any:
     """The default recipe."""
-    from phi3_assets.core.recipe import load_recipe
+    from phi3_assets.core.recipe_file import load_recipe
 
     return load_recipe("smol-cpu")
 

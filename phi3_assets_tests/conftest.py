@@ -11,7 +11,7 @@ import pytest
 from phi3_assets import steps
 from phi3_assets.core.home import initialise
 from phi3_assets.core.manifest import digest_of, fingerprint
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.local_store import LocalArtifactStore

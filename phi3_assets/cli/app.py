@@ -9,11 +9,12 @@ import typer
 from phi3_assets.cli import commands
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
 from phi3_assets.cli.testset import testset
+from phi3_assets.core.disk import of_the_disk
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.fields import use_of
-from phi3_assets.core.files import of_the_disk
 from phi3_assets.core.home import default_home, prepare_home
-from phi3_assets.core.recipe import Recipe, load_recipe, shipped_recipes
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 

@@ -12,7 +12,8 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home
 
 if TYPE_CHECKING:
-    from phi3_assets.release.champion import Champion, Check, Entry
+    from phi3_assets.release.champion import Champion, Check
+    from phi3_assets.release.history import Entry
 
 champion = typer.Typer(no_args_is_help=True, help="The release that is to be taken, and who it replaced.")
 bundle = typer.Typer(no_args_is_help=True, help="Releases, as folders that stand by themselves.")

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from phi3_assets.core.errors import UserError, nearest
-from phi3_assets.core.recipe import Recipe, read_yaml
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_file import read_yaml
 
 
 def _absolute(path: Path | None) -> Path | None:

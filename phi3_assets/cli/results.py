@@ -10,8 +10,9 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT, prepare_home
 from phi3_assets.core.ledger import products
 from phi3_assets.core.manifest import ArtefactRef
-from phi3_assets.core.recipe import load_recipe
-from phi3_assets.release.champion import Champion, Check, Entry
+from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.release.champion import Champion, Check
+from phi3_assets.release.history import Entry
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest

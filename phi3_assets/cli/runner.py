@@ -12,7 +12,7 @@ import dagster as dg
 from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.resources.local_store import LocalArtifactStore

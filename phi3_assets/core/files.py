@@ -12,7 +12,6 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,6 @@ from phi3_assets.core.errors import UserError
 DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 MAX_JSON_BYTES = 64 << 20
 """Largest JSON document that is read whole. A tokenizer of 256,000 words takes 35 MB; no other comes near."""
-_OF_SQLITE = (
-    "attempt to write a readonly database",
-    "unable to open database file",
-    "not a database",
-    "disk I/O error",  # also of a full disk, where the journal and not the database grows
-)
 _LEFTOVER_S = 3600
 """A temporary file as old as this belongs to a process that was killed: the writes take milliseconds."""
 
@@ -243,58 +236,6 @@ def write_report(path: Path, value: Any) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a model's configuration with a fixed layout and sorted keys, so that equal content gives equal bytes."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def is_out_of_space(error: BaseException) -> bool:
-    """True when a full disk or quota stands anywhere in the chain; SQLite, safetensors and pyarrow say it in words."""
-    texts = (os.strerror(errno.ENOSPC), "database or disk is full")
-    return any(
-        (isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT))
-        or any(text in str(one) for text in texts)
-        for one in _chain(error)
-    )
-
-
-def of_the_disk(error: BaseException, dagster_home: str) -> str | None:
-    """What to tell a user when the disk and not the program is at fault; None: it is neither full nor closed to us.
-
-    Args:
-        error: What was raised.
-        dagster_home: Where Dagster keeps its databases, which report in words of their own.
-    """
-    in_sqlite = next((text for one in _chain(error) for text in _OF_SQLITE if text in str(one)), "")
-    if is_out_of_space(error) or (in_sqlite and _is_full(dagster_home)):
-        return (
-            f"The disk is full, so the home or Dagster's database in {dagster_home or 'DAGSTER_HOME'} cannot be "
-            "written. Free some space, or point --home and DAGSTER_HOME at a larger disk."
-        )
-    for one in _chain(error):
-        if isinstance(one, OSError) and one.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and one.filename:
-            return (
-                f"{os.fsdecode(one.filename)} cannot be read or written ({one.strerror}). Change its permissions, or "
-                "give another folder with --home."
-            )
-    if in_sqlite:
-        return (
-            f"Dagster's database in {dagster_home or 'DAGSTER_HOME'} cannot be used ({in_sqlite}). Look at its "
-            "permissions, or move it away: only the history of runs is there."
-        )
-    return None
-
-
-def _is_full(folder: str) -> bool:
-    return os.path.isdir(folder) and shutil.disk_usage(folder).free < 1 << 20
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that led to it: causes, and what was being handled when it was raised."""
-    waiting, seen = [error], set()
-    while waiting:
-        one = waiting.pop(0)
-        if id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [before for before in (one.__cause__, one.__context__) if before is not None]
 
 
 def _remove_if_old(path: Path) -> None:

@@ -13,7 +13,8 @@ import yaml
 
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.files import open_file, read_json
-from phi3_assets.core.recipe import Recipe, is_hub_id, load_recipe, read_yaml, shipped_recipes
+from phi3_assets.core.recipe import Recipe, is_hub_id
+from phi3_assets.core.recipe_file import load_recipe, read_yaml, shipped_recipes
 from phi3_assets.olive.legacy_rules import DEFAULTS, FINE_TUNING, RULES
 
 _TRANSPARENT = {"config", "params", "extra_args"}

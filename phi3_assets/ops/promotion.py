@@ -23,7 +23,8 @@ from phi3_assets.evaluation.changes import Side, find_changes, markdown, page, p
 from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.ops.planning import CalledFor, Context, readable_errors
 from phi3_assets.ops.show import Metadata
-from phi3_assets.release.champion import Champion, ChampionChanged, Entry
+from phi3_assets.release.champion import Champion, ChampionChanged
+from phi3_assets.release.history import Entry
 from phi3_assets.resources.lineage import lineage, manifests
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource

@@ -6,20 +6,15 @@ of two writers neither is lost. Entries are only ever added, and each carries th
 that was edited is noticed.
 """
 
-import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import Ledger, product_key, read_json, update_json
 from phi3_assets.core.manifest import ArtefactRef
-from phi3_assets.core.step import sha256_of
-
-FORMAT = 1
-Action = Literal["promote", "rollback", "retire", "refuse", "propose"]
-_WAY_OUT = "Restore it from a backup; releases themselves are untouched, in gen-model/release_bundle."
+from phi3_assets.release.history import Entry, following, from_json, once, succession, to_json
+from phi3_assets.release.history import present as present_of
 
 Check = Callable[[ArtefactRef], object]
 """Called with an artefact; raises if it is missing or damaged."""
@@ -27,46 +22,6 @@ Check = Callable[[ArtefactRef], object]
 
 class ChampionChanged(UserError):
     """The champion is another one than the one a decision was made against."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One decision.
-
-    Attributes:
-        number: 1 for the first.
-        action: promote; rollback to the champion before; retire, after which there is none; refuse or propose (it waits
-            for a person's approval), which leave the champion as it is.
-        release: The release_bundle that it is about; None with retire.
-        report: The eval_report it was judged by.
-        decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason; "made_of", the
-            artefacts of the release by name, and "page", its comparison with the champion, where there are such.
-        at: UTC, ISO 8601.
-        previous: SHA-256 of the entry before; "" for the first.
-    """
-
-    number: int
-    action: Action
-    release: ArtefactRef | None
-    report: ArtefactRef | None
-    decision: dict[str, Any]
-    at: str
-    previous: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "Entry":
-        """Inverse of `to_dict`."""
-        refs = {name: ArtefactRef(**value[name]) if value[name] else None for name in ("release", "report")}
-        return cls(**{**value, **refs})
-
-    @property
-    def sentence(self) -> str:
-        """Why."""
-        return str(self.decision["sentence"])
 
 
 class Champion:
@@ -84,11 +39,11 @@ class Champion:
         Raises:
             DamagedArtefact: The value is not JSON, of another format, or was edited.
         """
-        return self._entries(read_json(self._ledger, self._key))
+        return from_json(read_json(self._ledger, self._key), self._ledger.where(self._key))
 
     def present(self) -> Entry | None:
         """The entry that made the present champion, or None."""
-        return _present(self.history())
+        return present_of(self.history())
 
     def promote(
         self,
@@ -119,18 +74,18 @@ class Champion:
         check(report)
 
         def change(entries: list[Entry]) -> Entry:
-            present = _present(entries)
+            present = present_of(entries)
             now = present.release if present else None
             if present is not None and now == release:
                 return present
             _refuse_stale(now, judged_against)
-            return _next(entries, "promote", release, report, decision)
+            return following(entries, "promote", release, report, decision)
 
         return self._append(change)
 
     def refuse(self, release: ArtefactRef, report: ArtefactRef, decision: Mapping[str, Any]) -> Entry:
         """Record that the gate said no. Said again while nothing else was decided of it, it is recorded once."""
-        return self._append(lambda entries: _once(entries, "refuse", release, report, decision))
+        return self._append(lambda entries: once(entries, "refuse", release, report, decision))
 
     def propose(
         self,
@@ -143,7 +98,7 @@ class Champion:
         """Record that the gate said yes and that a person is to approve it; see `approve`."""
         against = judged_against.to_dict() if judged_against else None
         kept = {**decision, "judged_against": against}
-        return self._append(lambda entries: _once(entries, "propose", release, report, kept))
+        return self._append(lambda entries: once(entries, "propose", release, report, kept))
 
     def proposals(self) -> list[Entry]:
         """What waits for approval, oldest first: proposals of which nothing else was decided since."""
@@ -207,7 +162,7 @@ class Champion:
             check(target.release)
             # What it was made of goes along, for the next candidate is compared with it.
             kept = {name: target.decision[name] for name in ("made_of",) if name in target.decision}
-            return _next(entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
+            return following(entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
 
         return self._append(change)
 
@@ -219,9 +174,9 @@ class Champion:
         """
 
         def change(entries: list[Entry]) -> Entry:
-            if _present(entries) is None:
+            if present_of(entries) is None:
                 raise UserError(f"{self.product} has no champion to retire.")
-            return _next(entries, "retire", None, None, {"sentence": reason})
+            return following(entries, "retire", None, None, {"sentence": reason})
 
         return self._append(change)
 
@@ -230,59 +185,15 @@ class Champion:
         decided: list[Entry] = []
 
         def write(value: Any | None) -> Any | None:
-            entries = self._entries(value)
+            entries = from_json(value, self._ledger.where(self._key))
             entry = change(entries)
             decided[:] = [entry]
             if entry in entries:
                 return None
-            return {
-                "format": FORMAT,
-                "last": sha256_of(entry.to_dict()),
-                "history": [one.to_dict() for one in (*entries, entry)],
-            }
+            return to_json([*entries, entry])
 
         update_json(self._ledger, self._key, write)
         return decided[0]
-
-    def _entries(self, value: Any | None) -> list[Entry]:
-        if value is None:
-            return []
-        where = self._ledger.where(self._key)
-        try:
-            if value["format"] != FORMAT:
-                raise DamagedArtefact(f"{where} has format {value['format']}; this version reads format {FORMAT}.")
-            entries = [Entry.from_dict(entry) for entry in value["history"]]
-            last = value["last"]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DamagedArtefact(f"{where} is damaged ({type(error).__name__}). {_WAY_OUT}") from None
-        before = ""
-        for number, entry in enumerate(entries, 1):
-            if entry.number != number or entry.previous != before:
-                raise DamagedArtefact(
-                    f"{where} was edited: entry {number} does not follow from the one before. {_WAY_OUT}"
-                )
-            before = sha256_of(entry.to_dict())
-        if last != before:
-            raise DamagedArtefact(f"{where} was edited: its last entry is not the one that was written. {_WAY_OUT}")
-        return entries
-
-
-def succession(entries: list[Entry]) -> list[Entry]:
-    """The promotions that led to the present champion, without those that were rolled back."""
-    line: list[Entry] = []
-    for entry in entries:
-        if entry.action == "rollback":
-            line.pop()
-        elif entry.action == "promote":
-            line.append(entry)
-        elif entry.action == "retire":
-            line.clear()
-    return line
-
-
-def _present(entries: list[Entry]) -> Entry | None:
-    decided = next((entry for entry in reversed(entries) if entry.action not in ("refuse", "propose")), None)
-    return None if decided is None or decided.action == "retire" else decided
 
 
 def _refuse_stale(now: ArtefactRef | None, judged_against: ArtefactRef | None) -> None:
@@ -291,35 +202,6 @@ def _refuse_stale(now: ArtefactRef | None, judged_against: ArtefactRef | None) -
             f"The champion is now {_name(now)}; this decision was made against {_name(judged_against)}. "
             "Materialise champion again."
         )
-
-
-def _once(
-    entries: list[Entry], action: Action, release: ArtefactRef, report: ArtefactRef, decision: Mapping[str, Any]
-) -> Entry:
-    for entry in reversed(entries):
-        if entry.action not in ("refuse", "propose"):
-            break
-        if (entry.action, entry.release, entry.report, entry.decision) == (action, release, report, decision):
-            return entry
-    return _next(entries, action, release, report, decision)
-
-
-def _next(
-    entries: list[Entry],
-    action: Action,
-    release: ArtefactRef | None,
-    report: ArtefactRef | None,
-    decision: Mapping[str, Any],
-) -> Entry:
-    return Entry(
-        number=len(entries) + 1,
-        action=action,
-        release=release,
-        report=report,
-        decision=dict(decision),
-        at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        previous=sha256_of(entries[-1].to_dict()) if entries else "",
-    )
 
 
 def _name(ref: ArtefactRef | None) -> str:

@@ -9,7 +9,8 @@ import dagster as dg
 import pydantic
 
 from phi3_assets.core.fields import use_of
-from phi3_assets.core.recipe import Recipe, load_recipe
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_file import load_recipe
 
 
 def _launchpad_type(annotation: Any) -> Any:
@@ -45,7 +46,7 @@ class RecipeResource(_Fields):  # type: ignore[misc]
         """Read and validate the recipe with this run's overrides.
 
         Raises:
-            UserError: See `phi3_assets.core.recipe.load_recipe`.
+            UserError: See `phi3_assets.core.recipe_file.load_recipe`.
         """
         given = {name: getattr(self, name) for name in Recipe.model_fields}
         return load_recipe(self.recipe, {name: value for name, value in given.items() if value is not None})

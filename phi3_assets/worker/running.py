@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from phi3_assets.core.disk import is_out_of_space
 from phi3_assets.core.errors import TransientError, UserError
-from phi3_assets.core.files import FileEntry, hash_files, is_out_of_space, what_it_is
+from phi3_assets.core.files import FileEntry, hash_files, what_it_is
 from phi3_assets.core.manifest import Manifest, artefact_files, digest_of, fingerprint, read_manifest, seal, verify
 from phi3_assets.core.step import StepCall, StepContext, installed_versions
 from phi3_assets.steps import step_of

@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from phi3_assets.cli.app import app
+from phi3_assets.core.disk import of_the_disk
 from phi3_assets.core.errors import DamagedArtefact, UserError
-from phi3_assets.core.files import of_the_disk
 from phi3_assets.core.home import initialise
 from phi3_assets.core.ledger import product_key
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets_tests.conftest import clean_env

@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 from phi3_assets.cli.app import app
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.fields import field, use_of
-from phi3_assets.core.recipe import Recipe, fields_of, load_recipe, settings_of, shipped_recipes
+from phi3_assets.core.recipe import Recipe, fields_of, settings_of
+from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.steps import STEPS
 

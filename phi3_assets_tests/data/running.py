@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.sample.make_sample import rows
 from phi3_assets.steps import FORMATTED_CORPUS, RAW_DATASET

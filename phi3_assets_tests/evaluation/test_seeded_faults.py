@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation.gate import read_evaluation
 from phi3_assets.resources.local_store import LocalArtifactStore

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.recipe import Recipe, load_recipe, validate
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_file import load_recipe, validate
 from phi3_assets.olive.legacy import Imported, convert, import_config
 
 CONFIGS = Path(__file__).parent / "configs"  # the Phi-3 CookBook's end-to-end example, Olive 0.6, as published

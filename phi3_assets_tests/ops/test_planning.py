@@ -1,7 +1,7 @@
 """What an identity is made of."""
 
 from phi3_assets.core.manifest import ArtefactRef
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.ops.planning import make_call
 from phi3_assets.steps import EVAL_REPORT, MERGED_MODEL
 

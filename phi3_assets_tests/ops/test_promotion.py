@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.ops.promotion import decide_champion
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.resources.local_store import LocalArtifactStore

@@ -10,7 +10,7 @@ import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.core.manifest import verify
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets_tests.conftest import raw_dataset_call
 

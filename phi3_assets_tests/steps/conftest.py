@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phi3_assets.core.recipe import Recipe, load_recipe
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import Step, StepContext
 from phi3_assets.models import environment
 from phi3_assets.steps import BASE_MODEL, LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.olive import corpus
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.callback import evaluations_without_gain

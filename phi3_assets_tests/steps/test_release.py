@@ -9,7 +9,7 @@ import pytest
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import hash_files
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.fitness import RULES

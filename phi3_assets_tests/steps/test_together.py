@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from phi3_assets.core.errors import TransientError, UserError
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.olive.corpus import CorpusOrder
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.together import _exited

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.data.judge import rules
 from phi3_assets.data.tokens import rules as token_rules
 from phi3_assets_tests.data.running import Run, write_sample
