@@ -22,6 +22,7 @@ from phi3_assets.data.judge.twins import find_twins
 from phi3_assets.data.judge.words import Hashed, hashed
 from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
 
+_ROWS_AT_ONCE = 600_000
 TRAIN, TEST, HELD_OUT = range(3)
 """Positions in `records.SPLITS`."""
 KEPT, DUPLICATE, NEAR_DUPLICATE, LEAK, CONFLICT = range(5)
@@ -104,9 +105,15 @@ class Parts:
         return found
 
     def hashed(self) -> Iterator[Hashed]:
-        """Hashes of the questions, part by part."""
-        for folder in self.folders:
-            yield Hashed(*(np.fromfile(folder / f"{name}.bin", ARRAYS[name]) for name in Hashed._fields))
+        """Hashes of the questions, some parts at a time: each time costs a look at all that is tested with."""
+        for number in np.unique((self.ends - 1) // _ROWS_AT_ONCE) if self.rows else ():
+            folders = [self.folders[part] for part in np.flatnonzero((self.ends - 1) // _ROWS_AT_ONCE == number)]
+            yield Hashed(
+                *(
+                    np.concatenate([np.fromfile(folder / f"{name}.bin", ARRAYS[name]) for folder in folders])
+                    for name in Hashed._fields
+                )
+            )
 
     def questions(self, records: Sequence[int]) -> dict[int, str]:
         """Normalised questions of some records, without personal data or secrets."""

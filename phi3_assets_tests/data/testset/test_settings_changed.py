@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,35 @@ def test_under_the_same_group_column_rows_may_leave_the_data(tmp_path: Path) -> 
     run.ingest()
     left = [row for i, row in enumerate(customers(), 1) if i != gone]
     assert not {left[row - 1]["Customer"] for row in numbers(trained(run))} & groups
+
+
+@pytest.mark.parametrize("changes", [{}, {"group_column": "Customer"}, {"personal_data": "redact"}])
+def test_what_was_frozen_before_these_keys_were_kept_is_known_too(run: Run, changes: dict[str, Any]) -> None:
+    """Test sets of old homes have neither the hash of the question nor the settings they were frozen under."""
+    tested = numbers(test_set(run))
+    out = BytesIO()
+    pq.write_table(pq.read_table(BytesIO(run.versions()[0])).drop(["asked"]).replace_schema_metadata(None), out)
+    run.set_versions([out.getvalue()])
+    run.overrides.update(changes)
+    metrics = run.ingest()
+    assert trained(run)
+    assert not numbers(trained(run)) & tested
+    assert numbers(test_set(run)) == tested
+    assert not metrics["test_set_is_new"]
+    if "group_column" in changes:
+        groups = {customers()[row - 1]["Customer"] for row in tested}
+        assert not {customers()[row - 1]["Customer"] for row in numbers(trained(run))} & groups
+
+
+def test_a_conversation_that_begins_with_a_frozen_question_is_not_trained_on(run: Run) -> None:
+    """Under a group_column the first turns of a conversation were in nobody's key, and all its answers are learnt."""
+    question = next(record["messages"][0]["content"] for record in test_set(run))
+    turns = [question, "Soon.", "When is soon?", "At six."]
+    messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": content} for i, content in enumerate(turns)]
+    write(run, [{"messages": messages, "Customer": "new"}], "chats.jsonl")
+    run.overrides["group_column"] = "Customer"
+    run.ingest()
+    assert {record["split"] for record in run.records() if record["file"] == "chats.jsonl"} == {"held_out"}
 
 
 CHANGES = {
