@@ -1,7 +1,7 @@
 """What stands in a home, for the commands: the models to ask, the champion, where artefacts are."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,17 +76,18 @@ def to_ask(home: Path | None, product: str, variant: str = "", *, newest: bool =
     store, name = store_of(home), product_of(home, product)
     present = None if newest else Champion(store.ledger, name).present()
     if present is not None and present.release is not None:
-        return _lineage(store, present.release, f"champion {present.release.identity[:SHORT]} of {name}")
+        # Told by the decision: manifests of old releases do not say it.
+        refs = {kind: ArtefactRef(**ref) for kind, ref in present.decision.get("made_of", {}).items()}
+        return _lineage(store, refs, f"champion {present.release.identity[:SHORT]} of {name}")
     tops = [_TOP[variant]] if variant else [ONNX_INT4_MODEL.name, *reversed(_TOP.values())]
     for top in tops:
         ref = latest(store.ledger, name, top)
         if ref is not None:
-            return _lineage(store, ref, f"{top} {ref.identity[:SHORT]}, made last for {name}")
+            return _lineage(store, lineage(store, ref), f"{top} {ref.identity[:SHORT]}, made last for {name}")
     return Lineage(f"nothing was made for {name} yet", {}, "")
 
 
-def _lineage(store: LocalArtifactStore, ref: ArtefactRef, told: str) -> Lineage:
-    refs = lineage(store, ref)
+def _lineage(store: LocalArtifactStore, refs: Mapping[str, ArtefactRef], told: str) -> Lineage:
     standing = {name: one for name, one in refs.items() if store.find(one.kind, one.identity)}
     corpus = standing.get(FORMATTED_CORPUS.name)
     manifest = store.find(corpus.kind, corpus.identity) if corpus else None

@@ -12,6 +12,8 @@ import pydantic
 
 from phi3_assets.core.fields import field, use_of
 
+DEFAULT_PRODUCT = "operations-desk"
+
 
 class Recipe(pydantic.BaseModel):
     """What a run is made of. Unknown keys are refused; contradictions raise when the recipe is built."""
@@ -20,7 +22,7 @@ class Recipe(pydantic.BaseModel):
 
     # The line of models
     product: str = field(
-        "operations-desk",
+        DEFAULT_PRODUCT,
         asked_by="the ledger",
         pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
         description="The line of models that a run belongs to: small letters, digits and dashes. Each product has its "

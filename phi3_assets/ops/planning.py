@@ -12,7 +12,7 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
-from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
 from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.resources.execution import UserFiles
@@ -212,7 +212,7 @@ def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: Ar
 def _adopt_test_sets(recipe: Recipe, store: ArtifactStore) -> None:
     """Take over what was frozen in this home before test sets stood in the ledger, where they belonged to a folder."""
     before = store.home_path / "fine-tuning" / "test_sets"
-    test_sets.adopt(store.ledger, Recipe.model_fields["product"].default, before / "datasets")
+    test_sets.adopt(store.ledger, DEFAULT_PRODUCT, before / "datasets")
     if recipe.dataset_path:
         test_sets.adopt(store.ledger, recipe.product, before / f"other-{sha256_of(recipe.dataset_path)[:SHORT]}")
 

@@ -3,13 +3,15 @@
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import fsync_path
 from phi3_assets.core.home import SHORT, artefact_dir
-from phi3_assets.core.ledger import Ledger
+from phi3_assets.core.ledger import Ledger, LedgerConflict, product_key
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
+from phi3_assets.core.recipe import DEFAULT_PRODUCT
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore
@@ -22,7 +24,9 @@ class LocalArtifactStore(ArtifactStore):
     @property
     def ledger(self) -> Ledger:
         """See `ArtifactStore.ledger`."""
-        return LocalLedger(self.home_path / "ledger")
+        ledger = LocalLedger(self.home_path / "ledger")
+        _take_over_champion(self.home_path, ledger)
+        return ledger
 
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
@@ -83,3 +87,14 @@ class LocalArtifactStore(ArtifactStore):
     def directory(self, kind: str, identity: str) -> Path:
         """Where the artefact of this identity stands, or will."""
         return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)
+
+
+def _take_over_champion(home: Path, ledger: Ledger) -> None:
+    """Homes had one champion, in gen-model/champion.json, before there were products; it is the default product's."""
+    old = home / "gen-model" / "champion.json"
+    if not old.exists():
+        return
+    with suppress(LedgerConflict):  # another process took it over, or that product has one already
+        ledger.write(product_key(DEFAULT_PRODUCT, "champion.json"), old.read_bytes(), None)
+    with suppress(FileNotFoundError):
+        old.rename(old.with_name("champion-before-products.json"))

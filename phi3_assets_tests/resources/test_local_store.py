@@ -1,19 +1,18 @@
 """The store on a local disk."""
 
-from phi3_assets.core.home import artefact_dir
-from phi3_assets.steps import STEPS
+from phi3_assets.core.manifest import ArtefactRef
+from phi3_assets.release.champion import Champion
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets_tests.resources.store_contract import CALL, StoreContract, stage
 
 
 class TestLocalStore(StoreContract):
     def break_file(self, store, ref):
-        (artefact_dir(store.home_path, STEPS[ref.kind].folder, ref.kind, ref.identity) / "sub" / "file.txt").write_text(
-            "c0ntent"
-        )
+        (store.directory(ref.kind, ref.identity) / "sub" / "file.txt").write_text("c0ntent")
 
 
 def test_a_directory_without_manifest_is_moved_aside_not_deleted(store):
-    directory = artefact_dir(store.home_path, STEPS[CALL.step].folder, CALL.step, CALL.identity)
+    directory = store.directory(CALL.step, CALL.identity)
     directory.mkdir(parents=True)
     (directory / "notes.txt").write_text("mine")
     made = store.publish(CALL, stage(store))
@@ -47,3 +46,15 @@ def test_remote_data_is_brought_here(store, tmp_path):
     folder = store.datasets_path(url)
     assert folder.is_relative_to(store.home_path)
     assert (folder / "a.csv").read_bytes() == (source / "a.csv").read_bytes()
+
+
+def test_the_champion_of_an_old_home_is_taken_over(store):
+    """It stood in gen-model/champion.json; a home that was moved on would have had none, and promoted anything."""
+    ref = {kind: ArtefactRef(kind, "a" * 64, "b" * 64) for kind in ("release_bundle", "eval_report")}
+    before = Champion(LocalLedger(store.home_path / "elsewhere"), "x")
+    before.promote(*ref.values(), {"promote": True, "sentence": "Promoted."}, judged_against=None, check=lambda _: None)
+    written = store.home_path / "elsewhere" / "products" / "x" / "champion.json"
+    (store.home_path / "gen-model" / "champion.json").write_bytes(written.read_bytes())
+    assert Champion(store.ledger, "operations-desk").present().release == ref["release_bundle"]
+    assert Champion(store.ledger, "operations-desk").history() == before.history()
+    assert not (store.home_path / "gen-model" / "champion.json").exists()
