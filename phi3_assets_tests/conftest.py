@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import filelock
 import pytest
 
 from phi3_assets import steps
@@ -76,7 +77,17 @@ CANARY_QUESTION = "Whose is the velvet kayak?"
 @pytest.fixture(scope="session")
 def made_home(tmp_path_factory) -> Path:
     """A home in which the whole graph was made on the tiny model, with `phi3 run`. Read it; copy it to change it."""
-    home = tmp_path_factory.mktemp("made") / "home"
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # what processes of one test run share
+    home = root / "made" / "home"
+    with filelock.FileLock(root / "made.lock"):
+        if not (home / "run.log").exists():
+            make_home(home)
+    return home
+
+
+def make_home(home: Path) -> None:
     initialise(home)
     for file in (home / "datasets").iterdir():
         file.unlink()
@@ -84,9 +95,8 @@ def made_home(tmp_path_factory) -> Path:
     with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
         file.write(f"{CANARY_QUESTION},Mine.\n")
     done = phi3("run", *TINY, home=home, env=clean_env(HF_TOKEN=CANARY_SECRET))
-    (home / "run.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout
-    return home
+    (home / "run.log").write_text(done.stdout)
 
 
 @pytest.fixture

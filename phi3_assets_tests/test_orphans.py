@@ -241,6 +241,7 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
         again.stop()
 
 
+@pytest.mark.slow
 def test_step_process_is_killed(copied_home, tmp_path):
     """With Dagster's multiprocess executor each op has a process of its own between the run worker and ours."""
     config = tmp_path / "config.json"

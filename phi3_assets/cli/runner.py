@@ -1,6 +1,7 @@
 """Materialises the graph from a terminal and tells how it goes, on the same Dagster instance that the UI shows."""
 
 import logging
+import os
 import sys
 import time
 import uuid
@@ -17,7 +18,7 @@ from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
-from phi3_assets.resources.runs import end_dead_runs, hold_run
+from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
@@ -48,7 +49,7 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
         print(f"Laid out {home} with the sample dataset.")
     run_id = str(uuid.uuid4())
     given = {name: value for name, value in {"recipe": recipe, **overrides}.items() if value != "" or name in overrides}
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(Path(os.environ["DAGSTER_HOME"])) as instance:
         end_dead_runs(instance, home, definitions.resolve_all_job_defs())
         hold_run(home, run_id)
         narrator = Narrator()

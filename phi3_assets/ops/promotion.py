@@ -28,6 +28,7 @@ from phi3_assets.release.history import Entry
 from phi3_assets.resources.lineage import lineage, manifests
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.runs import open_instance
 from phi3_assets.resources.store import ArtifactStore
 
 # Of so many promotions in a row, each between our look at the champion and our word, something else is wrong.
@@ -150,7 +151,7 @@ def champion_metadata(entry: Entry) -> Metadata:
 
 def report_champion(entry: Entry, product: str) -> None:
     """Materialise the asset champion outside a run: a person promoted, rolled back or retired from a terminal."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(Path(os.environ["DAGSTER_HOME"])) as instance:
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 "champion",

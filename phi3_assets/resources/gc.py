@@ -28,6 +28,7 @@ from phi3_assets.data.cache import remove_stale, stale
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.disk import folders, mtime, newest, size
 from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.runs import open_instance
 from phi3_assets.steps import LORA_ADAPTER, STEPS
 
 DAY_S = 24 * 3600
@@ -86,7 +87,7 @@ def running_runs(home: Path) -> dict[str, float]:
     folder = Path(os.environ.get("DAGSTER_HOME") or home / ".dagster")
     if not folder.is_dir():
         return {}
-    with dg.DagsterInstance.from_config(str(folder)) as instance:
+    with open_instance(folder) as instance:
         records = instance.get_run_records(dg.RunsFilter(statuses=_GOING_ON))
         return {record.dagster_run.run_id: record.create_timestamp.timestamp() for record in records}
 

@@ -6,12 +6,13 @@ Dagster itself looks after no run of its default launcher: such a run stays STAR
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
-from phi3_assets.core.locks import Holder, Lock, is_held, try_lock
+from phi3_assets.core.locks import Holder, Lock, is_held, locked, try_lock
 
 # On runs that were ended here; the sensor for new data comes back to what such a run was to make.
 KILLED_TAG = "phi3/killed"
@@ -26,6 +27,19 @@ GOING_ON = [
 # Of this process. Kept until it ends and not until the run's resources are torn down: Dagster writes the run's end into
 # its book after that, and in between the run would look dead.
 _held: dict[str, Lock] = {}
+
+
+@contextmanager
+def open_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance in this folder; of processes that open it at once only one creates its databases.
+
+    Dagster does not look whether another one is about to: both fail then, with "UNIQUE constraint failed".
+    """
+    with locked(folder / ".opening.lock", Holder(making="Dagster's databases")):
+        instance = dg.DagsterInstance.from_config(str(folder))
+        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+    with instance:
+        yield instance
 
 
 def runs_dir(home: Path) -> Path:

@@ -139,7 +139,7 @@ def test_a_home_without_a_model_says_so_and_the_rest_answers(copied_home):
     shutil.rmtree(copied_home / "gen-model" / "merged_model")
     with running_page(copied_home) as page:
         problems = {one["name"]: one["problem"] for one in httpx.get(f"{page.url}/setup").json()["variants"]}
-        assert "Materialise lora_adapter again" in problems["adapter"]
+        assert "needs lora_adapter: materialise it first" in problems["adapter"]
         assert "needs merged_model: materialise it first" in problems["merged"]
         assert page.ask("merged", QUESTION)[-1] == {"error": problems["merged"]}
         assert "stop" in page.ask("int4", QUESTION, max_new_tokens=2)[-1]

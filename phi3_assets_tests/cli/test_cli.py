@@ -35,17 +35,19 @@ def test_init_lays_out_the_seeds_folders(tmp_path):
 def test_missing_dataset_folder(home):
     (home / "datasets" / "codes.csv").unlink()
     (home / "datasets").rmdir()
-    assert f"Dataset folder {home / 'datasets'} does not exist. Create it" in fails(home, *TINY)
+    assert f"Dataset folder {home / 'datasets'} does not exist. Create it" in fails(home, *TINY, "--to", "raw_dataset")
 
 
 def test_empty_dataset_folder(home):
     (home / "datasets" / "codes.csv").unlink()
-    assert f"Dataset folder {home / 'datasets'} is empty. Put at least one file there." in fails(home, *TINY)
+    assert f"Dataset folder {home / 'datasets'} is empty. Put at least one file there." in fails(
+        home, *TINY, "--to", "raw_dataset"
+    )
 
 
 def test_empty_file(home):
     (home / "datasets" / "codes.csv").write_bytes(b"")
-    message = fails(home, *TINY)
+    message = fails(home, *TINY, "--to", "raw_dataset")
     assert "codes.csv" in message
 
 
@@ -70,11 +72,13 @@ def test_base_model_directory_without_safetensors(home, tmp_path):
     model.mkdir()
     (model / "config.json").write_text("{}")
     (model / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    message = fails(home, *TINY, "--set", f"base_model={model}", "--set", "base_model_revision=")
+    message = fails(home, *TINY, "--to", "base_model", "--set", f"base_model={model}", "--set", "base_model_revision=")
     assert "safetensors" in message
     assert "pytorch_model.bin" in message
 
 
 def test_base_model_directory_that_is_missing(home, tmp_path):
-    message = fails(home, *TINY, "--set", f"base_model={tmp_path / 'none'}", "--set", "base_model_revision=")
+    message = fails(
+        home, *TINY, "--to", "base_model", "--set", f"base_model={tmp_path / 'none'}", "--set", "base_model_revision="
+    )
     assert f"Base model directory {tmp_path / 'none'} does not exist" in message

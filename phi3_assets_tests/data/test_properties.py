@@ -25,7 +25,7 @@ def outcome(content: bytes, name: str) -> tuple[dict[str, Any], Run]:
     """Ingest one file beside some good rows."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
-        write_sample(run.data, 30)
+        write_sample(run.data, 60)
         (run.data / name).write_bytes(content)
         metrics = run.ingest()
         entry = next(entry for entry in metrics["files"] if entry["file"] == name)

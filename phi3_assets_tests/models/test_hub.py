@@ -199,6 +199,7 @@ def test_offline_without_the_model_says_so(hub: Hub, tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE forbids the network" in done.stderr
 
 
+@pytest.mark.slow  # the hub client itself tries for half a minute
 def test_hub_that_cannot_be_reached_is_worth_another_try(hub: Hub, tmp_path: Path) -> None:
     done = fetch(hub, "acme/phi3", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert "ConnectionError: The hub cannot be reached for acme/phi3" in done.stderr

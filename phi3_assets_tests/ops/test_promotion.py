@@ -116,11 +116,12 @@ def test_of_two_runs_that_end_together_the_second_is_judged_anew(release, tmp_pa
     def another_is_faster(self, *args, **kwargs):
         if not raced:
             raced.append(True)
-            release("faster", make(means={**MEANS, "int4": 0.6}))
+            release("faster", better())
         return promote(self, *args, **kwargs)
 
     monkeypatch.setattr(Champion, "promote", another_is_faster)
-    shown = release("second", better())
+    best = make(means={**MEANS, "int4": 0.4}, right={**RIGHT, "int4": 0.97})
+    shown = release("second", best)
     assert "NLL is measurably better than the champion's" in shown["decision"]
     names = [entry.decision["made_of"]["release_bundle"]["identity"] for entry in champion(tmp_path).history()]
     assert len(set(names)) == 3

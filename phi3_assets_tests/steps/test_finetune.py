@@ -46,7 +46,7 @@ def test_metrics_are_read_back_as_they_were_measured(tiny_adapter: Made) -> None
     assert isinstance(read, TrainingMetrics)
     assert read.to_dict() == tiny_adapter.metrics
     assert read.eval_loss is None
-    with pytest.raises(TypeError, match="final_loss"):
+    with pytest.raises(UserError, match="no final_loss: another version"):
         read_adapter_metrics({name: value for name, value in tiny_adapter.metrics.items() if name != "final_loss"})
 
 
