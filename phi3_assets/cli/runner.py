@@ -16,6 +16,7 @@ from phi3_assets.core.home import prepare_home
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
+from phi3_assets.release.champion import Champion
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance
@@ -121,6 +122,10 @@ def show_scores(store: LocalArtifactStore, product: str) -> None:
     print(f"{measured.items} held-out questions; {gain}")
     print(f"Report:   {store.where(report)}/report.html")
     print(f"Release:  {store.where(bundle)}")
+    present = Champion(store.ledger, product).present()
+    if present is not None and present.release is not None:
+        told = "this release" if present.release == bundle else f"still {store.where(present.release)}"
+        print(f"Champion of {product}: {told}")
 
 
 def export_olive_config(home: Path, recipe: str, overrides: dict[str, Any], target: Path) -> Path:
