@@ -19,8 +19,11 @@ HOME = Path(__file__).resolve().parents[1]
 def champion(name: str) -> Path:
     """Directory of what the champion was made of; of several products, that of the one in PHI3_PRODUCT."""
     product = os.environ.get("PHI3_PRODUCT", "*")
-    (file,) = (HOME / "ledger" / "products").glob(f"{product}/champion.json")
-    decisions = [one for one in json.loads(file.read_text())["history"] if one["action"] in ("promote", "rollback")]
+    files = sorted((HOME / "ledger" / "products").glob(f"{product}/champion.json"))
+    if len(files) != 1:
+        sys.exit(f"Name a product in PHI3_PRODUCT; those with a champion: {[file.parent.name for file in files]}")
+    history = json.loads(files[0].read_text())["history"]
+    decisions = [one for one in history if one["action"] in ("promote", "rollback")]
     identity: str = decisions[-1]["decision"]["made_of"][name]["identity"]
     return HOME / ("model-cache" if name == "base_model" else "gen-model") / name / identity[:16]
 
