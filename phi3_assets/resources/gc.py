@@ -28,18 +28,11 @@ from phi3_assets.data.cache import remove_stale, stale
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.disk import folders, mtime, newest, size
 from phi3_assets.resources.local_store import LocalArtifactStore
-from phi3_assets.resources.runs import open_instance
+from phi3_assets.resources.runs import GOING_ON, open_instance
 from phi3_assets.steps import LORA_ADAPTER, STEPS
 
 DAY_S = 24 * 3600
 _GONE = ".gone-"
-_GOING_ON = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ def running_runs(home: Path) -> dict[str, float]:
     if not folder.is_dir():
         return {}
     with open_instance(folder) as instance:
-        records = instance.get_run_records(dg.RunsFilter(statuses=_GOING_ON))
+        records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED, *GOING_ON]))
         return {record.dagster_run.run_id: record.create_timestamp.timestamp() for record in records}
 
 
