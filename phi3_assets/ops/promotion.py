@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,9 +18,6 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import product_key, update
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
-from phi3_assets.evaluation import gate
-from phi3_assets.evaluation.changes import Side, find_changes, markdown, page, page_name
-from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.ops.planning import CalledFor, Context, readable_errors
 from phi3_assets.ops.show import Metadata
 from phi3_assets.release.champion import Champion, ChampionChanged
@@ -30,6 +27,9 @@ from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.runs import open_instance
 from phi3_assets.resources.store import ArtifactStore
+
+if TYPE_CHECKING:
+    from phi3_assets.evaluation.changes import Side
 
 # Of so many promotions in a row, each between our look at the champion and our word, something else is wrong.
 TRIES = 5
@@ -71,6 +71,10 @@ def decide_champion(context: Context, release: ArtefactRef, recipe: Recipe, stor
 def _decide(
     context: Context, champion: Champion, release: ArtefactRef, recipe: Recipe, store: ArtifactStore
 ) -> Decided:
+    from phi3_assets.evaluation import gate
+    from phi3_assets.evaluation.changes import find_changes, markdown, page, page_name
+    from phi3_assets.evaluation.findings import Thresholds
+
     present = champion.present()
     if present is not None and present.release == release:
         return Decided(present, True, {"decision": "It is the champion.", "reused": True})
@@ -167,7 +171,9 @@ def _made_of(entry: Entry) -> dict[str, ArtefactRef]:
     return {name: ArtefactRef(**ref) for name, ref in refs.items()}
 
 
-def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], records: list[dict[str, Any]]) -> Side:
+def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], records: list[dict[str, Any]]) -> "Side":
+    from phi3_assets.evaluation.changes import Side
+
     standing = manifests(store, made_of)
     rows = None
     if "raw_dataset" in standing:

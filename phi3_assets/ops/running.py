@@ -18,7 +18,6 @@ from phi3_assets.core.measured import Metrics
 from phi3_assets.core.step import Step, StepCall
 from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.testset import versions as test_sets
-from phi3_assets.olive.export import export_config
 from phi3_assets.ops import show as ui
 from phi3_assets.ops.planning import Context, from_json, make_plan, readable_errors
 from phi3_assets.ops.retrying import retried
@@ -51,6 +50,8 @@ def export_olive_config(
     context: Context, done: Mapping[str, Any], recipe: RecipeResource, store: ArtifactStore
 ) -> None:
     """Write what was run as a configuration that plain `olive run --config` executes on this machine."""
+    from phi3_assets.olive.export import export_config
+
     with readable_errors():
         ref = ArtefactRef(**done["ref"])
         base_model, formatted_corpus = (

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster import PipesTempFileContextInjector, open_pipes_session
@@ -23,9 +24,11 @@ from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import step_of
-from phi3_assets.worker.forkserver import ForkServer
 from phi3_assets.worker.processes import ProcessTree, Start, spawn
 from phi3_assets.worker.step_file import StepFile, StepInput
+
+if TYPE_CHECKING:
+    from phi3_assets.worker.forkserver import ForkServer
 
 WORKER = ["-m", "phi3_assets.worker"]
 LOG_TAIL_LINES = 30
@@ -42,7 +45,7 @@ class LocalExecution(Execution):
     )
     observe_every_s: float = Field(default=5, gt=0, description="Least seconds between two progress points in the UI.")
 
-    _fork_server: ForkServer | None = PrivateAttr(default=None)
+    _fork_server: "ForkServer | None" = PrivateAttr(default=None)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """At the end of the run."""
@@ -117,6 +120,8 @@ class LocalExecution(Execution):
 
     def _start(self, env: dict[str, str], log: Path) -> Start:
         """From a server that has torch imported, in this environment."""
+        from phi3_assets.worker.forkserver import ForkServer
+
         server = self._fork_server
         if server is None or server.env != env or not server.alive:
             if server is not None:

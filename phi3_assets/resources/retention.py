@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from phi3_assets.core.ledger import Ledger, run_key
 from phi3_assets.core.locks import is_held
@@ -86,6 +85,9 @@ def _is_newest_of_an_asset(instance: dg.DagsterInstance, run_id: str) -> bool:
 
 
 def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
+    # Here, because it imports SQLAlchemy, half a second for everybody who loads the code location.
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
     storage = instance.event_log_storage
     instance.delete_run(run_id)
     if isinstance(storage, SqliteEventLogStorage):
