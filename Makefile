@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PHI3_HOME ?= $(CURDIR)/home
 export DAGSTER_HOME ?= $(PHI3_HOME)/.dagster
 BIN := .venv/bin
+# Hundreds of processes would each compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run ui test test-slow lint lock clean
 
