@@ -33,7 +33,7 @@ import json, os, sys, time
 from pathlib import Path
 from phi3_assets.models.environment import SETTINGS
 os.environ.update(SETTINGS)
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import STEPS
 overrides = json.loads(sys.argv[5])

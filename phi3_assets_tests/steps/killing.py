@@ -11,7 +11,7 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 from phi3_assets.training import callback
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
 

@@ -17,7 +17,11 @@ from phi3_assets_tests.data.running import Run, write_model, write_sample
 from phi3_assets_tests.steps import record_sources, sources
 
 NOT_CODE = {"<module>", "<lambda>"}  # an import; a lambda belongs to the definition that holds it
-RECIPE = {"phi3_assets.core.recipe", "phi3_assets.core.fields"}  # what `Run` loads to have parameters
+RECIPE = {
+    "phi3_assets.core.recipe",
+    "phi3_assets.core.recipe_file",
+    "phi3_assets.core.fields",
+}  # what `Run` loads to have parameters
 
 
 @pytest.mark.parametrize("name", STEPS)

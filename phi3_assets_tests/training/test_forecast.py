@@ -52,7 +52,7 @@ def test_largest_batch_is_the_one_with_most_tokens_after_padding() -> None:
 MEASURE = """
 import json, sys
 from pathlib import Path
-from phi3_assets.core.recipe import load_recipe
+from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import LORA_ADAPTER
 
