@@ -178,7 +178,10 @@ NOT_NEEDED = {
 }
 
 
-@pytest.mark.parametrize("variant", NOT_NEEDED)
+# The example of merged is that of adapter without PEFT.
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.slow) if name == "merged" else name for name in NOT_NEEDED]
+)
 def test_examples_run_from_the_home_as_they_are(made_home, tmp_path, variant):
     for name in NOT_NEEDED[variant]:
         (tmp_path / f"{name}.py").write_text("raise ImportError('this script must do without')")

@@ -160,6 +160,7 @@ def test_broken_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> N
     assert model.read_bytes() == hub.repositories["acme/phi3"]["model.safetensors"]
 
 
+@pytest.mark.slow  # the hub client itself tries for a while
 def test_download_that_never_gets_on_is_worth_another_try(hub: Hub, tmp_path: Path) -> None:
     hub.cut_after = 1_000_000
     assert (

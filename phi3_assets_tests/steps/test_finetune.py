@@ -172,7 +172,10 @@ def test_killed_training_resumes_and_ends_bit_equal(inputs, uninterrupted: Path,
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)],  # 1: KeyboardInterrupt ended the script
+    [
+        (signal.SIGTERM, -signal.SIGTERM),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow),  # 1: KeyboardInterrupt ended the script
+    ],
 )
 def test_signal_writes_a_checkpoint_first(number, code, inputs, uninterrupted: Path, tmp_path: Path) -> None:
     """Before any checkpoint is due by the clock; and the signal then does what it does to any process."""

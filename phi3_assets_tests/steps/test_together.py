@@ -65,6 +65,7 @@ def test_two_processes_train_as_one_and_leave_no_orphan(inputs, run_step: RunSte
         torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_error_of_a_process_is_the_users(inputs: dict[str, Path], run_step: RunStep) -> None:
     with pytest.raises(UserError, match=r"loss is .* at step .*Lower learning_rate"):
         run_step(LORA_ADAPTER, inputs, processes=2, learning_rate=1e20, max_grad_norm=1e20, num_train_epochs=20.0)
