@@ -1,7 +1,7 @@
 """Which runs are alive, and the end of those that are not.
 
-The process that executes a run holds a kernel lock, <home>/work/runs/<run id>.lock, until it ends. A run that goes on
-by Dagster's book while nobody holds its lock is dead beyond doubt, whoever launched it and under whatever host name.
+The process that executes a run holds a kernel lock, work/runs/<run id>.lock of the home, until it ends. A run that goes
+on by Dagster's book while nobody holds its lock is dead beyond doubt, whoever launched it and under whatever host name.
 Dagster itself looks after no run of its default launcher: such a run stays STARTED for ever.
 """
 
