@@ -24,6 +24,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs first: left for the end, one process would work on them while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_testers(monkeypatch):
     for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "DAGSTER_HOME"):
