@@ -1,0 +1,79 @@
+"""Microsoft's clients, made when they are needed, and as they are: no base addresses of our own, no hooks.
+
+Storage is reached with tokens only, so accounts may forbid shared keys. Telemetry of azure-ai-ml is off.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from phi3_assets.azure.settings import AzureSettings
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.core.credentials import TokenCredential
+    from azure.storage.blob import ContainerClient
+
+
+def make_credential(client_id: str = "") -> "TokenCredential":
+    """Who this process is: environment, workload identity, managed identity, then whoever is logged in with `az`."""
+    from azure.identity import DefaultAzureCredential
+
+    more: dict[str, Any] = {"managed_identity_client_id": client_id} if client_id else {}
+    return DefaultAzureCredential(**more)
+
+
+def container_client(account_url: str, container: str, credential: "TokenCredential") -> "ContainerClient":
+    """A container of blobs. Its own retries: five, exponential, on timeouts, 408, 429 and 5xx."""
+    from azure.storage.blob import BlobServiceClient, ExponentialRetry
+
+    service = BlobServiceClient(
+        account_url,
+        credential=credential,
+        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5),
+        connection_timeout=20,
+        read_timeout=60,
+    )
+    return service.get_container_client(container)
+
+
+class Clients:
+    """The clients of one workspace, made on first use."""
+
+    def __init__(self, settings: AzureSettings) -> None:
+        """Nothing is imported or asked yet."""
+        self.settings = settings.require()
+
+    @cached_property
+    def credential(self) -> "TokenCredential":
+        """See `make_credential`."""
+        return make_credential()
+
+    @cached_property
+    def ml(self) -> "MLClient":
+        """The workspace."""
+        from azure.ai.ml import MLClient
+
+        settings = self.settings
+        return MLClient(
+            self.credential,
+            settings.subscription_id,
+            settings.resource_group,
+            settings.workspace,
+            enable_telemetry=False,
+        )
+
+    @cached_property
+    def datastore(self) -> Any:
+        """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
+        return self.ml.datastores.get(self.settings.datastore)
+
+    @cached_property
+    def account_url(self) -> str:
+        """Address of the datastore's storage account."""
+        store = self.datastore
+        return f"{store.protocol or 'https'}://{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
+
+    @cached_property
+    def container(self) -> "ContainerClient":
+        """The datastore's container."""
+        return container_client(self.account_url, self.datastore.container_name, self.credential)
