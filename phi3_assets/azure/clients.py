@@ -3,6 +3,7 @@
 Storage is reached with tokens only, so accounts may forbid shared keys. Telemetry of azure-ai-ml is off.
 """
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,22 @@ if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 
-def make_credential(client_id: str = "") -> "TokenCredential":
+def make_credential() -> "TokenCredential":
     """Who this process is: environment, workload identity, managed identity, then whoever is logged in with `az`."""
     from azure.identity import DefaultAzureCredential
 
-    more: dict[str, Any] = {"managed_identity_client_id": client_id} if client_id else {}
-    return DefaultAzureCredential(**more)
+    return DefaultAzureCredential()
+
+
+def job_credential(client_id: str) -> "TokenCredential":
+    """Who a job is: the managed identity of its compute; `client_id` tells which, where there are several.
+
+    Not `DefaultAzureCredential`, which would try what does not exist there first.
+    """
+    from azure.identity import ManagedIdentityCredential
+
+    chosen = client_id or os.environ.get("DEFAULT_IDENTITY_CLIENT_ID", "")
+    return ManagedIdentityCredential(**({"client_id": chosen} if chosen else {}))
 
 
 def container_client(account_url: str, container: str, credential: "TokenCredential") -> "ContainerClient":
@@ -60,6 +71,9 @@ class Clients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            # Its own would be five minutes each: a service that stalls is one to be asked again.
+            connection_timeout=20,
+            read_timeout=60,
         )
 
     @cached_property

@@ -109,6 +109,8 @@ class Step:
             depends on what these come to together.
         on_device: Computes with a model, and wants the device it runs on to itself: two trainings side by side on one
             GPU end in out-of-memory.
+        resumes: Leaves sealed checkpoints in its work directory, so that another machine can go on with them.
+        data_parallel: Several processes, on several machines, may work on it together, each on a part of every batch.
     """
 
     name: str
@@ -122,6 +124,8 @@ class Step:
     reads_manifests: bool = False
     imports_torch: bool = False
     on_device: bool = False
+    resumes: bool = False
+    data_parallel: bool = False
     without_pandas: bool = False
     shows: tuple[Shown, ...] = ()
     row_count: str = ""

@@ -102,6 +102,8 @@ LORA_ADAPTER = Step(
     folder="gen-model",
     imports_torch=True,
     on_device=True,
+    resumes=True,
+    data_parallel=True,
     shows=(  # an adapter that was brought, or that changes nothing, has neither file
         Shown("loss", "image", file="loss.png", words=("training loss",)),
         Shown("loss curve", "table", file="history.json"),

@@ -1,0 +1,31 @@
+"""Secrets of a key vault, read by whoever this process is."""
+
+from typing import TYPE_CHECKING
+
+from phi3_assets.azure.errors import asking
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+
+def vault_url(name_or_url: str) -> str:
+    """Address of a key vault."""
+    return name_or_url if name_or_url.startswith("https://") else f"https://{name_or_url}.vault.azure.net"
+
+
+def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:
+    """The value of a secret.
+
+    Raises:
+        UserError: No such secret, or no right to read it.
+        TransientError: The vault cannot be reached now.
+    """
+    from azure.keyvault.secrets import SecretClient
+
+    mend = (
+        f"Put it there with `az keyvault secret set --vault-name {vault.split('//')[-1].split('.')[0]} --name {name} "
+        "--value ...` and give whoever reads it the role Key Vault Secrets User."
+    )
+    with asking(f"reading secret {name!r} of {vault}", mend), SecretClient(vault, credential) as client:
+        value = client.get_secret(name).value
+    return value or ""
