@@ -124,7 +124,7 @@ def change_champion(home: Path | None, product: str, change: Callable[[Champion,
     from phi3_assets.ops.promotion import report_champion
 
     store, champion = store_of(home), champion_of(home, product)
-    entry = change(champion, lambda ref: store.fetch(ref, content=True))
+    entry = change(champion, store.verify)
     prepare_home(store.home_path)
     report_champion(entry, champion.product)
     return f"Champion of {champion.product}: {store.where(entry.release) if entry.release else 'none'}"

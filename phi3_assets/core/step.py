@@ -96,6 +96,7 @@ class Step:
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
         rules: "module:function" of the blocking rules of its artefact: `(metrics, directory, recipe) -> findings`. The
             asset checks ask them, and so does whoever builds on the artefact; "": there are none.
+        rules_read: Files of the artefact that the rules read and that may be large; small ones need not be named.
         folder: Folder of PHI3_HOME that its artefacts stand in, each under the step's name.
         reads: Folders of the user's that it reads beside its inputs.
         reads_test_sets: Whether the frozen test sets, once there are any, are an input named "test_sets".
@@ -130,6 +131,7 @@ class Step:
     shows: tuple[Shown, ...] = ()
     row_count: str = ""
     rules: str = ""
+    rules_read: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:

@@ -21,10 +21,17 @@ TRANSIENT = "transient"
 
 @dataclass(frozen=True)
 class UserFiles:
-    """A folder of the user's own files as an input: its path here and its content digest."""
+    """A folder of the user's own files as an input.
+
+    Attributes:
+        path: Where it is here.
+        digest: Content digest.
+        remote: azureml:// address that it was brought from, which a job can read itself; "": it is from here.
+    """
 
     path: Path
     digest: str
+    remote: str = ""
 
 
 class Execution(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]

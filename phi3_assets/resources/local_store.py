@@ -3,7 +3,8 @@
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
@@ -28,6 +29,12 @@ class LocalArtifactStore(ArtifactStore):
         _take_over_champion(self.home_path, ledger)
         return ledger
 
+    def claim(
+        self, call: StepCall, waiting: Callable[[str], None] = lambda who: None, run: str = ""
+    ) -> AbstractContextManager[None]:
+        """See `ArtifactStore.claim`."""
+        return self._claim_here(call, waiting, run)
+
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
         directory = self.directory(kind, identity)
@@ -51,6 +58,14 @@ class LocalArtifactStore(ArtifactStore):
         if content:
             verify(directory, manifest, content=True)
         return directory
+
+    def peek(self, ref: ArtefactRef, *files: str) -> Path:
+        """See `ArtifactStore.peek`."""
+        return self.fetch(ref)
+
+    def verify(self, ref: ArtefactRef) -> None:
+        """See `ArtifactStore.verify`."""
+        self.fetch(ref, content=True)
 
     def publish(self, call: StepCall, staged: Path) -> Manifest:
         """See `ArtifactStore.publish`."""
@@ -77,16 +92,23 @@ class LocalArtifactStore(ArtifactStore):
         """See `ArtifactStore.where`."""
         return str(self.directory(ref.kind, ref.identity))
 
+    def where_log(self, ref: ArtefactRef) -> str:
+        """See `ArtifactStore.where_log`."""
+        return str(self._log(ref.kind, ref.identity))
+
     def keep_log(self, call: StepCall, log: Path) -> str:
         """See `ArtifactStore.keep_log`."""
-        directory = self.directory(call.step, call.identity)
-        kept = directory.with_name(f"{directory.name}.log")
+        kept = self._log(call.step, call.identity)
         os.replace(log, kept)
         return str(kept)
 
     def directory(self, kind: str, identity: str) -> Path:
         """Where the artefact of this identity stands, or will."""
         return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)
+
+    def _log(self, kind: str, identity: str) -> Path:
+        directory = self.directory(kind, identity)
+        return directory.with_name(f"{directory.name}.log")
 
 
 def _take_over_champion(home: Path, ledger: Ledger) -> None:

@@ -33,6 +33,9 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
+# What `phi3_assets.evaluation.gate.read_evaluation` reads.
+EVALUATION_FILES = ("scores.json", "items.jsonl")
+
 RAW_DATASET = Step(
     name="raw_dataset",
     code_version="4",
@@ -171,6 +174,7 @@ EVAL_REPORT = Step(
         Shown("report", "path", file="report.html"),
     ),
     rules="phi3_assets.evaluation.gate:judge_report",
+    rules_read=EVALUATION_FILES,
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",

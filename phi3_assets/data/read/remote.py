@@ -43,6 +43,11 @@ def is_remote(dataset_path: str) -> bool:
     return dataset_path.startswith("hf:") or "://" in dataset_path
 
 
+def is_in_datastore(dataset_path: str) -> bool:
+    """True for a folder of a workspace's datastore, 'azureml://datastores/<name>/paths/<path>' or its long form."""
+    return dataset_path.startswith("azureml://")
+
+
 def localise(dataset_path: str, cache: Path, log: Callable[[str], None] = print) -> Path:
     """Bring remote data to a local folder.
 
