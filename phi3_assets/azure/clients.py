@@ -7,7 +7,9 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from phi3_assets.azure.errors import asking
 from phi3_assets.azure.settings import AzureSettings
+from phi3_assets.core.errors import UserError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -71,15 +73,33 @@ class Clients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            show_progress=False,
             # Its own would be five minutes each: a service that stalls is one to be asked again.
             connection_timeout=20,
             read_timeout=60,
         )
 
     @cached_property
+    def about(self) -> Any:
+        """The workspace as the service knows it: location, key_vault, discovery_url."""
+        settings = self.settings
+        mend = (
+            f"`az ml workspace list --resource-group {settings.resource_group} --output table` shows what there is; "
+            "to run jobs in one takes the role AzureML Data Scientist on it."
+        )
+        with asking(f"reading workspace {settings.workspace!r} of {settings.resource_group!r}", mend):
+            return self.ml.workspaces.get(settings.workspace)
+
+    @cached_property
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
-        return self.ml.datastores.get(self.settings.datastore)
+        settings = self.settings
+        mend = f"`az ml datastore list --workspace-name {settings.workspace} --output table` shows what there is."
+        with asking(f"reading datastore {settings.datastore!r} of workspace {settings.workspace!r}", mend):
+            store = self.ml.datastores.get(settings.datastore)
+        if not hasattr(store, "container_name"):
+            raise UserError(f"Datastore {settings.datastore!r} is {store.type}; artefacts are kept in Azure Blob.")
+        return store
 
     @cached_property
     def account_url(self) -> str:

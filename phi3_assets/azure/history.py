@@ -22,7 +22,9 @@ def reasons(clients: Clients, name: str) -> list[str]:
         said.append(f"{error.get('code', 'Error')}: {error['message']}")
     if run.get("cancelationReason"):
         said.append(f"Cancelled: {run['cancelationReason']}")
-    said += [f"{one.get('source', 'Warning')}: {one['message']}" for one in run.get("warnings") or [] if one.get("message")]
+    said += [
+        f"{one.get('source', 'Warning')}: {one['message']}" for one in run.get("warnings") or [] if one.get("message")
+    ]
     return list(dict.fromkeys(" ".join(line.split()) for line in said))
 
 
@@ -51,16 +53,14 @@ def _run_data(clients: Clients, name: str) -> dict[str, Any]:
     from azure.core.rest import HttpRequest
 
     with asking("reading the job's history"):
-        discovery = clients.ml.workspaces.get(clients.settings.workspace).discovery_url
+        discovery = clients.about.discovery_url
         tokens = policies.BearerTokenCredentialPolicy(clients.credential, _SCOPE)
         pipeline = [policies.RetryPolicy(), tokens]
         with PipelineClient("", policies=pipeline) as client:
             found = client.send_request(HttpRequest("GET", discovery))
             found.raise_for_status()
             address = f"{found.json()['api']}/history/v1.0{clients.settings.scope}/rundata"
-            answer = client.send_request(
-                HttpRequest("POST", address, json={"runId": name, "selectRunMetadata": True})
-            )
+            answer = client.send_request(HttpRequest("POST", address, json={"runId": name, "selectRunMetadata": True}))
             answer.raise_for_status()
             run: dict[str, Any] = json.loads(answer.text())["runMetadata"]
             return run

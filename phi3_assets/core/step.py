@@ -111,6 +111,7 @@ class Step:
         on_device: Computes with a model, and wants the device it runs on to itself: two trainings side by side on one
             GPU end in out-of-memory.
         resumes: Leaves sealed checkpoints in its work directory, so that another machine can go on with them.
+        reads_hub: Reads from the Hugging Face Hub, and so may need a token.
         data_parallel: Several processes, on several machines, may work on it together, each on a part of every batch.
     """
 
@@ -127,6 +128,7 @@ class Step:
     on_device: bool = False
     resumes: bool = False
     data_parallel: bool = False
+    reads_hub: bool = False
     without_pandas: bool = False
     shows: tuple[Shown, ...] = ()
     row_count: str = ""

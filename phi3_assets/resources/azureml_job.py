@@ -82,7 +82,7 @@ def command_job(request: JobRequest, settings: AzureSettings) -> "Command":
     }
     if resumes:
         # Mounted and not uploaded at the end: checkpoints are for the case that there is no end.
-        path = settings.uri(f"{layout.job(request.name)}/{KEPT}")
+        path = settings.uri(layout.checkpoints(call.step, call.identity))
         outputs[KEPT] = Output(type="uri_folder", path=path, mode="rw_mount")
     more: dict[str, Any] = {}
     if together:
@@ -105,7 +105,7 @@ def command_job(request: JobRequest, settings: AzureSettings) -> "Command":
         code=str(request.code),
         command=_command_line(request.inputs, resumes=resumes),
         inputs={
-            JOB: Input(type="uri_folder", path=settings.uri(layout.job(request.name)), mode=_READ_ONLY),
+            JOB: Input(type="uri_folder", path=settings.uri(f"{layout.job(request.name)}/spec"), mode=_READ_ONLY),
             **{
                 f"{_INPUT}{name}": Input(type="uri_folder", path=path, mode=_READ_ONLY)
                 for name, path in request.inputs.items()

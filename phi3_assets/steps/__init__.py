@@ -64,6 +64,7 @@ BASE_MODEL = Step(
     rules="phi3_assets.models.rules:judge_base_model",
     folder="model-cache",
     imports_torch=True,
+    reads_hub=True,
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",

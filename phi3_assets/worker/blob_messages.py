@@ -52,7 +52,10 @@ class BlobMessageChannel(PipesMessageWriterChannel):
         self._container = container
         self._prefix = prefix
         self._number = 1 + max(
-            (int(name.rpartition("/")[2].partition(".")[0]) for name in container.list_blob_names(name_starts_with=prefix + "/")),
+            (
+                int(name.rpartition("/")[2].partition(".")[0])
+                for name in container.list_blob_names(name_starts_with=prefix + "/")
+            ),
             default=0,
         )
         self._lines: list[str] = []
