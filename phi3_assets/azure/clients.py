@@ -42,7 +42,7 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
     service = BlobServiceClient(
         account_url,
         credential=credential,
-        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5),
+        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5, random_jitter_range=1),
         connection_timeout=20,
         read_timeout=60,
     )
