@@ -13,14 +13,14 @@ from phi3_assets.checks import gate as gate_checks
 from phi3_assets.checks import model as model_checks
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.resources.local_execution import LocalExecution
-from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.stores import make_store
 
 
 def local() -> dict[str, Any]:
-    """Steps as processes on this machine, artefacts on its disk."""
-    return {"execution": LocalExecution(), "store": LocalArtifactStore()}
+    """Steps as processes on this machine; artefacts on its disk, unless PHI3_STORE says otherwise."""
+    return {"execution": LocalExecution(), "store": make_store()}
 
 
 DEPLOYMENTS = {"local": local}

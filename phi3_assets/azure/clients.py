@@ -3,7 +3,7 @@
 Storage is reached with tokens only, so accounts may forbid shared keys. Telemetry of azure-ai-ml is off.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from phi3_assets.azure.settings import AzureSettings
@@ -34,6 +34,12 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
         read_timeout=60,
     )
     return service.get_container_client(container)
+
+
+@lru_cache(maxsize=4)
+def clients_of(settings: AzureSettings) -> "Clients":
+    """The clients of one workspace, kept, so that tokens and connections are used again."""
+    return Clients(settings)
 
 
 class Clients:

@@ -46,12 +46,17 @@ def retried(action: Callable[[], T]) -> T:
     return action()
 
 
+STORAGE_ROLE = "'Storage Blob Data Contributor' on the storage account"
+WORKSPACE_ROLE = "'AzureML Data Scientist' on the workspace"
+
+
 @contextmanager
-def readable(what: str) -> Iterator[None]:
+def readable(what: str, role: str = STORAGE_ROLE) -> Iterator[None]:
     """Say what Azure's error means to whom it may concern.
 
     Args:
-        what: What was being done and where, such as "Store https://.../container".
+        what: What was asked for, such as "Store https://.../container".
+        role: Who may have it.
 
     Raises:
         TransientError: The service was away, or answered with nonsense, for longer than was tried.
@@ -71,11 +76,11 @@ def readable(what: str) -> Iterator[None]:
             ) from error
         if status == 403:
             raise UserError(
-                f"{what}: access was refused ({first}). Whoever runs this needs the role 'Storage Blob Data "
-                "Contributor' on the storage account; a role that was just given takes some minutes."
+                f"{what}: access was refused ({first}). Whoever runs this needs the role {role}; one that was just "
+                "given takes some minutes."
             ) from error
         if status == 404:
-            raise UserError(f"{what}: there is no such container or blob ({first}).") from error
+            raise UserError(f"{what}: there is no such thing ({first}). Check the PHI3_AZURE_* settings.") from error
         if may_pass(error):
             raise TransientError(f"{what} could not be reached ({first}).") from error
         raise

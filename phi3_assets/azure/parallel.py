@@ -1,4 +1,4 @@
-"""Many files at once and many pieces of a file at once, on a fixed number of threads and in a fixed amount of memory."""
+"""Many files at once and many pieces of a file at once, on so many threads and in so much memory and no more."""
 
 import threading
 from collections import deque

@@ -75,6 +75,14 @@ def download_directory(
     directory.mkdir(parents=True, exist_ok=True)
     for path in set(list_files(directory)) - files.keys():
         (directory / path).unlink()
+    download_files(container, folder, directory, files)
+
+
+def download_files(container: "ContainerClient", folder: str, directory: Path, files: Mapping[str, FileEntry]) -> None:
+    """`download_directory`, but what else the directory holds is left alone."""
+    for path in files:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise damaged(container.get_blob_client(f"{folder}/{path}"), "leads out of its folder")
     for parent in {(directory / path).parent for path in files}:
         parent.mkdir(parents=True, exist_ok=True)
 
@@ -89,6 +97,16 @@ def download_directory(
 
     with Transfer() as transfer:
         transfer.each(_large_first(files), download)
+
+
+def proves(container: "ContainerClient", name: str, entry: FileEntry) -> bool:
+    """Whether a blob's bytes are what they should be, read from beginning to end and kept nowhere."""
+    blob = container.get_blob_client(name)
+    digest = hashlib.sha256()
+    with Transfer() as transfer:
+        for content in transfer.in_order(iter(range(0, entry.bytes, PIECE_BYTES)), lambda at: _piece(blob, entry, at)):
+            digest.update(content)
+    return digest.hexdigest() == entry.sha256
 
 
 def entry_is(path: Path, entry: FileEntry) -> bool:
@@ -110,7 +128,7 @@ def _upload_small(blob: "BlobClient", path: Path, entry: FileEntry) -> None:
     with open_file(path) as file:
         content = file.read(PIECE_BYTES + 1)
     _refuse_other(path, entry, len(content), hashlib.sha256(content).hexdigest())
-    headers = _md5_header(hashlib.md5(content).digest())
+    headers = _md5_header(hashlib.md5(content, usedforsecurity=False).digest())
     retried(lambda: blob.upload_blob(content, overwrite=True, metadata={SHA256: entry.sha256}, headers=headers))
 
 
@@ -138,7 +156,7 @@ def _upload_large(
 
     def stage(numbered: tuple[int, bytes]) -> str:
         number, piece = numbered
-        md5 = hashlib.md5(piece).digest()
+        md5 = hashlib.md5(piece, usedforsecurity=False).digest()
         # Named by what it holds, so that a block of an upload that was cut off is known again.
         block = f"{number:05d}-{md5.hex()}"
         if block not in staged:
@@ -180,15 +198,15 @@ def _append(transfer: Transfer, blob: "BlobClient", path: Path, entry: FileEntry
             digest.update(piece)
         had = file.tell()
         ranges = iter(range(had, entry.bytes, PIECE_BYTES))
-
-        def fetch(start: int) -> bytes:
-            return _read(blob, offset=start, length=min(PIECE_BYTES, entry.bytes - start))
-
-        for content in transfer.in_order(ranges, fetch):
+        for content in transfer.in_order(ranges, lambda at: _piece(blob, entry, at)):
             digest.update(content)
             file.write(content)
         size = file.tell()
     return None if (size, digest.hexdigest()) == (entry.bytes, entry.sha256) else had
+
+
+def _piece(blob: "BlobClient", entry: FileEntry, start: int) -> bytes:
+    return _read(blob, offset=start, length=min(PIECE_BYTES, entry.bytes - start))
 
 
 def _read(blob: "BlobClient", **where: int) -> bytes:
