@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_testers(monkeypatch):
-    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "DAGSTER_HOME"):
+    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "PHI3_STORE", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
 
 

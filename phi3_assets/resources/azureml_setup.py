@@ -8,7 +8,7 @@ from typing import Any
 
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.environment import ENVIRONMENT, conda_file, version_of
-from phi3_assets.azure.errors import asking
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
 from phi3_assets.azure.package import build_wheel
 from phi3_assets.azure.secrets import vault_url
 from phi3_assets.core.errors import UserError
@@ -44,7 +44,7 @@ def check_compute(clients: Clients, *, arc: bool) -> str:
         "--max-instances 2` makes one that costs nothing while it is idle."
     )
     attach = f"`az ml compute attach --type Kubernetes --name {name} --resource-id ...` attaches an Arc cluster."
-    with asking(f"reading compute {name!r} of workspace {settings.workspace!r}", attach if arc else create):
+    with readable(f"Compute {name} of workspace {settings.workspace}", WORKSPACE_ROLE, attach if arc else create):
         compute = clients.ml.compute.get(name)
     kind = str(compute.type).lower()
     if arc:
@@ -122,11 +122,12 @@ def find_environment(clients: Clients) -> str | None:
             return own
         if not version:
             raise UserError(f"PHI3_AZURE_ENVIRONMENT={own}: give name and version, as in azureml:name:version.")
-        with asking(f"reading environment {own}", "`az ml environment list --output table` shows what there is."):
+        mend = "`az ml environment list --output table` shows what there is."
+        with readable(f"Environment {own}", WORKSPACE_ROLE, mend):
             clients.ml.environments.get(name, version)
         return f"azureml:{name}:{version}"
     version = version_of(clients.settings.base_image, conda_file())
-    with asking(f"reading environment {ENVIRONMENT}:{version}"):
+    with readable(f"Environment {ENVIRONMENT}:{version}", WORKSPACE_ROLE):
         try:
             clients.ml.environments.get(ENVIRONMENT, version)
         except ResourceNotFoundError:
@@ -153,7 +154,7 @@ def make_environment(clients: Clients) -> str:
         # Another run may have made it meanwhile, or the answer was lost.
         found = find_environment(clients)
         if found is None:
-            with asking(f"creating environment {environment.name}:{environment.version}"):
+            with readable(f"Environment {environment.name}:{environment.version}", WORKSPACE_ROLE):
                 raise
     return f"azureml:{environment.name}:{environment.version}"
 
