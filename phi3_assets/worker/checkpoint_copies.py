@@ -7,6 +7,8 @@ with size and SHA-256; without a marker that fits, there is no copy.
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -142,15 +144,26 @@ def _write(file: BufferedReader, target: Path, stopped: Callable[[], bool]) -> t
     return FileEntry(size, sha256.hexdigest()), (size, xxh3.hexdigest())
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """Folders of copies, whole or half.
+
+    Raises:
+        OSError: It cannot be listed. Path.glob would take a mount that does not answer for an empty folder.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in names if re.fullmatch(r"checkpoint-\d+-[0-9a-f]{8}", name)]
+
+
 def copies_in(folder: Path) -> list[Copy]:
     """All copies that have a marker, the newest first.
 
     Raises:
-        OSError: The folder cannot be listed.
+        OSError: The folder cannot be listed, or a marker cannot be read.
     """
-    if not folder.exists():
-        return []
-    copies = (_read_marker(path) for path in folder.glob("checkpoint-*-*"))
+    copies = (_read_marker(path) for path in folders_in(folder))
     return sorted((copy for copy in copies if copy), key=lambda copy: copy.step, reverse=True)
 
 
@@ -190,7 +203,7 @@ def _read_marker(folder: Path) -> Copy | None:
     """None: there is no marker, or it was cut off or changed, so that this is no copy."""
     try:
         text, _, rest = (folder / MARKER).read_text(encoding="utf-8").partition("\n")
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
     if rest.strip() != _digest(text):
         return None

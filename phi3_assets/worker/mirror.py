@@ -1,4 +1,4 @@
-"""While a step runs, its newest checkpoint is copied to where it outlives the machine; before it runs, taken from there.
+"""Copies of the newest checkpoint, made while a step runs where they outlive the machine, and taken up by the next one.
 
 How a copy looks stands in `checkpoint_copies`.
 """
@@ -20,6 +20,7 @@ from phi3_assets.worker.checkpoint_copies import (
     SourceGone,
     Stopped,
     copies_in,
+    folders_in,
     lay_out,
     opened,
     remove,
@@ -142,7 +143,7 @@ class Mirror:
             self._newest = self._copy(source, step, best_copy.folder.name if best_copy else "")
         kept = {copy.folder: copy for copy in (self._newest, best_copy) if copy}
         self._copies = {copy.seal: copy for copy in kept.values()}
-        for path in list(self._folder.iterdir()):
+        for path in folders_in(self._folder):
             if path not in kept:
                 remove(path)
 

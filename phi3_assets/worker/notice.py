@@ -1,4 +1,4 @@
-"""Word that this machine is about to be taken away, as Azure gives it about machines of low priority: 30 seconds before.
+"""Word that this machine is about to be taken away, as Azure gives it about machines of low priority, 30 s before.
 
 The metadata service of the machine lists scheduled events, one of type Preempt among them. It can be withdrawn. Only
 this service says so: a compute cluster sends no signal first. Where there is no such service, as on Kubernetes, it is
