@@ -148,6 +148,12 @@ class BlobArtifactStore(ArtifactStore):
             raise DamagedArtefact(f"{url_of(blob)} is of identity {manifest.call.identity}, not {call.identity}.")
         return self._make_it_the_artefact(manifest, attempt)
 
+    def has_attempt(self, call: StepCall, attempt: str) -> bool:
+        """Whether an attempt at an identity left something sealed."""
+        blob = self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}")
+        with self._reached():
+            return bool(retried(blob.exists))
+
     def put_user_files(self, files: UserFiles) -> str:
         """Upload a folder of the user's, once per content.
 
