@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from phi3_assets_tests.azure_standin.errors import not_found, user_error
-from phi3_assets_tests.azure_standin.names import ACCOUNT, BLOB_HOST, GROUP, SUBSCRIPTION
+from phi3_assets_tests.azure_standin.names import ACCOUNT, ACCOUNT_ID, BLOB_HOST
 from phi3_assets_tests.azure_standin.resources import resource
 from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
@@ -76,9 +76,6 @@ def start_pending_upload(workspace: Workspace, request: Request, name: str, vers
         expiry=datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1),
     )
     uri = f"https://{BLOB_HOST}/{container}"
-    account = (
-        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
-    )
     return Response.of(
         200,
         {
@@ -86,7 +83,7 @@ def start_pending_upload(workspace: Workspace, request: Request, name: str, vers
             "pendingUploadType": "TemporaryBlobReference",
             "blobReferenceForConsumption": {
                 "blobUri": uri,
-                "storageAccountArmId": account,
+                "storageAccountArmId": ACCOUNT_ID,
                 "credential": {"credentialType": "SAS", "sasUri": f"{uri}?{token}"},
             },
         },

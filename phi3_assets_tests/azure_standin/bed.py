@@ -85,9 +85,9 @@ class Bed:
         """Hosts that were asked for in vain ('leaks') and what the stand-in did wrong itself ('own_faults')."""
         return dict(self.ask("problems"))
 
-    def forgive_leaks(self) -> list[str]:
-        """The leaks so far, which the test meant; forgotten from now on."""
-        return list(self.ask("problems/forgive", {})["leaks"])
+    def forgive(self) -> dict[str, list[str]]:
+        """The problems so far, which the test meant; forgotten from now on."""
+        return dict(self.ask("problems/forgive", {}))
 
     def fault(self, **rule: Any) -> None:
         """Order a fault; the arguments are the fields of `faults.Fault`."""

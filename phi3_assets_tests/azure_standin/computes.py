@@ -6,7 +6,7 @@ A job waits until its nodes are free, as on the real thing, and for ever where t
 import threading
 from typing import Any
 
-from phi3_assets_tests.azure_standin.names import GROUP, REGION, SUBSCRIPTION
+from phi3_assets_tests.azure_standin.names import PROVIDERS, REGION, SUBSCRIPTION
 from phi3_assets_tests.azure_standin.resources import now, resource
 from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
@@ -119,8 +119,7 @@ def _kubernetes() -> dict[str, Any]:
     return {
         "computeType": "Kubernetes",
         "isAttachedCompute": True,
-        "resourceId": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Kubernetes"
-        "/connectedClusters/edge",
+        "resourceId": f"{PROVIDERS}/Microsoft.Kubernetes/connectedClusters/edge",
         "properties": {
             "namespace": "azureml",
             "defaultInstanceType": "defaultinstancetype",

@@ -1,6 +1,6 @@
 """The workspace itself."""
 
-from phi3_assets_tests.azure_standin.names import ACCOUNT, API_HOST, GROUP, REGION, SUBSCRIPTION, TENANT, VAULT
+from phi3_assets_tests.azure_standin.names import ACCOUNT_ID, API_HOST, PROVIDERS, REGION, TENANT, VAULT
 from phi3_assets_tests.azure_standin.resources import resource
 from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
@@ -8,13 +8,12 @@ from phi3_assets_tests.azure_standin.workspace import Workspace
 
 def get(workspace: Workspace, request: Request) -> Response:
     """What it is and where its parts are."""
-    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers"
     properties = {
         "friendlyName": workspace.name,
         "description": "",
-        "storageAccount": f"{group}/Microsoft.Storage/storageAccounts/{ACCOUNT}",
-        "keyVault": f"{group}/Microsoft.Keyvault/vaults/{VAULT}",
-        "applicationInsights": f"{group}/Microsoft.insights/components/standin",
+        "storageAccount": ACCOUNT_ID,
+        "keyVault": f"{PROVIDERS}/Microsoft.Keyvault/vaults/{VAULT}",
+        "applicationInsights": f"{PROVIDERS}/Microsoft.insights/components/standin",
         "containerRegistry": None,
         "hbiWorkspace": False,
         "tenantId": TENANT,
