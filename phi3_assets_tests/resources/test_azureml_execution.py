@@ -2,6 +2,7 @@
 
 import pytest
 
+from phi3_assets.azure.blobs import remove_folder
 from phi3_assets.resources.azureml_execution import AzureMLExecution
 from phi3_assets.resources.blob_store import BlobArtifactStore
 from phi3_assets_tests.resources.execution_contract import ExecutionContract
@@ -21,4 +22,11 @@ def store(home, execution):
 
 
 class TestAzureMLExecution(ExecutionContract):
-    pass
+    def forget(self, store, ref):
+        remove_folder(store.container, f"phi3-assets/artefacts/{ref.kind}/{ref.identity}")
+
+    def break_file(self, store, ref, path):
+        blob = store.container.get_blob_client(f"phi3-assets/{store.attempt_path(ref)}/{path}")
+        data = bytearray(blob.download_blob().readall())
+        data[-1] ^= 1
+        blob.upload_blob(bytes(data), overwrite=True)
