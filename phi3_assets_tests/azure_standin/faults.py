@@ -32,6 +32,7 @@ class Fault:
         host: Regular expression.
         path: Regular expression.
         query: Regular expression, on the query as it stands in the address.
+        job: Regular expression, on the name of the job that asks; '^$': whoever is no job.
         skip: So many matching requests pass first.
         times: So many are then failed; -1: all.
         kind: 'answer' (with `status`), 'html' (nginx's 503 page), 'reset' (the connection), 'stall' (`seconds` late,
@@ -49,6 +50,7 @@ class Fault:
     host: str = ""
     path: str = ""
     query: str = ""
+    job: str = ""
     skip: int = 0
     times: int = 1
     kind: Literal["answer", "html", "reset", "stall", "lost", "forbidden", "quota"] = "answer"
@@ -67,6 +69,7 @@ class Fault:
             and re.search(self.host, request.host)
             and re.search(self.path, request.path)
             and re.search(self.query, query)
+            and re.search(self.job, request.job)
         )
 
     def answer(self, request: Request) -> Response | None:

@@ -11,13 +11,13 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from phi3_assets_tests.azure_standin.faults import Fault, Faults
 from phi3_assets_tests.azure_standin.names import BLOB_HOST, METADATA_HOST, TLS_HOSTS, VAULT_HOST
 from phi3_assets_tests.azure_standin.storage import StorageConnection
 from phi3_assets_tests.azure_standin.traffic import Traffic
-from phi3_assets_tests.azure_standin.wire import Request, Response, read_request
+from phi3_assets_tests.azure_standin.wire import Request, Response, read_request, reading
 
 Handler = Callable[[Request], Response]
 
@@ -64,7 +64,7 @@ class Gateway:
             threading.Thread(target=self._serve, args=(connection, job), name="connection", daemon=True).start()
 
     def _serve(self, connection: socket.socket, job: str) -> None:
-        reader: BinaryIO = connection.makefile("rb")
+        reader = reading(connection)
         storage = self._storage()
         host = ""
         try:
@@ -74,9 +74,8 @@ class Gateway:
                     if host not in TLS_HOSTS:
                         return self._refuse(connection, host)
                     connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    reader.close()
                     connection = self._server_tls.wrap_socket(connection, server_side=True)
-                    reader = connection.makefile("rb")
+                    reader = reading(connection)
                 elif not host and request.host not in ("", METADATA_HOST):
                     return self._refuse(connection, request.host)
                 elif not self._answer(request, connection, storage):
@@ -85,7 +84,6 @@ class Gateway:
             return None
         finally:
             with suppress(OSError):
-                reader.close()
                 connection.close()
             storage.close()
         return None
