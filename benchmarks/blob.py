@@ -43,7 +43,9 @@ def container(memory_mib: int) -> Iterator[Any]:
     port = 10_971
     command = [str(install()), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent", "--disableTelemetry"]
     command += ["--inMemoryPersistence", "--extentMemoryLimit", str(memory_mib), "--skipApiVersionCheck"]
-    server = subprocess.Popen(command, env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}, stdout=subprocess.DEVNULL
+    )
     try:
         credential = {"account_name": ACCOUNT, "account_key": KEY}
         client = ContainerClient(f"http://127.0.0.1:{port}/{ACCOUNT}", "benchmark", credential=credential)
