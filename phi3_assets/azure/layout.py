@@ -8,7 +8,8 @@ ledger/<key>                                 see phi3_assets.core.ledger
 claims/<kind>/<identity>                     leased by whoever makes it
 files/<digest>.json                          written when the folder below is whole
 files/<digest>/                              the user's files, once per content
-jobs/<job name>/                             step.json, checkpoints/ and pipes/ of a command job; gone when it is over
+checkpoints/<kind>/<identity>/               of a training that is not over, whichever job continues it
+jobs/<job name>/                             job.json and messages/ of a command job; gone when it is over
 """
 
 # Blob metadata of artefacts/<kind>/<identity>/manifest.json.
@@ -48,6 +49,11 @@ def log(kind: str, identity: str) -> str:
 def user_files(digest: str) -> str:
     """A folder of the user's, by its content."""
     return f"files/{digest}"
+
+
+def checkpoints(kind: str, identity: str) -> str:
+    """Folder of the checkpoints of a step that is not over."""
+    return f"checkpoints/{kind}/{identity}"
 
 
 def user_files_marker(digest: str) -> str:

@@ -37,6 +37,27 @@ class ProgressCallback(Protocol):
         """Report these numbers."""
 
 
+class Interruption(Protocol):
+    """The machine's word that it is about to be taken away; only a training, which can go on later, heeds it."""
+
+    def announced(self) -> bool:
+        """Whether it is about to be taken away now. It may be spared: then, or when nothing comes of it, False."""
+
+    def checkpoint_written(self) -> None:
+        """Called once all that a later attempt needs is in `work`; returns when it is where it outlives the machine."""
+
+
+class NoInterruption:
+    """Of a machine that is not taken away, or not with notice."""
+
+    def announced(self) -> bool:
+        """Never."""
+        return False
+
+    def checkpoint_written(self) -> None:
+        """Nothing more is to be done."""
+
+
 @dataclass(frozen=True)
 class StepContext:
     """All that a step's function may look at.
@@ -52,6 +73,7 @@ class StepContext:
         note: Writes one line to the step's own log and nowhere else, for what would flood the event log.
         settings: The recipe fields that the step is handed and that cannot change its result, such as how often it
             logs. They are in no identity, so whatever depends on one may not be written to `output`.
+        interruption: Says when the machine is about to be taken away.
     """
 
     params: Mapping[str, Any]
@@ -63,6 +85,7 @@ class StepContext:
     progress: ProgressCallback = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
     settings: Mapping[str, Any] = field(default_factory=dict)
+    interruption: Interruption = field(default_factory=NoInterruption)
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,9 @@ class Step:
             depends on what these come to together.
         on_device: Computes with a model, and wants the device it runs on to itself: two trainings side by side on one
             GPU end in out-of-memory.
+        resumes: Leaves sealed checkpoints in its work directory, so that another machine can go on with them.
+        reads_hub: Reads from the Hugging Face Hub, and so may need a token.
+        data_parallel: Several processes, on several machines, may work on it together, each on a part of every batch.
     """
 
     name: str
@@ -123,6 +149,9 @@ class Step:
     reads_manifests: bool = False
     imports_torch: bool = False
     on_device: bool = False
+    resumes: bool = False
+    data_parallel: bool = False
+    reads_hub: bool = False
     without_pandas: bool = False
     shows: tuple[Shown, ...] = ()
     row_count: str = ""

@@ -1,8 +1,7 @@
 """What a materialisation would do: which artefact is called for, whether it stands, and if not, what changed."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
 from phi3_assets.data.read.remote import is_in_datastore
 from phi3_assets.data.testset import versions as test_sets
-from phi3_assets.resources.execution import UserFiles
+from phi3_assets.resources.execution import UserFiles, readable_errors
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
@@ -24,15 +23,6 @@ from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import STEPS
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Show a user's error as its text; retrying it would only fail again."""
-    try:
-        yield
-    except UserError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def make_plan(

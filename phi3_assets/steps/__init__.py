@@ -64,6 +64,7 @@ BASE_MODEL = Step(
     rules="phi3_assets.models.rules:judge_base_model",
     folder="model-cache",
     imports_torch=True,
+    reads_hub=True,
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
@@ -105,6 +106,8 @@ LORA_ADAPTER = Step(
     folder="gen-model",
     imports_torch=True,
     on_device=True,
+    resumes=True,
+    data_parallel=True,
     shows=(  # an adapter that was brought, or that changes nothing, has neither file
         Shown("loss", "image", file="loss.png", words=("training loss",)),
         Shown("loss curve", "table", file="history.json"),
