@@ -341,20 +341,20 @@ def users_files(folder):
 
 def test_the_users_files_are_uploaded_once_per_content(store, other, azure):
     files = users_files(store.home_path / "datasets")
-    path = store.put_user_files(files)
+    path = store.put_user_files("datasets", files)
     assert list_folder(store.container, f"{store.settings.prefix}/{path}").keys() == {"codes.csv"}
     azure.clear()
-    assert other.put_user_files(files) == path
+    assert other.put_user_files("datasets", files) == path
     assert azure.traffic("PUT", "blob") == []
     (store.home_path / "datasets" / "codes.csv").write_text("other")
-    assert store.put_user_files(users_files(store.home_path / "datasets")) != path
+    assert store.put_user_files("datasets", users_files(store.home_path / "datasets")) != path
 
 
 def test_files_that_changed_since_they_were_read_are_not_uploaded(store):
     files = users_files(store.home_path / "datasets")
     (store.home_path / "datasets" / "codes.csv").write_text("other")
-    with pytest.raises(UserError, match="was changed while the step was starting"):
-        store.put_user_files(files)
+    with pytest.raises(UserError, match="changed while the step was starting"):
+        store.put_user_files("datasets", files)
     assert not [name for name in everything(store) if name.startswith("files/")]
 
 
