@@ -121,7 +121,10 @@ class Gateway:
         self, request: Request, connection: socket.socket, storage: StorageConnection, fault: Fault | None
     ) -> bool:
         lost = fault is not None and fault.kind == "lost"
-        status, sent, received = storage.relay(request, _nowhere if lost else connection.sendall)
+        send = _nowhere if lost else connection.sendall
+        if fault is not None and fault.kind == "cut":
+            send = _until(fault.bytes, connection)
+        status, sent, received = storage.relay(request, send)
         self._traffic.record(request, 0 if lost else status, sent, received, fault.kind if fault else "")
         return not lost
 
@@ -142,6 +145,20 @@ def reset(connection: socket.socket) -> None:
 
 def _nowhere(piece: bytes) -> None:
     """Takes what nobody shall get."""
+
+
+def _until(left: int, connection: socket.socket) -> Callable[[bytes], object]:
+    """Passes so many bytes on, then breaks."""
+
+    def send(piece: bytes) -> None:
+        nonlocal left
+        connection.sendall(piece[:left])
+        left -= len(piece)
+        if left < 0:
+            reset(connection)
+            raise ConnectionAbortedError("cut, as ordered")
+
+    return send
 
 
 def _readable(request: Request) -> Any:
