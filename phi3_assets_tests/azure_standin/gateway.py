@@ -19,6 +19,8 @@ from phi3_assets_tests.azure_standin.storage import StorageConnection
 from phi3_assets_tests.azure_standin.traffic import Traffic
 from phi3_assets_tests.azure_standin.wire import Request, Response, read_request, reading
 
+# More than the head of an answer, and less than what is worth cutting.
+CUT_BYTES = 40_000
 Handler = Callable[[Request], Response]
 
 
@@ -110,20 +112,23 @@ class Gateway:
         response = said or self._handled(handler, request)
         hidden = request.host == VAULT_HOST and response.status == 200
         answered = {"value": "hidden"} if hidden else response.json()
-        lost = fault is not None and fault.kind == "lost"
-        self._traffic.record(request, 0 if lost else response.status, body, answered, fault.kind if fault else "")
-        if lost:
-            return False
-        connection.sendall(response.encode())
-        return True
+        kind = fault.kind if fault is not None else ""
+        broken = kind in ("lost", "cut")
+        self._traffic.record(request, 0 if broken else response.status, body, answered, kind)
+        encoded = response.encode()
+        if kind != "lost":
+            connection.sendall(encoded[: len(encoded) - len(response.body) // 2] if broken else encoded)
+        return not broken
 
     def _relayed(
         self, request: Request, connection: socket.socket, storage: StorageConnection, fault: Fault | None
     ) -> bool:
-        lost = fault is not None and fault.kind == "lost"
-        status, sent, received = storage.relay(request, _nowhere if lost else connection.sendall)
-        self._traffic.record(request, 0 if lost else status, sent, received, fault.kind if fault else "")
-        return not lost
+        kind = fault.kind if fault is not None else ""
+        allowed = {"lost": 0, "cut": CUT_BYTES}.get(kind)
+        send = connection.sendall if allowed is None else Stopping(connection, allowed)
+        status, sent, received = storage.relay(request, send)
+        self._traffic.record(request, 0 if allowed is not None else status, sent, received, kind)
+        return allowed is None
 
     def _handled(self, handler: Handler | None, request: Request) -> Response:
         try:
@@ -140,8 +145,15 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def _nowhere(piece: bytes) -> None:
-    """Takes what nobody shall get."""
+class Stopping:
+    """Sends the first so many bytes of an answer and drops the rest."""
+
+    def __init__(self, connection: socket.socket, allowed: int) -> None:
+        self._connection, self._allowed = connection, allowed
+
+    def __call__(self, piece: bytes) -> None:
+        self._connection.sendall(piece[: self._allowed])
+        self._allowed -= len(piece[: self._allowed])
 
 
 def _readable(request: Request) -> Any:

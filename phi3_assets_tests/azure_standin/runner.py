@@ -209,6 +209,7 @@ class Runner(threading.Thread):
 
     def _environment(self, port: int) -> dict[str, str]:
         subscription, group = self._workspace.scope.split("/")[2:5:2]
+        client = (self._job.properties["identity"] or {}).get("clientId")
         return {
             **self._network(port),
             "AZUREML_RUN_ID": self._job.name,
@@ -218,7 +219,7 @@ class Runner(threading.Thread):
             "AZUREML_ARM_PROJECT_NAME": self._job.properties["experimentName"],
             "MSI_ENDPOINT": f"http://127.0.0.1:{port}/MSI/auth",
             "MSI_SECRET": self._job.secret,
-            "DEFAULT_IDENTITY_CLIENT_ID": (self._job.properties["identity"] or {}).get("clientId") or "",
+            **({"DEFAULT_IDENTITY_CLIENT_ID": client} if client else {}),
         }
 
 

@@ -14,7 +14,7 @@ COUNT = (
     "while [ $n -lt 40 ]; do n=$((n+1)); echo $n > $f.tmp; mv $f.tmp $f; sleep 0.05; done; echo done $n"
 )
 WATCH = (
-    "for i in $(seq 40); do curl -s -H 'Metadata: true' "
+    "for i in $(seq 25); do curl -s -H 'Metadata: true' "
     "'http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01' > now; "
     "cmp -s now last || { cat now; echo; }; cp now last; sleep 0.05; done"
 )
