@@ -11,36 +11,33 @@ from phi3_assets.automation import jobs, sensors
 from phi3_assets.checks import data as data_checks
 from phi3_assets.checks import gate as gate_checks
 from phi3_assets.checks import model as model_checks
-from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.resources.azureml_execution import AzureMLExecution
+from phi3_assets.resources.chosen_execution import ChosenExecution, chosen
 from phi3_assets.resources.local_execution import LocalExecution
-from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
-
-
-def local() -> dict[str, Any]:
-    """Steps as processes on this machine, artefacts on its disk."""
-    return {"execution": LocalExecution(), "store": LocalArtifactStore()}
-
-
-DEPLOYMENTS = {"local": local}
+from phi3_assets.resources.stores import make_store
 
 
 def build_defs(**overrides: Any) -> dg.Definitions:
     """The asset graph with its resources.
 
     Args:
-        overrides: Resources that replace the deployment's, by name: recipe, execution, store.
+        overrides: Resources that replace the usual ones, by name: recipe, execution, store.
 
     Raises:
-        UserError: The environment's PHI3_EXECUTION names no deployment.
+        UserError: The environment's PHI3_EXECUTION, or that of an asset, names no execution.
     """
-    name = os.environ.get("PHI3_EXECUTION") or "local"
-    if name not in DEPLOYMENTS:
-        raise UserError(
-            f"PHI3_EXECUTION={name!r}: choose one of {', '.join(DEPLOYMENTS)}.{nearest(name, list(DEPLOYMENTS))}"
-        )
-    resources: Mapping[str, Any] = {"recipe": RecipeResource(), **DEPLOYMENTS[name](), **overrides}
+    chosen(os.environ)  # a wrong name is told when the location loads, not in the midst of a run
+    local, azureml = LocalExecution.configure_at_launch(), AzureMLExecution.configure_at_launch()
+    resources: Mapping[str, Any] = {
+        "recipe": RecipeResource(),
+        "execution": ChosenExecution(local=local, azureml=azureml),
+        "local": local,
+        "azureml": azureml,
+        "store": make_store(),
+        **overrides,
+    }
     return dg.Definitions(
         assets=dg.load_assets_from_modules([data, model, evaluation]),
         asset_checks=[*data_checks.ALL, *model_checks.ALL, gate_checks.model_is_fit],

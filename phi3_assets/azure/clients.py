@@ -3,10 +3,13 @@
 Storage is reached with tokens only, so accounts may forbid shared keys. Telemetry of azure-ai-ml is off.
 """
 
-from functools import cached_property
+import os
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
 from phi3_assets.azure.settings import AzureSettings
+from phi3_assets.core.errors import UserError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -14,12 +17,22 @@ if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 
-def make_credential(client_id: str = "") -> "TokenCredential":
+def make_credential() -> "TokenCredential":
     """Who this process is: environment, workload identity, managed identity, then whoever is logged in with `az`."""
     from azure.identity import DefaultAzureCredential
 
-    more: dict[str, Any] = {"managed_identity_client_id": client_id} if client_id else {}
-    return DefaultAzureCredential(**more)
+    return DefaultAzureCredential()
+
+
+def job_credential(client_id: str) -> "TokenCredential":
+    """Who a job is: the managed identity of its compute; `client_id` tells which, where there are several.
+
+    Not `DefaultAzureCredential`, which would try what does not exist there first.
+    """
+    from azure.identity import ManagedIdentityCredential
+
+    chosen = client_id or os.environ.get("DEFAULT_IDENTITY_CLIENT_ID", "")
+    return ManagedIdentityCredential(**({"client_id": chosen} if chosen else {}))
 
 
 def container_client(account_url: str, container: str, credential: "TokenCredential") -> "ContainerClient":
@@ -29,11 +42,17 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
     service = BlobServiceClient(
         account_url,
         credential=credential,
-        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5),
+        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5, random_jitter_range=1),
         connection_timeout=20,
         read_timeout=60,
     )
     return service.get_container_client(container)
+
+
+@lru_cache(maxsize=4)
+def clients_of(settings: AzureSettings) -> "Clients":
+    """The clients of one workspace, kept, so that tokens and connections are used again."""
+    return Clients(settings)
 
 
 class Clients:
@@ -60,12 +79,31 @@ class Clients:
             settings.resource_group,
             settings.workspace,
             enable_telemetry=False,
+            show_progress=False,
+            # Its own would be five minutes each: a service that stalls is one to be asked again.
+            connection_timeout=20,
+            read_timeout=60,
         )
+
+    @cached_property
+    def about(self) -> Any:
+        """The workspace as the service knows it: location, key_vault, discovery_url."""
+        settings = self.settings
+        what = f"Workspace {settings.workspace} of resource group {settings.resource_group}"
+        mend = f"`az ml workspace list --resource-group {settings.resource_group} --output table` shows what there is."
+        with readable(what, WORKSPACE_ROLE, mend):
+            return self.ml.workspaces.get(settings.workspace)
 
     @cached_property
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
-        return self.ml.datastores.get(self.settings.datastore)
+        settings = self.settings
+        mend = f"`az ml datastore list --workspace-name {settings.workspace} --output table` shows what there is."
+        with readable(f"Datastore {settings.datastore} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
+            store = self.ml.datastores.get(settings.datastore)
+        if not hasattr(store, "container_name"):
+            raise UserError(f"Datastore {settings.datastore!r} is {store.type}; artefacts are kept in Azure Blob.")
+        return store
 
     @cached_property
     def account_url(self) -> str:

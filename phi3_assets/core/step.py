@@ -37,6 +37,27 @@ class ProgressCallback(Protocol):
         """Report these numbers."""
 
 
+class Interruption(Protocol):
+    """The machine's word that it is about to be taken away; only a training, which can go on later, heeds it."""
+
+    def announced(self) -> bool:
+        """Whether it is about to be taken away now. It may be spared: then, or when nothing comes of it, False."""
+
+    def checkpoint_written(self) -> None:
+        """Called once all that a later attempt needs is in `work`; returns when it is where it outlives the machine."""
+
+
+class NoInterruption:
+    """Of a machine that is not taken away, or not with notice."""
+
+    def announced(self) -> bool:
+        """Never."""
+        return False
+
+    def checkpoint_written(self) -> None:
+        """Nothing more is to be done."""
+
+
 @dataclass(frozen=True)
 class StepContext:
     """All that a step's function may look at.
@@ -52,6 +73,7 @@ class StepContext:
         note: Writes one line to the step's own log and nowhere else, for what would flood the event log.
         settings: The recipe fields that the step is handed and that cannot change its result, such as how often it
             logs. They are in no identity, so whatever depends on one may not be written to `output`.
+        interruption: Says when the machine is about to be taken away.
     """
 
     params: Mapping[str, Any]
@@ -63,6 +85,7 @@ class StepContext:
     progress: ProgressCallback = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
     settings: Mapping[str, Any] = field(default_factory=dict)
+    interruption: Interruption = field(default_factory=NoInterruption)
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,7 @@ class Step:
             import torch. `metrics` is a JSON object and is kept in the manifest, outside the content digest.
         rules: "module:function" of the blocking rules of its artefact: `(metrics, directory, recipe) -> findings`. The
             asset checks ask them, and so does whoever builds on the artefact; "": there are none.
+        rules_read: Files of the artefact that the rules read and that may be large; small ones need not be named.
         folder: Folder of PHI3_HOME that its artefacts stand in, each under the step's name.
         reads: Folders of the user's that it reads beside its inputs.
         reads_test_sets: Whether the frozen test sets, once there are any, are an input named "test_sets".
@@ -109,6 +133,9 @@ class Step:
             depends on what these come to together.
         on_device: Computes with a model, and wants the device it runs on to itself: two trainings side by side on one
             GPU end in out-of-memory.
+        resumes: Leaves sealed checkpoints in its work directory, so that another machine can go on with them.
+        reads_hub: Reads from the Hugging Face Hub, and so may need a token.
+        data_parallel: Several processes, on several machines, may work on it together, each on a part of every batch.
     """
 
     name: str
@@ -122,10 +149,14 @@ class Step:
     reads_manifests: bool = False
     imports_torch: bool = False
     on_device: bool = False
+    resumes: bool = False
+    data_parallel: bool = False
+    reads_hub: bool = False
     without_pandas: bool = False
     shows: tuple[Shown, ...] = ()
     row_count: str = ""
     rules: str = ""
+    rules_read: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:

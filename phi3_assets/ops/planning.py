@@ -1,8 +1,7 @@
 """What a materialisation would do: which artefact is called for, whether it stands, and if not, what changed."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
 from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
+from phi3_assets.data.read.remote import is_in_datastore
 from phi3_assets.data.testset import versions as test_sets
-from phi3_assets.resources.execution import UserFiles
+from phi3_assets.resources.execution import UserFiles, readable_errors
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
@@ -23,15 +23,6 @@ from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import STEPS
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Show a user's error as its text; retrying it would only fail again."""
-    try:
-        yield
-    except UserError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def make_plan(
@@ -148,7 +139,8 @@ def judge(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> list[Findin
     manifest = store.find(ref.kind, ref.identity)
     if manifest is None:
         raise UserError(f"{ref.kind} {ref.identity[:SHORT]} is gone from the store; materialise it again.")
-    return STEPS[ref.kind].findings(manifest.metrics, store.fetch(ref), recipe)
+    step = STEPS[ref.kind]
+    return step.findings(manifest.metrics, store.peek(ref, *step.rules_read), recipe)
 
 
 def make_call(step: Step, recipe: Recipe, inputs: Mapping[str, ArtefactRef | UserFiles]) -> StepCall:
@@ -199,7 +191,8 @@ def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: Ar
         location = folder.location(recipe)
         if location is not None:
             path = store.datasets_path(location, log)
-            files[folder.name] = UserFiles(path=path, digest=digest_of(fingerprint(path, folder.what)))
+            digest = digest_of(fingerprint(path, folder.what))
+            files[folder.name] = UserFiles(path, digest, location if is_in_datastore(location) else "")
     if step.reads_test_sets:
         _adopt_test_sets(recipe, store)
         versions = test_sets.read_versions(store.ledger, recipe.product)
@@ -240,9 +233,13 @@ def what_changed(previous: Manifest | None, call: StepCall) -> str:
 
 def to_json(item: ArtefactRef | UserFiles) -> dict[str, str]:
     """An input as it travels in a plan."""
-    return item.to_dict() if isinstance(item, ArtefactRef) else {"path": str(item.path), "digest": item.digest}
+    if isinstance(item, ArtefactRef):
+        return item.to_dict()
+    return {"path": str(item.path), "digest": item.digest, "remote": item.remote}
 
 
 def from_json(value: dict[str, str]) -> ArtefactRef | UserFiles:
     """Inverse of `to_json`."""
-    return UserFiles(path=Path(value["path"]), digest=value["digest"]) if "path" in value else ArtefactRef(**value)
+    if "path" not in value:
+        return ArtefactRef(**value)
+    return UserFiles(Path(value["path"]), value["digest"], value.get("remote", ""))

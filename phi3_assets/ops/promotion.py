@@ -18,15 +18,17 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import product_key, update
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
-from phi3_assets.ops.planning import CalledFor, Context, readable_errors
-from phi3_assets.ops.show import Metadata
+from phi3_assets.ops.planning import CalledFor, Context
+from phi3_assets.ops.show import Metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
+from phi3_assets.resources.execution import readable_errors
 from phi3_assets.resources.lineage import lineage, manifests
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.runs import open_instance
 from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.steps import EVALUATION_FILES
 
 if TYPE_CHECKING:
     from phi3_assets.evaluation.changes import Side
@@ -82,9 +84,11 @@ def _decide(
     report = made_of.get("eval_report")
     if report is None:
         raise UserError(f"Of release {release.identity[:SHORT]} nobody knows its report; materialise it again.")
-    scores, records = gate.read_evaluation(store.fetch(report))
+    scores, records = gate.read_evaluation(store.peek(report, *EVALUATION_FILES))
     thresholds = Thresholds.from_params(recipe.model_dump())
-    against = gate.read_evaluation(store.fetch(present.report))[1] if present and present.report else None
+    against = None
+    if present is not None and present.report is not None:
+        _, against = gate.read_evaluation(store.peek(present.report, *EVALUATION_FILES))
     decision = gate.decide(scores, records, thresholds, against)
     record = {**decision.to_dict(), "made_of": {name: ref.to_dict() for name, ref in made_of.items()}}
     shown: Metadata = {"decision": decision.sentence}
@@ -102,7 +106,7 @@ def _decide(
         record["page"] = name
         shown |= {
             "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
-            "page": dg.MetadataValue.path(store.ledger.where(key)),
+            "page": place(store.ledger.where(key)),
         }
     judged_against = present.release if present else None
     if not decision.promote:
@@ -113,9 +117,7 @@ def _decide(
             f"{decision.sentence} It waits for approval: phi3 champion approve {release.identity[:SHORT]} --reason ..."
         )
     else:
-        entry = champion.promote(
-            release, report, record, judged_against=judged_against, check=lambda ref: store.fetch(ref, content=True)
-        )
+        entry = champion.promote(release, report, record, judged_against=judged_against, check=store.verify)
     context.log.info(str(shown["decision"]))
     return Decided(entry, entry.action == "promote", shown)
 
@@ -179,10 +181,11 @@ def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], records: list[d
     if "raw_dataset" in standing:
         from phi3_assets.data.records import RECORDS, training_ids  # here, because it imports pyarrow
 
-        rows = training_ids(store.fetch(made_of["raw_dataset"]) / RECORDS)
+        rows = training_ids(store.peek(made_of["raw_dataset"], RECORDS) / RECORDS)
     return Side(records, standing, rows)
 
 
 def _link(store: ArtifactStore, page_key: str, report: ArtefactRef) -> str:
-    """From a page in the ledger to a report; relative, so that a home can be moved."""
-    return os.path.relpath(f"{store.where(report)}/report.html", Path(store.ledger.where(page_key)).parent)
+    """From a page in the ledger to a report; relative on a disk, so that a home can be moved."""
+    target = f"{store.where(report)}/report.html"
+    return target if "://" in target else os.path.relpath(target, Path(store.ledger.where(page_key)).parent)

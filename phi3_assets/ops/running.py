@@ -19,9 +19,9 @@ from phi3_assets.core.step import Step, StepCall
 from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.ops import show as ui
-from phi3_assets.ops.planning import Context, from_json, make_plan, readable_errors
+from phi3_assets.ops.planning import Context, from_json, make_plan
 from phi3_assets.ops.retrying import retried
-from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.execution import Execution, readable_errors
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
@@ -36,7 +36,7 @@ def freeze_test_set(context: Context, done: Mapping[str, Any], recipe: RecipeRes
         manifest = store.find(ref.kind, ref.identity)
         if manifest is None or not manifest.metrics["test_set_is_new"]:
             return
-        proposed = store.fetch(ref) / TEST_SET
+        proposed = store.peek(ref, TEST_SET) / TEST_SET
         product = recipe.load().product
         made_with = call["inputs"].get("test_sets")
         frozen = test_sets.freeze(store.ledger, product, proposed, ref.identity, made_with, call["params"])
@@ -52,6 +52,9 @@ def export_olive_config(
     """Write what was run as a configuration that plain `olive run --config` executes on this machine."""
     from phi3_assets.olive.export import export_config
 
+    if store.elsewhere:
+        context.log.info("`phi3 config export` brings base model and corpus here and writes the same for plain Olive.")
+        return
     with readable_errors():
         ref = ArtefactRef(**done["ref"])
         base_model, formatted_corpus = (
@@ -89,10 +92,11 @@ def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, st
 
 
 def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactStore) -> dg.MaterializeResult[Any]:
-    """Verify an artefact byte by byte and show it."""
+    """Verify an artefact where it stands, and show it."""
     ref = ArtefactRef(**done["ref"])
     with readable_errors():
-        directory = store.fetch(ref, content=True)
+        store.verify(ref)
+        directory = store.peek(ref)
         manifest = store.find(ref.kind, ref.identity)
         assert manifest is not None
     context.log.info(f"{ref.kind} {ref.identity[:SHORT]} stands in {store.where(ref)}.")
@@ -104,8 +108,8 @@ def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactSt
             "recipe": done["recipe"] or "(default)",
             "reused": done["reused"],
             "why": done["why"],
-            "path": dg.MetadataValue.path(store.where(ref)),
-            "log": dg.MetadataValue.path(f"{store.where(ref)}.log"),
+            "path": ui.place(store.where(ref)),
+            "log": ui.place(store.where_log(ref)),
         },
     )
 

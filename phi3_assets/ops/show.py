@@ -93,6 +93,11 @@ def _of_file(shown: Shown, path: Path) -> dg.MetadataValue:
     raise AssertionError(f"{shown.name}: a file cannot be shown as {shown.kind}")
 
 
+def place(where: str) -> dg.MetadataValue:
+    """A path, or a link where it is a web page's address."""
+    return dg.MetadataValue.url(where) if where.startswith("https://") else dg.MetadataValue.path(where)
+
+
 def plot(path: Path, alternative: str) -> dg.MetadataValue:
     """A PNG inside Markdown, which the UI shows; its path if it is too large for the event log."""
     if path.stat().st_size > LARGEST_PLOT_BYTES:

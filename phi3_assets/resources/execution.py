@@ -5,12 +5,14 @@ in a process here (local.py) or in a job elsewhere changes nothing for anybody e
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.store import ArtifactStore
@@ -21,10 +23,27 @@ TRANSIENT = "transient"
 
 @dataclass(frozen=True)
 class UserFiles:
-    """A folder of the user's own files as an input: its path here and its content digest."""
+    """A folder of the user's own files as an input.
+
+    Attributes:
+        path: Where it is here.
+        digest: Content digest.
+        remote: azureml:// address that it was brought from, which a job can read itself; "": it is from here.
+    """
 
     path: Path
     digest: str
+    remote: str = ""
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Show a user's error as its text; retrying it would only fail again. One of the surroundings may pass."""
+    try:
+        yield
+    except (UserError, TransientError) as error:
+        passing = isinstance(error, TransientError)
+        raise dg.Failure(str(error), {TRANSIENT: dg.MetadataValue.bool(passing)}, allow_retries=passing) from error
 
 
 class Execution(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]

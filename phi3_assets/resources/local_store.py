@@ -3,19 +3,19 @@
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import fsync_path
-from phi3_assets.core.home import SHORT, artefact_dir
+from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import Ledger, LedgerConflict, product_key
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
 from phi3_assets.core.recipe import DEFAULT_PRODUCT
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore
-from phi3_assets.steps import step_of
 
 
 class LocalArtifactStore(ArtifactStore):
@@ -27,6 +27,12 @@ class LocalArtifactStore(ArtifactStore):
         ledger = LocalLedger(self.home_path / "ledger")
         _take_over_champion(self.home_path, ledger)
         return ledger
+
+    def claim(
+        self, call: StepCall, waiting: Callable[[str], None] = lambda who: None, run: str = ""
+    ) -> AbstractContextManager[None]:
+        """See `ArtifactStore.claim`."""
+        return self._claim_here(call, waiting, run)
 
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
@@ -51,6 +57,14 @@ class LocalArtifactStore(ArtifactStore):
         if content:
             verify(directory, manifest, content=True)
         return directory
+
+    def peek(self, ref: ArtefactRef, *files: str) -> Path:
+        """See `ArtifactStore.peek`."""
+        return self.fetch(ref)
+
+    def verify(self, ref: ArtefactRef) -> None:
+        """See `ArtifactStore.verify`."""
+        self.fetch(ref, content=True)
 
     def publish(self, call: StepCall, staged: Path) -> Manifest:
         """See `ArtifactStore.publish`."""
@@ -77,16 +91,19 @@ class LocalArtifactStore(ArtifactStore):
         """See `ArtifactStore.where`."""
         return str(self.directory(ref.kind, ref.identity))
 
+    def where_log(self, ref: ArtefactRef) -> str:
+        """See `ArtifactStore.where_log`."""
+        return str(self._log(ref.kind, ref.identity))
+
     def keep_log(self, call: StepCall, log: Path) -> str:
         """See `ArtifactStore.keep_log`."""
-        directory = self.directory(call.step, call.identity)
-        kept = directory.with_name(f"{directory.name}.log")
+        kept = self._log(call.step, call.identity)
         os.replace(log, kept)
         return str(kept)
 
-    def directory(self, kind: str, identity: str) -> Path:
-        """Where the artefact of this identity stands, or will."""
-        return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)
+    def _log(self, kind: str, identity: str) -> Path:
+        directory = self.directory(kind, identity)
+        return directory.with_name(f"{directory.name}.log")
 
 
 def _take_over_champion(home: Path, ledger: Ledger) -> None:

@@ -30,6 +30,13 @@ class Messages:
         self.failed: str | None = None
         self.transient = False
 
+    def dispatch(self, message: Any, handler: Any) -> None:
+        """Take one message: custom ones here and at once, the others go to Dagster's handler."""
+        if message["method"] == "report_custom_message":
+            self.handle(message["params"]["payload"])
+        else:
+            handler.handle_message(message)
+
     def handle(self, payload: Any) -> None:
         """Take one custom message."""
         if "failed" in payload:
@@ -90,14 +97,8 @@ class LiveMessageReader(dg.PipesMessageReader):
                     while part := lines.readline():
                         line += part
                         if line.endswith("\n"):  # else the writer is in the midst of it
-                            self._handle(json.loads(line), handler)
+                            self._messages.dispatch(json.loads(line), handler)
                             line = ""
         except Exception:
             handler.report_pipes_framework_exception(type(self).__name__, sys.exc_info())
             raise
-
-    def _handle(self, message: Any, handler: Any) -> None:
-        if message["method"] == "report_custom_message":
-            self._messages.handle(message["params"]["payload"])
-        else:
-            handler.handle_message(message)

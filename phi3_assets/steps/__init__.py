@@ -33,6 +33,9 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
+# What `phi3_assets.evaluation.gate.read_evaluation` reads.
+EVALUATION_FILES = ("scores.json", "items.jsonl")
+
 RAW_DATASET = Step(
     name="raw_dataset",
     code_version="4",
@@ -61,6 +64,7 @@ BASE_MODEL = Step(
     rules="phi3_assets.models.rules:judge_base_model",
     folder="model-cache",
     imports_torch=True,
+    reads_hub=True,
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
@@ -102,6 +106,8 @@ LORA_ADAPTER = Step(
     folder="gen-model",
     imports_torch=True,
     on_device=True,
+    resumes=True,
+    data_parallel=True,
     shows=(  # an adapter that was brought, or that changes nothing, has neither file
         Shown("loss", "image", file="loss.png", words=("training loss",)),
         Shown("loss curve", "table", file="history.json"),
@@ -169,6 +175,7 @@ EVAL_REPORT = Step(
         Shown("report", "path", file="report.html"),
     ),
     rules="phi3_assets.evaluation.gate:judge_report",
+    rules_read=EVALUATION_FILES,
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",

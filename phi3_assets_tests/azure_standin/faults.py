@@ -37,11 +37,12 @@ class Fault:
         skip: So many matching requests pass first.
         times: So many are then failed; -1: all.
         kind: 'answer' (with `status`), 'html' (nginx's 503 page), 'reset' (the connection), 'stall' (`seconds` late,
-            then as ever), 'lost' (done, but the connection breaks instead of an answer), 'cut' (done, but it breaks
-            in the middle of the answer), 'forbidden' (403 as Azure Resource Manager says it), 'quota' (400
-            JobNodeCountExceedsCoreQuota).
+            then as ever), 'lost' (done, but the connection breaks instead of an answer), 'cut' (done, but it breaks in
+            the middle of the answer, of storage after `bytes` bytes), 'forbidden' (403 as Azure Resource Manager says
+            it), 'quota' (400 JobNodeCountExceedsCoreQuota).
         status: Status of 'answer'.
         seconds: How late 'stall' is.
+        bytes: How much of the answer 'cut' lets through, its head included.
         headers: More headers of an answer, such as Retry-After.
         code: Error code in an answer.
         message: Error message in an answer.
@@ -58,6 +59,7 @@ class Fault:
     kind: Literal["answer", "html", "reset", "stall", "lost", "cut", "forbidden", "quota"] = "answer"
     status: int = 500
     seconds: float = 0
+    bytes: int = 0
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     code: str = "InjectedFault"
     message: str = "A fault that the test asked for."

@@ -19,8 +19,6 @@ from phi3_assets_tests.azure_standin.storage import StorageConnection
 from phi3_assets_tests.azure_standin.traffic import Traffic
 from phi3_assets_tests.azure_standin.wire import Request, Response, read_request, reading
 
-# More than the head of an answer, and less than what is worth cutting.
-CUT_BYTES = 40_000
 Handler = Callable[[Request], Response]
 
 
@@ -124,11 +122,15 @@ class Gateway:
         self, request: Request, connection: socket.socket, storage: StorageConnection, fault: Fault | None
     ) -> bool:
         kind = fault.kind if fault is not None else ""
-        allowed = {"lost": 0, "cut": CUT_BYTES}.get(kind)
-        send = connection.sendall if allowed is None else Stopping(connection, allowed)
-        status, sent, received = storage.relay(request, send)
-        self._traffic.record(request, 0 if allowed is not None else status, sent, received, kind)
-        return allowed is None
+        allowed = fault.bytes if fault is not None and kind == "cut" else 0 if kind == "lost" else None
+        send = connection.sendall if allowed is None else Limited(connection, allowed)
+        try:
+            status, sent, received = storage.relay(request, send)
+        except Cut:
+            self._traffic.record(request, 0, None, None, kind)
+            return False
+        self._traffic.record(request, status, sent, received, kind)
+        return True
 
     def _handled(self, handler: Handler | None, request: Request) -> Response:
         try:
@@ -145,15 +147,21 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-class Stopping:
-    """Sends the first so many bytes of an answer and drops the rest."""
+class Cut(Exception):
+    """An answer was cut, as ordered."""
+
+
+class Limited:
+    """Sends the first so many bytes of an answer; what is more than that cuts it."""
 
     def __init__(self, connection: socket.socket, allowed: int) -> None:
         self._connection, self._allowed = connection, allowed
 
     def __call__(self, piece: bytes) -> None:
         self._connection.sendall(piece[: self._allowed])
-        self._allowed -= len(piece[: self._allowed])
+        self._allowed -= len(piece)
+        if self._allowed < 0:
+            raise Cut
 
 
 def _readable(request: Request) -> Any:

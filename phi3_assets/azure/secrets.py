@@ -1,0 +1,32 @@
+"""Secrets of a key vault, read by whoever this process is."""
+
+from typing import TYPE_CHECKING
+
+from phi3_assets.azure.errors import readable
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+
+def vault_url(name_or_url: str) -> str:
+    """Address of a key vault."""
+    return name_or_url if name_or_url.startswith("https://") else f"https://{name_or_url}.vault.azure.net"
+
+
+def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:
+    """The value of a secret.
+
+    Raises:
+        UserError: No such secret, or no right to read it.
+        TransientError: The vault cannot be reached now.
+    """
+    from azure.keyvault.secrets import SecretClient
+
+    mend = (
+        f"Put it there with `az keyvault secret set --vault-name {vault.split('//')[-1].split('.')[0]} --name {name} "
+        "--value ...`."
+    )
+    role = "'Key Vault Secrets User' on the key vault"
+    with readable(f"Secret {name} of {vault}", role, mend), SecretClient(vault, credential) as client:
+        value = client.get_secret(name).value
+    return value or ""

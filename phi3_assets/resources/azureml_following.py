@@ -1,0 +1,144 @@
+"""One command job: finding or submitting it, following it to its end, cancelling it."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from phi3_assets.azure.clients import Clients
+from phi3_assets.azure.errors import WORKSPACE_ROLE, patiently, readable, status_of
+from phi3_assets.core.errors import TransientError, UserError
+
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import Command, Job
+
+COMPLETED = "Completed"
+OVER = {COMPLETED, "Failed", "Canceled"}
+_WAITING = {"NotStarted", "Starting", "Provisioning", "Preparing", "Queued"}
+# Neither over nor at work: the node answers no more, or somebody holds the job up.
+_STUCK = {"NotResponding", "Paused", "Unknown"}
+
+
+class FollowedJob:
+    """A job by its name, whether or not it exists yet."""
+
+    def __init__(self, clients: Clients, name: str, log: Callable[[str], None]) -> None:
+        """Sentences for the run's log go to `log`."""
+        self.name = name
+        self._clients = clients
+        self._settings = clients.settings
+        self._log = log
+
+    def find(self) -> "Job | None":
+        """The job, or None if there is none of this name."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        def get() -> "Job | None":
+            with readable(f"Job {self.name}", WORKSPACE_ROLE):
+                try:
+                    return self._clients.ml.jobs.get(self.name)
+                except ResourceNotFoundError:
+                    return None
+
+        return self._patiently(get)
+
+    def submit(self, entity: "Command") -> "Job":
+        """Submit it; whatever becomes of the answer there will be one job of this name, or an error.
+
+        Raises:
+            UserError: The service refuses it.
+            TransientError: It could not be reached for long.
+        """
+        what = f"Submitting job {self.name}"
+
+        def put() -> "Job":
+            from azure.ai.ml.exceptions import MlException
+
+            try:
+                with readable(what, WORKSPACE_ROLE):
+                    return self._clients.ml.jobs.create_or_update(entity)
+            except MlException as error:  # the client's own validation
+                raise UserError(f"{what}: {' '.join(str(error).split())}") from error
+            except (UserError, TransientError):
+                # The answer to a PUT that succeeded may be lost, and the client's own second try is then refused for
+                # changing a job. The name is ours: if the job is there, it is the one.
+                made = self.find()
+                if made is None:
+                    raise
+                return made
+
+        return self._patiently(put)
+
+    def follow(self, job: "Job") -> str:
+        """Wait for its end, and tell what becomes of it.
+
+        Returns:
+            Its last status, one of `OVER`.
+
+        Raises:
+            UserError: It waited longer than `queue_timeout_minutes`, and was cancelled.
+            TransientError: The node did not answer, or the service did not, for `grace_minutes`.
+        """
+        told = ""
+        since = time.monotonic()
+        while True:
+            status = str(getattr(job.status, "value", job.status))
+            if status in OVER:
+                return status
+            if status != told:
+                self._log(f"Job {self.name} is {status}.")
+                if (status in _WAITING) != (told in _WAITING) or status in _STUCK:
+                    since = time.monotonic()
+                told = status
+            minutes = (time.monotonic() - since) / 60
+            if status in _WAITING and minutes > self._settings.queue_timeout_minutes:
+                self.cancel()
+                raise UserError(
+                    f"Job {self.name} was cancelled: it had been {status} for {minutes:.3g} minutes "
+                    f"(PHI3_AZURE_QUEUE_TIMEOUT_MINUTES). Either {self._settings.compute} is busy, it may not grow, or "
+                    "the subscription's quota is used up: `az ml compute show`, `az ml compute list-usage`."
+                )
+            if status in _STUCK and minutes > self._settings.grace_minutes:
+                self.cancel()
+                raise TransientError(f"Job {self.name} was cancelled: it had been {status} for {minutes:.3g} minutes.")
+            time.sleep(self._settings.poll_s)
+            found = self.find()
+            if found is None:
+                raise UserError(f"Job {self.name} is gone from workspace {self._settings.workspace}.")
+            job = found
+
+    def cancel(self) -> None:
+        """Cancel it and wait until it is over, so that nothing is paid for any more.
+
+        Raises:
+            TransientError: It was not over after `grace_minutes`; it says where to look.
+        """
+        until = time.monotonic() + self._settings.grace_minutes * 60
+        asked = False
+        job = None
+        while time.monotonic() < until:
+            if not asked:
+                asked = self._ask_to_cancel()
+            job = self.find()
+            if job is None or str(getattr(job.status, "value", job.status)) in OVER:
+                return
+            time.sleep(min(1.0, self._settings.poll_s))
+        raise TransientError(
+            f"Job {self.name} was asked to end and is still {job.status if job else 'unknown'} after "
+            f"{self._settings.grace_minutes:g} minutes; it may cost money. Look at {job.studio_url if job else 'it'}."
+        )
+
+    def _ask_to_cancel(self) -> bool:
+        from azure.core.exceptions import AzureError
+
+        try:
+            # Not the poller's end: a cancellation can hang for hours, and the job's own state tells.
+            self._clients.ml.jobs.begin_cancel(self.name)
+        except AzureError as error:
+            if status_of(error) in {400, 404, 409}:  # it is over, or in the midst of ending
+                return True
+            self._log(f"Cancelling job {self.name} failed ({type(error).__name__}); tried again.")
+            return False
+        return True
+
+    def _patiently(self, function: Callable[[], "Job | None"]) -> "Job | None":
+        return patiently(function, self._settings.grace_minutes * 60, self._log)
