@@ -12,8 +12,8 @@ from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.checkpoints import FOLDER, drop_damaged
 from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
-from phi3_assets.training.measured import TrainingMetrics
 from phi3_assets.training.group import Group, joined
+from phi3_assets.training.measured import TrainingMetrics
 from phi3_assets.training.ranks import cut_batch, given_rank, stand_alone
 from phi3_assets.training.together import fit_together
 
