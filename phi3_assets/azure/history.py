@@ -22,9 +22,8 @@ def reasons(clients: Clients, name: str) -> list[str]:
         said.append(f"{error.get('code', 'Error')}: {error['message']}")
     if run.get("cancelationReason"):
         said.append(f"Cancelled: {run['cancelationReason']}")
-    said += [
-        f"{one.get('source', 'Warning')}: {one['message']}" for one in run.get("warnings") or [] if one.get("message")
-    ]
+    warnings = [one for one in run.get("warnings") or [] if one.get("message")]
+    said += [f"{one.get('source') or 'Warning'}: {one['message']}" for one in warnings]
     return list(dict.fromkeys(" ".join(line.split()) for line in said))
 
 

@@ -47,7 +47,7 @@ Context = dg.OpExecutionContext | dg.AssetExecutionContext
 # Generated from the settings, so that none can be forgotten here or described in two ways.
 _fields: dict[str, Any] = {
     name: (
-        (field.annotation if field.annotation in (int, float) else str) | None,  # type: ignore[operator]
+        (field.annotation if field.annotation in (int, float) else str) | None,
         pydantic.Field(default=None, description=f"{field.description} Not given: as in the environment."),
     )
     for name, field in AzureSettings.model_fields.items()
@@ -158,7 +158,7 @@ class _Attempt:
         environment = setup.find_environment(self._clients)
         if environment is None:
             self._context.log.info(
-                "This environment is new to the workspace; building its image takes 10 to 20 minutes."
+                "The environment is new to this workspace: its image is built first, for 10 to 20 minutes."
             )
             environment = setup.make_environment(self._clients)
         needs_token = bool(settings.hf_token_secret) and step_of(call.step).reads_hub
@@ -208,7 +208,10 @@ class _Attempt:
 
     def _show(self, job: "Job") -> None:
         """The job's page, from the first second."""
-        metadata = {"job": str(job.name), "AzureML studio": dg.MetadataValue.url(str(job.studio_url))}
+        metadata: dict[str, Any] = {
+            "job": str(job.name),
+            "AzureML studio": dg.MetadataValue.url(str(job.studio_url)),
+        }
         self._context.log_event(dg.AssetObservation(asset_key=self._call.step, metadata=metadata))
         self._context.log.info(f"Job {job.name} in AzureML studio: {job.studio_url}")
 

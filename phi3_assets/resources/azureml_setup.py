@@ -94,8 +94,8 @@ def _check_cluster(clients: Clients, compute: Any) -> str:
         raise UserError("PHI3_AZURE_TIER=spot is for serverless; a compute cluster is dedicated or low_priority.")
     if settings.tier and settings.tier != tier:
         raise UserError(
-            f"PHI3_AZURE_TIER={settings.tier}, but compute {compute.name!r} is {tier}: that is a property of a cluster, "
-            "which is chosen when it is created. Name another one."
+            f"PHI3_AZURE_TIER={settings.tier}, but compute {compute.name!r} is {tier}: a cluster's tier is chosen "
+            "when it is created. Name another one."
         )
     most = compute.max_instances
     if most is not None and settings.instance_count > most:

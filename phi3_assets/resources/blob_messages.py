@@ -78,6 +78,7 @@ class BlobMessageReader(dg.PipesMessageReader):
         from azure.core.exceptions import ResourceNotFoundError
 
         try:
-            return self._container.download_blob(name).readall()
+            content: bytes = self._container.download_blob(name).readall()
         except ResourceNotFoundError:
             return None
+        return content
