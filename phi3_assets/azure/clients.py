@@ -94,7 +94,7 @@ class Clients:
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
         settings = self.settings
-        mend = f"`az ml datastore list --workspace-name {settings.workspace} --output table` shows what there is."
+        mend = f"`az ml datastore list {settings.az} --output table` shows what there is."
         with asking(f"reading datastore {settings.datastore!r} of workspace {settings.workspace!r}", mend):
             store = self.ml.datastores.get(settings.datastore)
         if not hasattr(store, "container_name"):
