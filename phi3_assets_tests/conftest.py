@@ -32,7 +32,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_testers(monkeypatch):
-    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "DAGSTER_HOME"):
+    azure_settings = [name for name in os.environ if name.startswith("PHI3_AZURE_")]
+    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "DAGSTER_HOME", *azure_settings):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -9,11 +9,11 @@ import ssl
 import sys
 from pathlib import Path
 
-from phi3_assets_tests.azure_standin import admin, control_plane, warden
+from phi3_assets_tests.azure_standin import admin, control_plane, history, metadata, vault, warden
 from phi3_assets_tests.azure_standin.azurite import Azurite
 from phi3_assets_tests.azure_standin.certificates import make_certificates
 from phi3_assets_tests.azure_standin.gateway import Gateway
-from phi3_assets_tests.azure_standin.names import LOGIN_HOST, MANAGEMENT_HOST
+from phi3_assets_tests.azure_standin.names import API_HOST, LOGIN_HOST, MANAGEMENT_HOST, METADATA_HOST, VAULT_HOST
 from phi3_assets_tests.azure_standin.storage import StorageConnection
 from phi3_assets_tests.azure_standin.world import World
 
@@ -27,7 +27,6 @@ def main(folder: Path) -> None:
     guard = warden.start(world.marker)
     authority, certificate, key = make_certificates(folder)
     azurite = Azurite(world.key, certificate, key, folder / "azurite.log", f"{world.marker}azurite")
-    world.open_storage(azurite.port, authority)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_tls.load_cert_chain(certificate, key)
     client_tls = ssl.create_default_context(cafile=str(authority))
@@ -35,6 +34,9 @@ def main(folder: Path) -> None:
         {
             LOGIN_HOST: world.tokens.answer_login,
             MANAGEMENT_HOST: lambda request: control_plane.answer(world, request),
+            API_HOST: lambda request: history.answer(world, request),
+            VAULT_HOST: lambda request: vault.answer(world, request),
+            METADATA_HOST: lambda request: metadata.answer(world, request),
         },
         lambda request: admin.answer(world, request),
         world.faults,
@@ -42,6 +44,7 @@ def main(folder: Path) -> None:
         server_tls,
         lambda: StorageConnection(azurite.port, client_tls),
     )
+    world.open(azurite.port, authority, gateway.listen)
     workspace = world.reset()
     door = gateway.listen()
     print(json.dumps({"port": door.getsockname()[1], "authority": str(authority), "workspace": workspace}), flush=True)

@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from phi3_assets_tests.azure_standin.names import CLIENT, GROUP, SUBSCRIPTION, TENANT
+from phi3_assets_tests.azure_standin.network import network_variables
 from phi3_assets_tests.azure_standin.tokens import SECRET
+
+PREEMPTED = "Nodes of this job got pre-empted. Check if the run has failed or restarted."
 
 
 class Bed:
@@ -17,7 +21,6 @@ class Bed:
 
     Attributes:
         workspace: Name of the workspace; another after each `reset`.
-        prefix: Where tests put things in the container.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,8 +43,8 @@ class Bed:
         if not line:
             raise RuntimeError(f"The stand-in did not start:\n{log.read_text(errors='replace')}")
         ready = json.loads(line)
-        self._address = f"http://127.0.0.1:{ready['port']}"
-        self._authority: str = ready["authority"]
+        self._port: int = ready["port"]
+        self._authority = Path(ready["authority"])
         self.workspace: str = ready["workspace"]
 
     @property
@@ -60,10 +63,8 @@ class Bed:
 
     @property
     def network(self) -> dict[str, str]:
-        """Proxy and certificates only; both spellings, because a machine may have set either."""
-        proxies = {"HTTPS_PROXY": self._address, "HTTP_PROXY": self._address, "NO_PROXY": "127.0.0.1,localhost"}
-        lower = {name.lower(): value for name, value in proxies.items()}
-        return {**proxies, **lower, **dict.fromkeys(AUTHORITIES, self._authority)}
+        """Proxy and certificates only."""
+        return network_variables(self._port, self._authority)
 
     def apply(self, monkeypatch: Any) -> None:
         """Put this process into this Azure, until the test is over."""
@@ -84,9 +85,9 @@ class Bed:
         """Hosts that were asked for in vain ('leaks') and what the stand-in did wrong itself ('own_faults')."""
         return dict(self.ask("problems"))
 
-    def forgive_leaks(self) -> list[str]:
-        """The leaks so far, which the test meant; forgotten from now on."""
-        return list(self.ask("problems/forgive", {})["leaks"])
+    def forgive(self) -> dict[str, list[str]]:
+        """The problems so far, which the test meant; forgotten from now on."""
+        return dict(self.ask("problems/forgive", {}))
 
     def fault(self, **rule: Any) -> None:
         """Order a fault; the arguments are the fields of `faults.Fault`."""
@@ -105,6 +106,71 @@ class Bed:
         """How long tokens live that are handed out from now on."""
         self.ask("tokens", {"lifetime_s": seconds})
 
+    def secret(self, name: str, value: str) -> None:
+        """Put a secret into the key vault."""
+        self.ask("secrets", {"name": name, "value": value})
+
+    def hold(self, compute: str, held: bool = True) -> None:
+        """Jobs of this compute stay in Queued, or no longer."""
+        self.ask("hold", {"compute": compute, "held": held})
+
+    def hang_cancels(self, hang: bool = True) -> None:
+        """Jobs that are cancelled stay in CancelRequested and go on, or no longer."""
+        self.ask("hang-cancels", {"hang": hang})
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All jobs, the first one first: name, status, history, attempt, compute, closed, properties."""
+        return list(self.ask("jobs"))
+
+    def job(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        return next(job for job in self.jobs() if job["name"] == name)
+
+    def wait_for(self, name: str, status: str, timeout_s: float = 60, attempt: int = 0) -> dict[str, Any]:
+        """Wait until a job is in this status, in this attempt if one is given, and return it.
+
+        Raises:
+            TimeoutError: It is not, after `timeout_s` seconds; says where it stands.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            job = self.job(name)
+            if job["status"] == status and attempt in (0, job["attempt"]):
+                return job
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} is not {status} after {timeout_s} s: {job['history']}")
+            time.sleep(0.05)
+
+    def announce(self, name: str) -> None:
+        """The metadata service of a job's nodes says that they will be taken away."""
+        self.ask(f"jobs/{name}/announce", {})
+
+    def withdraw(self, name: str) -> None:
+        """They stay after all."""
+        self.ask(f"jobs/{name}/withdraw", {})
+
+    def evict(self, name: str) -> None:
+        """Take a job's nodes away, now: its processes are killed and it is queued again under its name."""
+        self.ask(f"jobs/{name}/evict", {})
+
+    def preempt(self, name: str, notice_s: float) -> None:
+        """Announce it, and take the nodes away `notice_s` seconds later."""
+        self.announce(name)
+        time.sleep(notice_s)
+        self.evict(name)
+
+    def doom(self, name: str, code: str = "PreemptionError", message: str = PREEMPTED) -> None:
+        """The service itself ends a job as Failed, with this error."""
+        self.ask(f"jobs/{name}/doom", {"code": code, "message": message})
+
+    def warn(self, name: str, message: str) -> None:
+        """The service remarks something about a job."""
+        self.ask(f"jobs/{name}/warn", {"message": message})
+
+    def show(self, name: str, status: str | None) -> None:
+        """Report this status of a job, such as NotResponding; None: the true one again."""
+        self.ask(f"jobs/{name}/show", {"status": status})
+
     def reset(self) -> None:
         """A new, empty workspace with new containers; jobs are killed, faults and traffic forgotten."""
         self.workspace = self.ask("reset", {})["workspace"]
@@ -113,12 +179,11 @@ class Bed:
         """GET, or POST `body` to, the stand-in's own interface (`admin.py`)."""
         data = None if body is None else json.dumps(body).encode()
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(f"{self._address}/standin/{path}", data), timeout=60) as answer:
+        with opener.open(
+            urllib.request.Request(f"http://127.0.0.1:{self._port}/standin/{path}", data), timeout=60
+        ) as answer:
             return json.loads(answer.read())
 
     def close(self) -> None:
         """End it and everything that it started."""
         self._process.communicate()
-
-
-AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")

@@ -5,10 +5,9 @@ from typing import Any
 
 from phi3_assets_tests.azure_standin.errors import not_found
 from phi3_assets_tests.azure_standin.names import ACCOUNT, BLOB_STORE, GROUP, SUBSCRIPTION
+from phi3_assets_tests.azure_standin.resources import resource
 from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
-
-TYPE = "Microsoft.MachineLearningServices/workspaces/datastores"
 
 
 def list_all(workspace: Workspace, request: Request) -> Response:
@@ -41,30 +40,19 @@ def list_secrets(workspace: Workspace, request: Request, name: str) -> Response:
 
 
 def _resource(workspace: Workspace, name: str) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC).isoformat()
-    return {
-        "id": f"{workspace.scope}/datastores/{name}",
-        "name": name,
-        "type": TYPE,
-        "properties": {
-            "description": None,
-            "tags": None,
-            "properties": None,
-            "isDefault": name == BLOB_STORE,
-            "credentials": {"credentialsType": "AccountKey"},
-            "subscriptionId": SUBSCRIPTION,
-            "resourceGroup": GROUP,
-            "datastoreType": "AzureBlob",
-            "accountName": ACCOUNT,
-            "containerName": workspace.containers[name].container_name,
-            "endpoint": "core.windows.net",
-            "protocol": "https",
-            "serviceDataAccessAuthIdentity": "WorkspaceSystemAssignedIdentity",
-        },
-        "systemData": {
-            "createdAt": now,
-            "lastModifiedAt": now,
-            "lastModifiedBy": "standin",
-            "lastModifiedByType": "Application",
-        },
+    properties = {
+        "description": None,
+        "tags": None,
+        "properties": None,
+        "isDefault": name == BLOB_STORE,
+        "credentials": {"credentialsType": "AccountKey"},
+        "subscriptionId": SUBSCRIPTION,
+        "resourceGroup": GROUP,
+        "datastoreType": "AzureBlob",
+        "accountName": ACCOUNT,
+        "containerName": workspace.containers[name].container_name,
+        "endpoint": "core.windows.net",
+        "protocol": "https",
+        "serviceDataAccessAuthIdentity": "WorkspaceSystemAssignedIdentity",
     }
+    return resource(workspace, f"datastores/{name}", properties)

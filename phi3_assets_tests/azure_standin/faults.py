@@ -9,9 +9,17 @@ from typing import Any, Literal
 from phi3_assets_tests.azure_standin.names import CLIENT
 from phi3_assets_tests.azure_standin.wire import Request, Response
 
-HTML = (
-    b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n<center><h1>503 Service \
-Temporarily Unavailable</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+HTML = b"\r\n".join(
+    [
+        b"<html>",
+        b"<head><title>503 Service Temporarily Unavailable</title></head>",
+        b"<body>",
+        b"<center><h1>503 Service Temporarily Unavailable</h1></center>",
+        b"<hr><center>nginx</center>",
+        b"</body>",
+        b"</html>",
+        b"",
+    ]
 )
 
 

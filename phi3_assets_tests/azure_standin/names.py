@@ -7,6 +7,8 @@ GROUP = "standin-group"
 REGION = "eastus"
 ACCOUNT = "phi3standin"
 VAULT = "phi3standin"
+PROVIDERS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers"
+ACCOUNT_ID = f"{PROVIDERS}/Microsoft.Storage/storageAccounts/{ACCOUNT}"
 
 MANAGEMENT_HOST = "management.azure.com"
 LOGIN_HOST = "login.microsoftonline.com"
@@ -22,7 +24,4 @@ ARTIFACT_STORE = "workspaceartifactstore"
 
 def scope(workspace: str) -> str:
     """ARM id of a workspace."""
-    return (
-        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}"
-        f"/providers/Microsoft.MachineLearningServices/workspaces/{workspace}"
-    )
+    return f"{PROVIDERS}/Microsoft.MachineLearningServices/workspaces/{workspace}"

@@ -14,6 +14,7 @@ from phi3_assets_tests.azure_standin.names import CLIENT, LOGIN_HOST, TENANT
 from phi3_assets_tests.azure_standin.wire import Request, Response
 
 SECRET = "standin-client-secret"
+HOUR_S = 3600
 
 
 class Tokens:
@@ -21,7 +22,7 @@ class Tokens:
 
     def __init__(self) -> None:
         """Tokens live an hour until somebody says otherwise."""
-        self.lifetime_s = 3600
+        self.lifetime_s = HOUR_S
 
     def answer_login(self, request: Request) -> Response:
         """login.microsoftonline.com: where it is, and a token for whoever knows the client's secret."""

@@ -1,0 +1,67 @@
+"""Whether a body is one that the real service would take or send, by Microsoft's published types.
+
+`microsoft/schema/<api-version>.<request|response>.json.gz`: ARM templates' and Bicep's types, closed (no unknown
+members, no unknown enum values). Nobody here wrote them, so they can contradict us.
+"""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMAS = Path(__file__).parent / "microsoft" / "schema"
+# azure-ai-ml before 1.35 asked for this one; the types of the two are equal.
+ALIASES = {"2024-07-01-preview": "2024-10-01-preview"}
+# The real client sends a number where the types want text, and the real service takes it.
+TOLERATED = {("workspaces/codes/versions", "properties/properties/hash_version")}
+Side = Literal["request", "response"]
+
+
+class Unjudged(Exception):
+    """There is no schema for this; what the client speaks has changed, and more schemas are needed."""
+
+
+def request_problems(resource: str, version: str, body: Any, name: str = "") -> list[str]:
+    """What is wrong with the body of a PUT (`name`: the address's last part) or a POST; empty: nothing."""
+    if name and isinstance(body, dict):
+        body = {"name": name, **body}
+    return _problems("request", resource, version, body)
+
+
+def response_problems(resource: str, version: str, body: Any) -> list[str]:
+    """What is wrong with the body of an answer of 200 or 201; empty: nothing."""
+    return _problems("response", resource, version, body)
+
+
+def _problems(side: Side, resource: str, version: str, body: Any) -> list[str]:
+    validator = _validators(side, ALIASES.get(version, version)).get(resource)
+    if validator is None:
+        raise Unjudged(f"No {side} schema of {resource} in api-version {version!r}.")
+    found = set()
+    for error in validator.iter_errors(body):
+        for leaf in _leaves(error):
+            place = "/".join(map(str, leaf.absolute_path))
+            if (resource, place) not in TOLERATED:
+                found.add(f"{leaf.message[:200]} Path '{place}'.")
+    return sorted(found)
+
+
+@cache
+def _validators(side: Side, version: str) -> dict[str, Any]:
+    from jsonschema import Draft202012Validator
+
+    file = SCHEMAS / f"{version}.{side}.json.gz"
+    if not file.exists():
+        return {}
+    schema = json.loads(gzip.decompress(file.read_bytes()))
+    definitions = {"$defs": schema["$defs"]}
+    return {resource: Draft202012Validator({**definitions, **root}) for resource, root in schema["roots"].items()}
+
+
+def _leaves(error: Any) -> list[Any]:
+    """The errors at the bottom: of 'this or null', those of 'this'."""
+    if not error.context:
+        return [error]
+    real = [inner for inner in error.context if inner.schema_path[0] == 0] or error.context
+    return [leaf for inner in real for leaf in _leaves(inner)]
