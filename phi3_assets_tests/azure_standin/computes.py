@@ -12,8 +12,10 @@ from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
 
 SERVERLESS = "serverless"
-NODES = {"cpu-cluster": 4, "spot-cluster": 4, "arc-cluster": 4, SERVERLESS: 8}
-PRIORITIES = {"cpu-cluster": "Dedicated", "spot-cluster": "LowPriority"}
+# One whose maker gave it no identity, and one that the quota did not let come up.
+BARE, BROKEN = "bare-cluster", "broken-cluster"
+NODES = {"cpu-cluster": 4, "spot-cluster": 4, "arc-cluster": 4, BARE: 4, BROKEN: 4, SERVERLESS: 8}
+PRIORITIES = {"cpu-cluster": "Dedicated", "spot-cluster": "LowPriority", BARE: "Dedicated", BROKEN: "Dedicated"}
 FAMILY = "standardDSv2Family"
 INSTANCE_TYPES = {
     "defaultinstancetype": {
@@ -101,6 +103,23 @@ def usages(request: Request) -> Response:
     return Response.of(200, {"value": value})
 
 
+def sizes(request: Request) -> Response:
+    """The VM sizes of a region."""
+    size = {
+        "name": "Standard_DS2_v2",
+        "family": FAMILY,
+        "vCPUs": 2,
+        "gpus": 0,
+        "osVhdSizeMB": 1047552,
+        "maxResourceVolumeMB": 14336,
+        "memoryGB": 7,
+        "lowPriorityCapable": True,
+        "premiumIO": True,
+        "supportedComputeTypes": ["AmlCompute"],
+    }
+    return Response.of(200, {"value": [size]})
+
+
 def _resource(workspace: Workspace, name: str) -> dict[str, Any]:
     common = {
         "createdOn": now(),
@@ -111,8 +130,14 @@ def _resource(workspace: Workspace, name: str) -> dict[str, Any]:
         "provisioningState": "Succeeded",
         "provisioningErrors": None,
     }
+    if name == BROKEN:
+        error = {"code": "ClusterMinNodesExceedCoreQuota", "message": "The specified number of nodes exceeds the quota."}
+        common |= {"provisioningState": "Failed", "provisioningErrors": [{"error": error}]}
     properties = _kubernetes() if name == "arc-cluster" else _cluster(workspace, name)
-    return {**resource(workspace, f"computes/{name}", {**common, **properties}), "location": REGION, "tags": {}}
+    made = {**resource(workspace, f"computes/{name}", {**common, **properties}), "location": REGION, "tags": {}}
+    if name == BARE:
+        return made
+    return {**made, "identity": {"type": "SystemAssigned", "principalId": CLIENT, "tenantId": TENANT}}
 
 
 def _kubernetes() -> dict[str, Any]:

@@ -23,7 +23,11 @@ WORKSPACE = re.compile(
     r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[^/]+))(?P<rest>/.*)?",
     re.IGNORECASE,
 )
-USAGES = re.compile(r"/subscriptions/[^/]+/providers/Microsoft\.MachineLearningServices/locations/[^/]+/usages", re.I)
+LOCATION = r"/subscriptions/[^/]+/providers/Microsoft\.MachineLearningServices/locations/[^/]+"
+REGIONAL = {
+    re.compile(f"{LOCATION}/usages", re.I): computes.usages,
+    re.compile(f"{LOCATION}/vmSizes", re.I): computes.sizes,
+}
 NAME = r"([^/]+)"
 KINDS = r"(environments|data|models|codes)"
 # Method, address below the workspace, resource in the schemas ('' where there is none), who answers.
@@ -55,8 +59,9 @@ def answer(world: World, request: Request) -> Response:
     """Route one request."""
     if refused := tokens.refusal(request, AUDIENCES):
         return refused
-    if USAGES.fullmatch(request.path):
-        return computes.usages(request)
+    for address, regional in REGIONAL.items():
+        if address.fullmatch(request.path):
+            return regional(request)
     match = WORKSPACE.fullmatch(request.path)
     if match is None or match["scope"].lower() != world.workspace.scope.lower():
         wanted = match["workspace"] if match else request.path
