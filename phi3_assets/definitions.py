@@ -14,7 +14,6 @@ from phi3_assets.checks import model as model_checks
 from phi3_assets.resources.azureml_execution import AzureMLExecution
 from phi3_assets.resources.chosen_execution import ChosenExecution, chosen
 from phi3_assets.resources.local_execution import LocalExecution
-from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
 

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_testers(monkeypatch):
     azure_settings = [name for name in os.environ if name.startswith("PHI3_AZURE_")]
-    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "DAGSTER_HOME", *azure_settings):
+    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "PHI3_STORE", "DAGSTER_HOME", *azure_settings):
         monkeypatch.delenv(name, raising=False)
 
 

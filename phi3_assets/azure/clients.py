@@ -4,10 +4,10 @@ Storage is reached with tokens only, so accounts may forbid shared keys. Telemet
 """
 
 import os
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from phi3_assets.azure.errors import asking
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
 from phi3_assets.azure.settings import AzureSettings
 from phi3_assets.core.errors import UserError
 
@@ -42,11 +42,17 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
     service = BlobServiceClient(
         account_url,
         credential=credential,
-        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5),
+        retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5, random_jitter_range=1),
         connection_timeout=20,
         read_timeout=60,
     )
     return service.get_container_client(container)
+
+
+@lru_cache(maxsize=4)
+def clients_of(settings: AzureSettings) -> "Clients":
+    """The clients of one workspace, kept, so that tokens and connections are used again."""
+    return Clients(settings)
 
 
 class Clients:
@@ -83,11 +89,10 @@ class Clients:
     def about(self) -> Any:
         """The workspace as the service knows it: location, key_vault, discovery_url."""
         settings = self.settings
-        mend = (
-            f"`az ml workspace list --resource-group {settings.resource_group} --output table` shows what there is; "
-            "to run jobs in one takes the role AzureML Data Scientist on it."
-        )
-        with asking(f"reading workspace {settings.workspace!r} of {settings.resource_group!r}", mend):
+        mend = f"`az ml workspace list --resource-group {settings.resource_group} --output table` shows what there is."
+        with readable(
+            f"Workspace {settings.workspace} of resource group {settings.resource_group}", WORKSPACE_ROLE, mend
+        ):
             return self.ml.workspaces.get(settings.workspace)
 
     @cached_property
@@ -95,7 +100,7 @@ class Clients:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
         settings = self.settings
         mend = f"`az ml datastore list {settings.az} --output table` shows what there is."
-        with asking(f"reading datastore {settings.datastore!r} of workspace {settings.workspace!r}", mend):
+        with readable(f"Datastore {settings.datastore} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
             store = self.ml.datastores.get(settings.datastore)
         if not hasattr(store, "container_name"):
             raise UserError(f"Datastore {settings.datastore!r} is {store.type}; artefacts are kept in Azure Blob.")

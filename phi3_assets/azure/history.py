@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from phi3_assets.azure.clients import Clients, container_client
-from phi3_assets.azure.errors import asking
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
 
 LOGS = "workspaceartifactstore"
 _SCOPE = "https://management.azure.com/.default"
@@ -31,7 +31,7 @@ def log_of(clients: Clients, name: str) -> str:
     """The end of what the job printed; "" when there is nothing yet."""
     from azure.core.exceptions import ResourceNotFoundError
 
-    with asking("reading the job's log"):
+    with readable(f"Log of job {name}"):
         store = clients.ml.datastores.get(LOGS)
         container = container_client(clients.account_url, store.container_name, clients.credential)
         for log in _LOG_NAMES:
@@ -51,7 +51,7 @@ def _run_data(clients: Clients, name: str) -> dict[str, Any]:
     from azure.core.pipeline import policies
     from azure.core.rest import HttpRequest
 
-    with asking("reading the job's history"):
+    with readable(f"History of job {name}", WORKSPACE_ROLE):
         discovery = clients.about.discovery_url
         tokens = policies.BearerTokenCredentialPolicy(clients.credential, _SCOPE)
         pipeline = [policies.RetryPolicy(), tokens]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from phi3_assets.azure.errors import asking
+from phi3_assets.azure.errors import readable
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -24,8 +24,11 @@ def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:
 
     mend = (
         f"Put it there with `az keyvault secret set --vault-name {vault.split('//')[-1].split('.')[0]} --name {name} "
-        "--value ...` and give whoever reads it the role Key Vault Secrets User."
+        "--value ...`."
     )
-    with asking(f"reading secret {name!r} of {vault}", mend), SecretClient(vault, credential) as client:
+    with (
+        readable(f"Secret {name!r} of {vault}", "Key Vault Secrets User on the key vault", mend),
+        SecretClient(vault, credential) as client,
+    ):
         value = client.get_secret(name).value
     return value or ""

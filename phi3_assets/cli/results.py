@@ -14,8 +14,9 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.release.champion import Champion, Check
 from phi3_assets.release.history import Entry
 from phi3_assets.resources.lineage import lineage
-from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
+from phi3_assets.resources.store import ArtifactStore
+from phi3_assets.resources.stores import make_store
 from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL
 
 # The last artefact of each variant: what it was made of is known from there on.
@@ -37,9 +38,9 @@ class Lineage:
     system_prompt: str
 
 
-def store_of(home: Path | None) -> LocalArtifactStore:
-    """The store of a home; None: PHI3_HOME, else ./home."""
-    return LocalArtifactStore(home=str(home) if home else "")
+def store_of(home: Path | None) -> ArtifactStore:
+    """The store that the environment names, with this home; None: PHI3_HOME, else ./home."""
+    return make_store(home)
 
 
 def product_of(home: Path | None, product: str) -> str:
@@ -87,7 +88,7 @@ def to_ask(home: Path | None, product: str, variant: str = "", *, newest: bool =
     return Lineage(f"nothing was made for {name} yet", {}, "")
 
 
-def _lineage(store: LocalArtifactStore, refs: Mapping[str, ArtefactRef], told: str) -> Lineage:
+def _lineage(store: ArtifactStore, refs: Mapping[str, ArtefactRef], told: str) -> Lineage:
     standing = {name: one for name, one in refs.items() if store.find(one.kind, one.identity)}
     corpus = standing.get(FORMATTED_CORPUS.name)
     manifest = store.find(corpus.kind, corpus.identity) if corpus else None

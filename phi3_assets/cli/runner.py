@@ -17,9 +17,9 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.release.champion import Champion
-from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance
+from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
@@ -80,7 +80,7 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
     if result is None or not result.success:
         print("\nNot everything was made; the reason is above. What was made is kept and will be reused.")
         return 1
-    store = LocalArtifactStore(home=str(home))
+    store = store_of(home)
     product = load_recipe(recipe or None, overrides).product
     if to not in STEPS or to == RELEASE_BUNDLE.name:
         show_scores(store, product)
@@ -104,7 +104,7 @@ def selected(definitions: dg.Definitions, to: str) -> list[dg.AssetKey]:
     return sorted(wanted.resolve(definitions.resolve_asset_graph()))
 
 
-def show_scores(store: LocalArtifactStore, product: str) -> None:
+def show_scores(store: ArtifactStore, product: str) -> None:
     """Print the four variants' scores, who is champion, and where to read on."""
     report, bundle = (latest(store.ledger, product, step.name) for step in (EVAL_REPORT, RELEASE_BUNDLE))
     assert report is not None
@@ -168,6 +168,8 @@ def collect_garbage(home: Path | None, keep_days: float, delete: bool) -> None:
     store = store_of(home)
     if not store.home_path.is_dir():
         raise UserError(f"There is no home at {store.home_path}. Name one with --home or PHI3_HOME.")
+    if store.elsewhere:
+        print("Artefacts stand elsewhere, and nothing is removed there; what goes here is fetched again when needed.")
     found = gc.find_garbage(store, keep_days, print)
     for item in found:
         print(f"{item.bytes / 1e6:12,.1f} MB  {item.what:11}  {item.path.relative_to(store.home_path)}")

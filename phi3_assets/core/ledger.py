@@ -8,6 +8,7 @@ under `runs/<run id>/`.
 
 import json
 import random
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact
 
+KEY = re.compile(r"[\w.-]+(/[\w.-]+)*")
+"""What a key looks like; ".." is no part of one."""
 TRIES = 50
 _PAUSE_S = 0.02
 

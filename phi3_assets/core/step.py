@@ -37,6 +37,27 @@ class ProgressCallback(Protocol):
         """Report these numbers."""
 
 
+class Interruption(Protocol):
+    """The machine's word that it is about to be taken away; only a training, which can go on later, heeds it."""
+
+    def announced(self) -> bool:
+        """Whether it is about to be taken away now. It may be spared: then, or when nothing comes of it, False."""
+
+    def checkpoint_written(self) -> None:
+        """Called once all that a later attempt needs is in `work`; returns when it is where it outlives the machine."""
+
+
+class NoInterruption:
+    """Of a machine that is not taken away, or not with notice."""
+
+    def announced(self) -> bool:
+        """Never."""
+        return False
+
+    def checkpoint_written(self) -> None:
+        """Nothing more is to be done."""
+
+
 @dataclass(frozen=True)
 class StepContext:
     """All that a step's function may look at.
@@ -52,6 +73,7 @@ class StepContext:
         note: Writes one line to the step's own log and nowhere else, for what would flood the event log.
         settings: The recipe fields that the step is handed and that cannot change its result, such as how often it
             logs. They are in no identity, so whatever depends on one may not be written to `output`.
+        interruption: Says when the machine is about to be taken away.
     """
 
     params: Mapping[str, Any]
@@ -63,6 +85,7 @@ class StepContext:
     progress: ProgressCallback = field(default=lambda **numbers: None)
     note: Callable[[str], None] = print
     settings: Mapping[str, Any] = field(default_factory=dict)
+    interruption: Interruption = field(default_factory=NoInterruption)
 
 
 @dataclass(frozen=True)

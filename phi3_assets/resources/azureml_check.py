@@ -1,4 +1,4 @@
-"""`phi3 azure check`: everything that must be right before a job is submitted, asked one by one and told in a line each.
+"""`phi3 azure check`: all that must be right before a job is submitted, asked one by one and told in a line each.
 
 Nothing is changed unless that is asked for. What is wrong stops only the questions that could tell nothing without it.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.environment import ENVIRONMENT, conda_file, version_of
-from phi3_assets.azure.errors import asking, status_of
+from phi3_assets.azure.errors import readable, status_of
 from phi3_assets.azure.secrets import read_secret
 from phi3_assets.azure.settings import PREFIX, load_settings
 from phi3_assets.core.errors import TransientError, UserError
@@ -27,6 +27,8 @@ from phi3_assets.resources.chosen_execution import AZURE_ARC, AZUREML, VARIABLE,
 OK, WRONG, NOT_ASKED = "ok", "wrong", "not asked"
 _PACKAGES = ("adlfs", "azure.ai.ml", "azure.identity", "azure.keyvault.secrets", "azure.storage.blob", "dagster_azure")
 _SCOPE = "https://management.azure.com/.default"
+# Without these nothing else can be asked.
+_NEEDED = ("packages", "settings", "credential")
 # The five values, and how to find each.
 FIVE = {
     VARIABLE: f"{AZUREML} for a compute cluster or serverless, {AZURE_ARC} for an attached Kubernetes cluster",
@@ -83,7 +85,7 @@ def check_azure(*, write: bool = False, create_environment: bool = False) -> Ite
     missing = ""
     for what, question in questions:
         if missing:
-            yield Checked(what, NOT_ASKED, f"nothing to be found out without {missing}")
+            yield Checked(what, NOT_ASKED, f"nothing can be found out before {missing} is right")
             continue
         try:
             yield Checked(what, OK, question())
@@ -92,8 +94,8 @@ def check_azure(*, write: bool = False, create_environment: bool = False) -> Ite
         except (UserError, TransientError) as error:
             yield Checked(what, WRONG, str(error), asked.more)
             asked.more = ()
-            if what in ("packages", "settings", "credential") or (what == "workspace" and status_of(error) in (404, None)):
-                missing = f"the {what}" if what == "workspace" else what
+            if what in _NEEDED or (what == "workspace" and not _refused(error)):
+                missing = what
 
 
 class _Questions:
@@ -144,7 +146,7 @@ class _Questions:
         return f"complete; steps run on {', '.join(sorted(places))}"
 
     def credential(self) -> str:
-        with asking("logging in"):
+        with readable("Credential"):
             token = self._clients.credential.get_token(_SCOPE).token
         return f"logged in as {_who(token)}"
 
@@ -155,9 +157,8 @@ class _Questions:
     def compute(self) -> str:
         if len(self._executions) > 1:
             raise UserError(
-                f"Steps are to run on {AZUREML} and on {AZURE_ARC}, and PHI3_AZURE_COMPUTE is one compute. Choose one of "
-                f"them for all assets ({VARIABLE}), or check with {VARIABLE} set to each in turn and name the other "
-                "compute in the launchpad."
+                f"Steps are to run on {AZUREML} and on {AZURE_ARC}, and PHI3_AZURE_COMPUTE is one compute. Choose "
+                f"one of them for all assets ({VARIABLE})."
             )
         return setup.check_compute(self._clients, arc=AZURE_ARC in self._executions)
 
@@ -187,7 +188,7 @@ class _Questions:
     def datastore(self) -> str:
         container, settings = self._clients.container, self._clients.settings
         where = f"{settings.datastore}, container {container.container_name} of {self._clients.account_url}"
-        with asking(f"reading datastore {settings.datastore!r}", self._storage_right()):
+        with readable(f"Container {container.container_name}"):
             has_any = next(iter(container.list_blobs(f"{settings.prefix}/", results_per_page=1)), None) is not None
         return f"{where}, can be read; {settings.prefix}/ {'holds artefacts' if has_any else 'is empty'}"
 
@@ -196,7 +197,7 @@ class _Questions:
             raise NotAskedError("with --write a small blob is put into the datastore and removed")
         settings = self._clients.settings
         name = f"{settings.prefix}/check-{uuid.uuid4().hex}"
-        with asking(f"writing to datastore {settings.datastore!r}", self._storage_right()):
+        with readable(f"Writing to datastore {settings.datastore}"):
             blob = self._clients.container.upload_blob(name, b"phi3 azure check")
             blob.delete_blob()
         return f"a blob was put into {settings.prefix}/ and removed"
@@ -219,13 +220,10 @@ class _Questions:
         version = version_of(self._clients.settings.base_image, conda_file())
         return f"{ENVIRONMENT}:{version} will be made with the first job, or now with --create-environment"
 
-    def _storage_right(self) -> str:
-        account = self._clients.datastore.account_name
-        return (
-            "`az role assignment create --assignee ... --role 'Storage Blob Data Contributor' --scope $(az storage "
-            f"account show --name {account} --query id --output tsv)` gives the right, within minutes; if you have "
-            "it, the account's firewall may be what refuses."
-        )
+
+def _refused(error: Exception) -> bool:
+    """Whether somebody answered, and only said no: other questions may fare better."""
+    return error.__cause__ is not None and status_of(error.__cause__) == 403
 
 
 def _is_installed(name: str) -> bool:

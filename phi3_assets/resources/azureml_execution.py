@@ -5,6 +5,7 @@ making it, so a Dagster process that was restarted goes on with the job it had s
 nothing by themselves; an artefact appears when its job has ended well and what it left was verified.
 """
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ import pydantic
 from dagster import PipesEnvContextInjector, open_pipes_session
 
 from phi3_assets.azure import history, layout
-from phi3_assets.azure.blobs import remove_directory
-from phi3_assets.azure.clients import Clients
+from phi3_assets.azure.blobs import remove_folder
+from phi3_assets.azure.clients import Clients, clients_of
 from phi3_assets.azure.settings import AzureSettings, load_settings
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.home import SHORT
@@ -78,7 +79,8 @@ class AzureMLExecution(_Fields):  # type: ignore[misc]
                 "A job on Azure reads and writes artefacts of a store in Azure, and this one is on a disk. Set "
                 "PHI3_STORE=azure_blob, or PHI3_EXECUTION=azureml for the whole deployment."
             )
-        clients = Clients(load_settings(overrides=self._given()))
+        settings = load_settings({**os.environ, "PHI3_HOME": str(store.home_path)}, self._given())
+        clients = clients_of(settings)
         attempt = _Attempt(context, clients, call, store, arc=arc)
         return attempt.run(inputs, self.observe_every_s)
 
@@ -264,11 +266,11 @@ class _Attempt:
     def _clean_up(self, name: str, *, keep_checkpoints: bool) -> None:
         """Remove what nobody reads any more; the next attempt goes on from the checkpoints of one that failed."""
         container = self._store.container
-        remove_directory(container, self._path(layout.job(name)))
+        remove_folder(container, self._path(layout.job(name)))
         if keep_checkpoints:
-            remove_directory(container, self._path(layout.attempt(self._call.step, self._call.identity, name)))
+            remove_folder(container, self._path(layout.attempt(self._call.step, self._call.identity, name)))
         else:
-            remove_directory(container, self._path(layout.checkpoints(self._call.step, self._call.identity)))
+            remove_folder(container, self._path(layout.checkpoints(self._call.step, self._call.identity)))
 
     def _path(self, path: str) -> str:
         """A path of the store as the container knows it."""

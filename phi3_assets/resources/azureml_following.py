@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from phi3_assets.azure.clients import Clients
-from phi3_assets.azure.errors import asking, patiently, status_of
+from phi3_assets.azure.errors import WORKSPACE_ROLE, patiently, readable, status_of
 from phi3_assets.core.errors import TransientError, UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class FollowedJob:
         from azure.core.exceptions import ResourceNotFoundError
 
         def get() -> "Job | None":
-            with asking(f"reading job {self.name}"):
+            with readable(f"Job {self.name}", WORKSPACE_ROLE):
                 try:
                     return self._clients.ml.jobs.get(self.name)
                 except ResourceNotFoundError:
@@ -48,16 +48,16 @@ class FollowedJob:
             UserError: The service refuses it.
             TransientError: It could not be reached for long.
         """
-        what = f"submitting job {self.name}"
+        what = f"Submitting job {self.name}"
 
         def put() -> "Job":
             from azure.ai.ml.exceptions import MlException
 
             try:
-                with asking(what):
+                with readable(what, WORKSPACE_ROLE):
                     return self._clients.ml.jobs.create_or_update(entity)
             except MlException as error:  # the client's own validation
-                raise UserError(f"Azure: {what}: {' '.join(str(error).split())}") from error
+                raise UserError(f"{what}: {' '.join(str(error).split())}") from error
             except (UserError, TransientError):
                 # The answer to a PUT that succeeded may be lost, and the client's own second try is then refused for
                 # changing a job. The name is ours: if the job is there, it is the one.

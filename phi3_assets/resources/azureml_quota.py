@@ -3,7 +3,7 @@
 from typing import Any
 
 from phi3_assets.azure.clients import Clients
-from phi3_assets.azure.errors import asking
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
 from phi3_assets.core.errors import UserError
 
 
@@ -18,7 +18,7 @@ def check_quota(clients: Clients, compute: Any) -> str | None:
         UserError: It allows fewer than a training needs; says how to get more.
     """
     settings, location = clients.settings, clients.about.location
-    with asking(f"reading sizes and quota of {location}"):
+    with readable(f"Sizes and quota of {location}", WORKSPACE_ROLE):
         sizes = [vars(size) for size in clients.ml.compute.list_sizes(location=location)]
         usages = [vars(usage) for usage in clients.ml.compute.list_usage(location=location)]
     size = next((one for one in sizes if str(_of(one, "name")).lower() == str(compute.size).lower()), None)
@@ -36,7 +36,8 @@ def check_quota(clients: Clients, compute: Any) -> str | None:
     if limit < cores:
         raise UserError(
             f"{settings.instance_count} nodes of {compute.size} have {cores} cores, and the quota {name} of {location} "
-            f"is {limit}. Ask for more in the portal (Quotas, Azure Machine Learning), or take a cluster of another size."
+            f"is {limit}. Ask for more in the portal (Azure Machine Learning, Quotas), or take a cluster of another "
+            "size."
         )
     gpus = _of(size, "gpus") or 0
     return f"{used} of {limit} cores of {name} in use; a training takes {cores} (a node has {gpus} GPUs)"

@@ -8,7 +8,7 @@ from typing import Any
 
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.environment import ENVIRONMENT, conda_file, version_of
-from phi3_assets.azure.errors import asking
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
 from phi3_assets.azure.package import build_wheel
 from phi3_assets.azure.secrets import vault_url
 from phi3_assets.core.errors import UserError
@@ -60,7 +60,7 @@ def read_compute(clients: Clients, *, arc: bool) -> Any:
     """
     settings = clients.settings
     mend = _attach(clients) if arc else _create(clients)
-    with asking(f"reading compute {settings.compute!r} of workspace {settings.workspace!r}", mend):
+    with readable(f"Compute {settings.compute} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
         return clients.ml.compute.get(settings.compute)
 
 
@@ -102,8 +102,7 @@ def _check_instance_type(clients: Clients, compute: Any) -> str:
         )
     if known and wanted not in known:
         raise UserError(
-            f"PHI3_AZURE_INSTANCE_TYPE={wanted}: Kubernetes cluster {compute.name!r} has no such instance type."
-            f"{listed}"
+            f"PHI3_AZURE_INSTANCE_TYPE={wanted}: Kubernetes cluster {compute.name!r} has no such instance type.{listed}"
         )
     gpus = _gpus(instances.get(wanted))
     return f"Kubernetes cluster {compute.name}, instance type {wanted}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
@@ -158,11 +157,11 @@ def find_environment(clients: Clients) -> str | None:
         if not version:
             raise UserError(f"PHI3_AZURE_ENVIRONMENT={own}: give name and version, as in azureml:name:version.")
         mend = f"`az ml environment list {clients.settings.az} --output table` shows what there is."
-        with asking(f"reading environment {own}", mend):
+        with readable(f"Environment {own}", WORKSPACE_ROLE, mend):
             clients.ml.environments.get(name, version)
         return f"azureml:{name}:{version}"
     version = version_of(clients.settings.base_image, conda_file())
-    with asking(f"reading environment {ENVIRONMENT}:{version}"):
+    with readable(f"Environment {ENVIRONMENT}:{version}", WORKSPACE_ROLE):
         try:
             clients.ml.environments.get(ENVIRONMENT, version)
         except ResourceNotFoundError:
@@ -189,7 +188,7 @@ def make_environment(clients: Clients) -> str:
         # Another run may have made it meanwhile, or the answer was lost.
         found = find_environment(clients)
         if found is None:
-            with asking(f"creating environment {environment.name}:{environment.version}"):
+            with readable(f"Environment {environment.name}:{environment.version}", WORKSPACE_ROLE):
                 raise
     return f"azureml:{environment.name}:{environment.version}"
 

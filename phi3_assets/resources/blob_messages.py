@@ -53,10 +53,10 @@ class BlobMessageReader(dg.PipesMessageReader):
         return f"Attempted to read messages from the blobs below {self._prefix}."
 
     def _follow(self, handler: Any, ended: threading.Event) -> None:
-        from phi3_assets.azure.errors import asking, patiently
+        from phi3_assets.azure.errors import patiently, readable
 
         def next_chunk() -> bytes | None:
-            with asking("reading messages of a job"):
+            with readable(f"Messages below {self._prefix}"):
                 return self._download(chunk_name(self._prefix, self.read + 1))
 
         try:

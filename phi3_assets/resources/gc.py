@@ -4,7 +4,7 @@ Kept is what a champion of any time, the latest artefact of each kind or a runni
 of; what another process makes right now; and whatever is younger than some days. What is to go is decided first and
 shown; it is removed one by one, each looked at again under its claim, so a run that started meanwhile loses nothing
 that it has taken up. A run that had planned with an artefact an instant before it went makes it anew, or says that it
-is gone.
+is gone. Where artefacts stand elsewhere, only the home's copies of them are looked at: there nothing is removed.
 """
 
 import os
@@ -26,9 +26,10 @@ from phi3_assets.core.manifest import MANIFEST, ArtefactRef, read_manifest
 from phi3_assets.core.reachable import Standing, reachable
 from phi3_assets.data.cache import remove_stale, stale
 from phi3_assets.release.champion import Champion
+from phi3_assets.resources.blob_copies import FETCHING, PEEKED
 from phi3_assets.resources.disk import folders, mtime, newest, size
-from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.runs import GOING_ON, open_instance
+from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import LORA_ADAPTER, STEPS
 
 DAY_S = 24 * 3600
@@ -40,7 +41,7 @@ class Garbage:
     """Something that may go.
 
     Attributes:
-        what: "artefact", "checkpoints", "leftover", "log", "page" or "cache".
+        what: "artefact", "checkpoints", "leftover", "log", "page", "copy" or "cache".
         path: Where it is.
         bytes: Its size, with what goes along.
         claim: The work directory whose claim must be held to remove it.
@@ -56,7 +57,7 @@ class Garbage:
     along: tuple[Path, ...] = ()
 
 
-def roots(store: LocalArtifactStore) -> set[ArtefactRef]:
+def roots(store: ArtifactStore) -> set[ArtefactRef]:
     """What is needed for its own sake: of every product champions of any time, what waits for approval, the latest.
 
     Of champions also what they were made of; and what the ops of running runs handed on.
@@ -95,7 +96,7 @@ def _refs(value: object) -> Iterator[ArtefactRef]:
                 yield from _refs(item)
 
 
-def find_garbage(store: LocalArtifactStore, keep_days: float, log: Callable[[str], None] = print) -> list[Garbage]:
+def find_garbage(store: ArtifactStore, keep_days: float, log: Callable[[str], None] = print) -> list[Garbage]:
     """All that may go, artefacts first; nothing is changed.
 
     Args:
@@ -120,13 +121,13 @@ def find_garbage(store: LocalArtifactStore, keep_days: float, log: Callable[[str
     found = [
         *(one for kind in STEPS for one in _unfinished(store, kind, oldest)),
         *(one for kind in STEPS for one in _leftovers(store, kind, oldest)),
-        *_pages(store, staying, oldest),
+        *(_copies(store, oldest) if store.elsewhere else _pages(store, staying, oldest)),
         *(Garbage("cache", path, size(path)) for root in _caches(store) for path in stale(root)),
     ]
     return [*artefacts, *found]
 
 
-def collect(store: LocalArtifactStore, garbage: list[Garbage]) -> list[Garbage]:
+def collect(store: ArtifactStore, garbage: list[Garbage]) -> list[Garbage]:
     """Remove what `find_garbage` found; what has come to be in use since stays.
 
     Returns:
@@ -144,7 +145,7 @@ def collect(store: LocalArtifactStore, garbage: list[Garbage]) -> list[Garbage]:
     return removed
 
 
-def _artefact(store: LocalArtifactStore, ref: ArtefactRef) -> Garbage:
+def _artefact(store: ArtifactStore, ref: ArtefactRef) -> Garbage:
     path = store.directory(ref.kind, ref.identity)
     along = [path.with_name(f"{path.name}.log")]
     if ref.kind == LORA_ADAPTER.name:
@@ -154,7 +155,7 @@ def _artefact(store: LocalArtifactStore, ref: ArtefactRef) -> Garbage:
     )
 
 
-def _unfinished(store: LocalArtifactStore, kind: str, oldest: float) -> Iterator[Garbage]:
+def _unfinished(store: ArtifactStore, kind: str, oldest: float) -> Iterator[Garbage]:
     """Work whose artefact stands, that nobody has gone on with, or that a killed run left half-written."""
     for work in folders(store.home_path / "work" / kind):
         if is_held(claim_path(work)):
@@ -167,7 +168,7 @@ def _unfinished(store: LocalArtifactStore, kind: str, oldest: float) -> Iterator
             )
 
 
-def _leftovers(store: LocalArtifactStore, kind: str, oldest: float) -> Iterator[Garbage]:
+def _leftovers(store: ArtifactStore, kind: str, oldest: float) -> Iterator[Garbage]:
     """Folders among the artefacts that are none, and logs of artefacts that are gone."""
     folder = store.directory(kind, "")
     for path in folders(folder):
@@ -180,7 +181,7 @@ def _leftovers(store: LocalArtifactStore, kind: str, oldest: float) -> Iterator[
             yield Garbage("log", path, size(path))
 
 
-def _pages(store: LocalArtifactStore, staying: Set[ArtefactRef], oldest: float) -> Iterator[Garbage]:
+def _pages(store: ArtifactStore, staying: Set[ArtefactRef], oldest: float) -> Iterator[Garbage]:
     """Pages of decisions, but for those of promotions, and of refusals whose release stays."""
     for product in products(store.ledger):
         needed = {
@@ -192,6 +193,13 @@ def _pages(store: LocalArtifactStore, staying: Set[ArtefactRef], oldest: float) 
             path = Path(store.ledger.where(key))
             if path.name not in needed and mtime(path) < oldest:
                 yield Garbage("page", path, size(path))
+
+
+def _copies(store: ArtifactStore, oldest: float) -> Iterator[Garbage]:
+    """What was brought here of artefacts that stand elsewhere, beside whole copies."""
+    for room in (FETCHING, PEEKED):
+        for kind in folders(store.home_path / "model-cache" / room):
+            yield from (Garbage("copy", path, size(path)) for path in folders(kind) if newest(path) < oldest)
 
 
 @contextmanager
@@ -223,7 +231,7 @@ def _remove(item: Garbage) -> bool:
     return True
 
 
-def _standing(store: LocalArtifactStore, log: Callable[[str], None]) -> Iterator[Standing]:
+def _standing(store: ArtifactStore, log: Callable[[str], None]) -> Iterator[Standing]:
     for kind in STEPS:
         for path in folders(store.directory(kind, "")):
             try:
@@ -237,7 +245,7 @@ def _standing(store: LocalArtifactStore, log: Callable[[str], None]) -> Iterator
                 yield Standing(manifest.ref, manifest.made_from, manifest.call.inputs)
 
 
-def _caches(store: LocalArtifactStore) -> Iterator[Path]:
+def _caches(store: ArtifactStore) -> Iterator[Path]:
     """The caches of the data steps; that of the pieces is one of caches."""
     yield from (
         path for path in (store.cache_path / name for name in ("raw_dataset", "formatted_corpus")) if path.is_dir()

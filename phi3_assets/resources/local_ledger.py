@@ -1,16 +1,14 @@
 """The ledger as files of a home, one a key."""
 
 import hashlib
-import re
 from pathlib import Path
 
 import filelock
 
 from phi3_assets.core.files import write_atomically
-from phi3_assets.core.ledger import Ledger, LedgerConflict, Value
+from phi3_assets.core.ledger import KEY, Ledger, LedgerConflict, Value
 
 LOCK_TIMEOUT_S = 30.0
-_KEY = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 class LocalLedger(Ledger):
@@ -60,7 +58,7 @@ class LocalLedger(Ledger):
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key) or ".." in key.split("/"):
+        if not KEY.fullmatch(key) or ".." in key.split("/"):
             raise ValueError(f"{key!r} is no key of a ledger.")
         return self._folder / key
 

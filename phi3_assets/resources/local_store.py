@@ -9,14 +9,13 @@ from pathlib import Path
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import fsync_path
-from phi3_assets.core.home import SHORT, artefact_dir
+from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import Ledger, LedgerConflict, product_key
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
 from phi3_assets.core.recipe import DEFAULT_PRODUCT
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore
-from phi3_assets.steps import step_of
 
 
 class LocalArtifactStore(ArtifactStore):
@@ -101,10 +100,6 @@ class LocalArtifactStore(ArtifactStore):
         kept = self._log(call.step, call.identity)
         os.replace(log, kept)
         return str(kept)
-
-    def directory(self, kind: str, identity: str) -> Path:
-        """Where the artefact of this identity stands, or will."""
-        return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)
 
     def _log(self, kind: str, identity: str) -> Path:
         directory = self.directory(kind, identity)

@@ -15,13 +15,14 @@ from typing import ClassVar
 import dagster as dg
 from pydantic import Field
 
-from phi3_assets.core.home import SHORT, claim_path, default_home, work_dir
+from phi3_assets.core.home import SHORT, artefact_dir, claim_path, default_home, work_dir
 from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.locks import Holder, locked
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.data.read.remote import is_remote, localise
 from phi3_assets.resources.runs import hold_run
+from phi3_assets.steps import step_of
 
 PEEKED_BYTES = 8 << 20
 """Largest file that `ArtifactStore.peek` brings without being asked for it by name."""
@@ -68,6 +69,10 @@ class ArtifactStore(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
         if is_remote(dataset_path):
             return localise(dataset_path, self.cache_path, log)
         return Path(dataset_path).expanduser().absolute() if dataset_path else self.home_path / "datasets"
+
+    def directory(self, kind: str, identity: str) -> Path:
+        """Where the artefact of this identity stands in this home, or will; elsewhere: its copy."""
+        return artefact_dir(self.home_path, step_of(kind).folder, kind, identity)
 
     def staging_path(self, call: StepCall) -> Path:
         """A new path, on the disk a publish is cheapest from, for a step to write to."""

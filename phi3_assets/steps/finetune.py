@@ -1,5 +1,7 @@
 """The step `lora_adapter`: fine-tune the base model on the corpus with one of Olive's passes LoRA, DoRA and QLoRA."""
 
+import os
+from dataclasses import replace
 from typing import Any
 
 from phi3_assets.core.files import write_json
@@ -8,13 +10,16 @@ from phi3_assets.models.directory import describe
 from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
-from phi3_assets.training.checkpoints import drop_damaged
-from phi3_assets.training.fit import Callbacks, Job, fit
+from phi3_assets.training.checkpoints import FOLDER, drop_damaged
+from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 from phi3_assets.training.measured import TrainingMetrics
+from phi3_assets.training.ranks import Group, cut_batch, given_rank, joined
 from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "loss.png"
+SCRATCH = "olive"
+"""Folder of the work directory that Olive writes to."""
 
 
 def train_lora(ctx: StepContext) -> dict[str, Any]:
@@ -24,32 +29,75 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     one; on CPU its result is bit-equal to that of an uninterrupted run. An adapter that the user brings is taken
     instead, and with method none one that changes nothing; see `phi3_assets.steps.adopt`.
 
+    Where the environment says that this process is one of several (see `phi3_assets.training.ranks`), it trains with
+    them. Each has an output and a work directory of its own; the first one alone keeps checkpoints and publishes.
+
     Returns:
-        `TrainingMetrics` as JSON; `AdapterMetrics` where nothing was trained.
+        `TrainingMetrics` as JSON; `AdapterMetrics` where nothing was trained; empty for all but the first of several.
 
     Raises:
         UserError: No rows, wrong target modules, more memory or disk needed than there is, a loss that is not finite,
-            or an inert adapter.
+            an inert adapter, or a step's rows that the processes cannot share.
+        TransientError: Others had the memory, or another of several processes was lost.
     """
     if "adapter_directory" in ctx.inputs:
         return adopt_adapter(ctx)
     if ctx.params["method"] == "none":
         return inert_adapter(ctx)
-    base, params = ctx.inputs["base_model"], {**ctx.params, **ctx.settings}
+    params = {**ctx.params, **ctx.settings}
+    rank = given_rank(os.environ)
+    if rank is None:
+        return _publish(ctx, params, _fit_alone(ctx, _job(ctx, params)))
+    with joined(rank) as group:
+        params = cut_batch(params, rank.of)
+        fitted = _fit_as_rank(ctx, _job(ctx, params), group)
+        return _publish(ctx, params, fitted) if rank.leads else {}
+
+
+def _job(ctx: StepContext, params: dict[str, Any]) -> Job:
+    base = ctx.inputs["base_model"]
     adapters.check_target_modules(base, params["target_modules"])
-    job = Job(
+    return Job(
         base_model=base,
         train_file=ctx.inputs["formatted_corpus"] / TRAIN_FILE,
         params=params,
-        checkpoints=ctx.work / "checkpoints",
-        scratch=ctx.work / "olive",
+        checkpoints=ctx.work / FOLDER,
+        scratch=ctx.work / SCRATCH,
     )
-    if (resumed := drop_damaged(job.checkpoints, ctx.log)) is not None:
-        ctx.log(f"Resuming from the checkpoint of step {resumed}")
-    callbacks = Callbacks(ctx.log, ctx.note, ctx.progress)
-    fitted = fit(job, callbacks) if params["processes"] == 1 else fit_together(job, callbacks, params["processes"])
+
+
+def _fit_alone(ctx: StepContext, job: Job) -> Fitted:
+    """Train in this process, or in several that it starts."""
+    _tell_resumed(ctx, drop_damaged(job.checkpoints, ctx.log))
+    processes = job.params["processes"]
+    return fit(job, _callbacks(ctx)) if processes == 1 else fit_together(job, _callbacks(ctx), processes)
+
+
+def _fit_as_rank(ctx: StepContext, job: Job, group: Group) -> Fitted:
+    """Train as one of several processes that somebody else started."""
+    ctx.log(
+        f"Training as {group.rank}: {job.params['per_device_train_batch_size']} rows at once in each, "
+        f"{job.params['gradient_accumulation_steps']} times for a step"
+    )
+    step = drop_damaged(job.checkpoints, ctx.log) if group.rank.leads else None
+    _tell_resumed(ctx, group.share_checkpoint(job.checkpoints, step))
+    job = replace(job, processes_here=group.processes_here, apart=True)
+    return fit(job, _callbacks(ctx), leads=group.rank.leads)
+
+
+def _callbacks(ctx: StepContext) -> Callbacks:
+    return Callbacks(ctx.log, ctx.note, ctx.progress, ctx.interruption)
+
+
+def _tell_resumed(ctx: StepContext, step: int | None) -> None:
+    if step is not None:
+        ctx.log(f"Resuming from the checkpoint of step {step}")
+
+
+def _publish(ctx: StepContext, params: dict[str, Any], fitted: Fitted) -> dict[str, Any]:
+    """Leave the adapter and its curve in `ctx.output`, and say what was measured."""
     training = fitted.training
-    adapters.publish_adapter(job.scratch / "adapter", ctx.output)
+    adapters.publish_adapter(ctx.work / SCRATCH / "adapter", ctx.output)
     norms = adapters.adapter_norms(ctx.output)
     curve = training.curve()
     write_json(ctx.output / HISTORY_FILE, curve)
@@ -59,7 +107,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     return TrainingMetrics(
         method=params["method"],
         trainable_parameters=trainable,
-        total_parameters=describe(base).parameters + trainable,
+        total_parameters=describe(ctx.inputs["base_model"]).parameters + trainable,
         steps=training.steps,
         epochs=round(training.epoch(training.steps), 3),
         first_loss=training.history[0]["loss"],

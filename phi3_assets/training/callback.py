@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.step import ProgressCallback
-from phi3_assets.training.checkpoints import StopRequest, seal_checkpoint
+from phi3_assets.core.step import Interruption, ProgressCallback
+from phi3_assets.training.checkpoints import StopRequest, seal_checkpoint, wait_for_all
 
 CHECKPOINT_S = 60.0
 REPORT_S = 2.0
+ASK_S = 0.2
+"""How often a training that waits asks whether it was spared."""
 
 
 @dataclass
@@ -86,33 +88,40 @@ def evaluations_without_gain(losses: Sequence[float]) -> int:
     return len(losses) - 1 - min(range(len(losses)), key=lambda number: losses[number]) if losses else 0
 
 
-def _anywhere(flag: bool, args: Any) -> bool:
-    """Whether any of the processes that train together says so: they must write a checkpoint at the same step."""
+def _anywhere(flags: list[bool], args: Any) -> list[bool]:
+    """Of each, whether any of the processes that train together says so: what follows must be done at the same step."""
     if args.world_size == 1:
-        return flag
+        return flags
     import torch
 
-    flags = torch.tensor(int(flag), device=args.device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)
+    numbers = torch.tensor(flags, dtype=torch.int32, device=args.device)
+    torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+    return [bool(number) for number in numbers.tolist()]
 
 
 def _evaluations(state: Any) -> dict[int, float]:
     return {int(entry["step"]): float(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry}
 
 
-def training_callback(training: Training, stop: StopRequest) -> Any:
+def training_callback(training: Training, stop: StopRequest, interruption: Interruption, *, apart: bool = False) -> Any:
     """Make the TrainerCallback that fills `training`, and obeys `stop` once a checkpoint is written.
 
     It expects the trainer to log every step. Checkpoints are taken by time, not by steps, so that they cost little in
-    a short run and lose little in a long one; where they fall does not change the result.
+    a short run and lose little in a long one; where they fall does not change the result. When the machine is about to
+    be taken away, one more is written, and training waits: a process that ended would look like a job that did.
+
+    Args:
+        training: What is known of the training.
+        stop: A signal that came.
+        interruption: Says when the machine is about to be taken away.
+        apart: Whether each of the processes that train together has folders of its own.
     """
     from transformers import TrainerCallback
 
     class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.started = self.reported = self.saved = time.monotonic()
-            self.ended = False
+            self.ended = self.interrupted = False
 
         def ends_early(self, state: Any) -> bool:
             return bool(
@@ -136,14 +145,31 @@ def training_callback(training: Training, stop: StopRequest) -> Any:
                 control.should_training_stop = True
                 return
             due = time.monotonic() - self.saved >= CHECKPOINT_S and state.global_step < state.max_steps
-            if _anywhere(due or stop.number is not None, args):
+            due, self.interrupted = _anywhere([due or stop.number is not None, interruption.announced()], args)
+            if due or self.interrupted:
                 control.should_save = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            seal_checkpoint(args, state.global_step)
+            seal_checkpoint(args, state.global_step, apart=apart)
+            if self.interrupted:
+                self.wait_until_spared(args, state)
             self.saved = time.monotonic()
             if stop.number is not None:
                 stop.deliver()
+
+        def wait_until_spared(self, args: Any, state: Any) -> None:
+            self.interrupted = False
+            began = time.monotonic()
+            training.note(f"step {state.global_step}: waiting, because this machine, or another's, may be taken away")
+            interruption.checkpoint_written()
+            while interruption.announced() and stop.number is None:
+                time.sleep(ASK_S)
+            if stop.number is not None:
+                return  # this process ends now, and its peers with it
+            wait_for_all(args)
+            waited = time.monotonic() - began
+            self.started += waited  # not a time that training takes
+            training.note(f"step {state.global_step}: going on after {waited:.0f} s")
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
             loss, step = metrics["eval_loss"], state.global_step

@@ -12,22 +12,54 @@ from typing import Any
 
 from phi3_assets.core.sealing import damage, seal
 
-_STATE_FILE = "trainer_state.json"
+FOLDER = "checkpoints"
+"""Folder of a step's work directory that the checkpoints are in."""
+STATE_FILE = "trainer_state.json"
+"""File of a checkpoint with the trainer's own history."""
 
 
-def seal_checkpoint(args: Any, step: int) -> None:
+def seal_checkpoint(args: Any, step: int, *, apart: bool = False) -> None:
     """Seal a checkpoint that the trainer has just written; without a seal it is never resumed from.
 
     Args:
         args: The trainer's TrainingArguments.
         step: Optimiser steps done.
+        apart: Whether each of the processes that train together has an `output_dir` of its own: then that of the first
+            becomes whole, and the others keep nothing.
     """
+    folder = Path(args.output_dir) / f"checkpoint-{step}"
     # Each process writes its own random state. And one that ended now would have the others ended too.
-    _wait_for_all(args)
+    if apart:
+        _gather_random_states(args, folder)
+    wait_for_all(args)
     if args.should_save:
-        folder = Path(args.output_dir) / f"checkpoint-{step}"
         seal(folder, folder.name)
-    _wait_for_all(args)
+    wait_for_all(args)
+
+
+def _gather_random_states(args: Any, folder: Path) -> None:
+    """Bring the file with each process's random state to the first one's folder, as if they had a disk in common."""
+    import torch
+
+    name = f"rng_state_{args.process_index}.pth"
+    states: list[Any] | None = [None] * args.world_size if args.should_save else None
+    torch.distributed.gather_object((name, (folder / name).read_bytes()), states)
+    if states is None:
+        shutil.rmtree(folder)
+        return
+    for name, content in states:
+        (folder / name).write_bytes(content)
+
+
+def checkpoints_of(directory: Path) -> dict[int, Path]:
+    """Folders of checkpoints, whole or not, by their step."""
+    return {_step_of(path): path for path in directory.glob("checkpoint-*")}
+
+
+def best_step(trainer_state: bytes) -> int | None:
+    """The step whose adapter is the best so far, by a checkpoint's `STATE_FILE`; at the end it is taken up again."""
+    best = json.loads(trainer_state)["best_global_step"]
+    return None if best is None else int(best)
 
 
 def drop_damaged(directory: Path, log: Callable[[str], None]) -> int | None:
@@ -43,11 +75,10 @@ def drop_damaged(directory: Path, log: Callable[[str], None]) -> int | None:
     Returns:
         The step of the last whole checkpoint; None: there is none, and training starts from the start.
     """
-    paths = {_step_of(path): path for path in directory.glob("checkpoint-*")}
+    paths = checkpoints_of(directory)
     wrong = {step: damage(path, path.name) for step, path in paths.items()}
     for step, path in sorted(paths.items()):
-        best = None if wrong[step] else json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
-        # At the end the best adapter is taken up again, from its own checkpoint.
+        best = None if wrong[step] else best_step((path / STATE_FILE).read_bytes())
         if best and wrong.get(best, "missing"):
             state = "missing" if best not in wrong else f"damaged ({wrong[best]})"
             wrong[step] = f"the best one so far is that of step {best}, which is {state}"
@@ -66,7 +97,8 @@ def _step_of(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def _wait_for_all(args: Any) -> None:
+def wait_for_all(args: Any) -> None:
+    """Return when all processes that train together have called it."""
     if args.world_size > 1:
         import torch
 

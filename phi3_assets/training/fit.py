@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.step import ProgressCallback
+from phi3_assets.core.step import Interruption, NoInterruption, ProgressCallback
 from phi3_assets.models import environment
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.passes import olive_log, run_pass
@@ -30,6 +30,8 @@ class Job:
         params: Recipe fields of the step, settings among them.
         checkpoints: Where the trainer keeps its checkpoints, and resumes from.
         scratch: Directory for Olive's output, the adapter among it.
+        processes_here: Processes of this machine that train it.
+        apart: Whether each process has folders of its own, as on several machines, and not these in common.
     """
 
     base_model: Path
@@ -37,15 +39,18 @@ class Job:
     params: dict[str, Any]
     checkpoints: Path
     scratch: Path
+    processes_here: int = 1
+    apart: bool = False
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a training calls to tell what it does; see `StepContext`."""
+    """What a training calls to tell what it does, and to be told; see `StepContext`."""
 
     log: Callable[[str], None]
     note: Callable[[str], None]
     progress: ProgressCallback
+    interruption: Interruption = field(default_factory=NoInterruption)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ def fit(job: Job, callbacks: Callbacks, *, leads: bool = True) -> Fitted:
 
         corpus.register()
         on_gpu = torch.cuda.is_available()
-        forecast = Forecast(job.base_model, params, rows, callbacks.log, on_gpu=on_gpu)
+        sharing = 1 if on_gpu else job.processes_here
+        forecast = Forecast(job.base_model, params, rows, callbacks.log, on_gpu=on_gpu, sharing=sharing)
         if leads:
             forecast.refuse_if_too_large(job.scratch.parent)
         # The adapter's first values are drawn when it is created, before the trainer sets the seed
@@ -122,7 +128,7 @@ def fit(job: Job, callbacks: Callbacks, *, leads: bool = True) -> Fitted:
                 training_pass(
                     params["method"],
                     list(params["target_modules"]),
-                    training_callback(training, stop),
+                    training_callback(training, stop, callbacks.interruption, apart=job.apart),
                     forecast.dry_run if leads else None,
                     eval_rows,
                 ),

@@ -43,7 +43,14 @@ class Forecast:
     """What one training is expected to need."""
 
     def __init__(
-        self, base_model: Path, params: Mapping[str, Any], rows: CorpusRows, log: Callable[[str], None], *, on_gpu: bool
+        self,
+        base_model: Path,
+        params: Mapping[str, Any],
+        rows: CorpusRows,
+        log: Callable[[str], None],
+        *,
+        on_gpu: bool,
+        sharing: int = 1,
     ) -> None:
         """Reckon it; the libraries that train must be loaded already, for they count.
 
@@ -53,13 +60,12 @@ class Forecast:
             rows: The corpus in training order.
             log: Takes a line for the user.
             on_gpu: Whether a GPU trains.
+            sharing: Processes that train in this memory; each GPU has its own.
         """
         import torch
         from transformers import AutoConfig
 
-        self._params, self._log, self._on_gpu = params, log, on_gpu
-        # Processes that share this memory; each GPU has its own.
-        self._sharing = 1 if on_gpu else params["processes"]
+        self._params, self._log, self._on_gpu, self._sharing = params, log, on_gpu, sharing
         self._largest = largest_batch(rows, params["per_device_train_batch_size"])
         config = AutoConfig.from_pretrained(base_model)
         batch = collate(self._largest.rows, 0, config.hidden_size, getattr(torch, params["torch_dtype"]))

@@ -7,8 +7,9 @@ its process group, which whoever started it kills as a whole; and the kernel int
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phi3_assets.core import memory
@@ -19,6 +20,7 @@ from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 _POLL_S = 0.2
 # A process that lost its peers ends by itself; one that hangs in a collective is killed after this.
 _GRACE_S = 5.0
+_SECURED_S = 60.0
 
 
 def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
@@ -38,7 +40,9 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
             f"processes: {processes} asked for, and this machine has {torch.cuda.device_count()} GPUs. Set it to that, "
             "and raise gradient_accumulation_steps by the factor it was lowered, for the same training."
         )
-    messages = multiprocessing.get_context("spawn").SimpleQueue()
+    spawn = multiprocessing.get_context("spawn")
+    messages = spawn.SimpleQueue()
+    notice = _Notice(announced_event=spawn.Event(), secured_event=spawn.Event())
     stop = StopRequest()
     # They get the same signal and write a checkpoint first; this process outlives them.
     stop.arm()
@@ -56,16 +60,24 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
                 failure.append(TransientError(value))
             elif kind == "progress":
                 callbacks.progress(**value)
+            elif kind == "checkpoint written":
+                callbacks.interruption.checkpoint_written()
+                notice.secured_event.set()
             else:
                 getattr(callbacks, kind)(value)
 
     ranks = start_processes(  # type: ignore[no-untyped-call]
-        _rank, args=(job, processes, _free_port(), messages), nprocs=processes, join=False, start_method="spawn"
+        _rank,
+        args=(replace(job, processes_here=processes), processes, _free_port(), messages, notice),
+        nprocs=processes,
+        join=False,
+        start_method="spawn",
     )
     forwarded = False
     try:
         while not ranks.join(_POLL_S, _GRACE_S):
             take_messages()
+            notice.pass_on(callbacks.interruption.announced())
             if stop.number is not None and not forwarded:
                 forwarded = True
                 for process in ranks.processes:
@@ -90,7 +102,39 @@ def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
     return fitted
 
 
-def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None:
+@dataclass(frozen=True)
+class _Notice:
+    """What the supervisor is told of an interruption, in the processes that train.
+
+    Attributes:
+        announced_event: Set while the machine is about to be taken away.
+        secured_event: Set once the supervisor has secured the checkpoint that it was told of.
+        tell_supervisor: Tells it of a checkpoint; None where another process does.
+    """
+
+    announced_event: Any
+    secured_event: Any
+    tell_supervisor: Callable[[], None] | None = None
+
+    def pass_on(self, announced: bool) -> None:
+        """Called by the supervisor, again and again."""
+        if announced != self.announced_event.is_set():
+            (self.announced_event.set if announced else self.announced_event.clear)()
+
+    def announced(self) -> bool:
+        """See `Interruption`."""
+        return bool(self.announced_event.is_set())
+
+    def checkpoint_written(self) -> None:
+        """See `Interruption`."""
+        if self.tell_supervisor is not None:
+            self.secured_event.clear()
+            self.tell_supervisor()
+            # With a bound, because the supervisor may be gone.
+            self.secured_event.wait(_SECURED_S)
+
+
+def _rank(rank: int, job: Job, processes: int, port: int, messages: Any, notice: _Notice) -> None:
     """Runs in each process."""
     import torch
 
@@ -113,12 +157,14 @@ def _rank(rank: int, job: Job, processes: int, port: int, messages: Any) -> None
 
     try:
         if rank:
-            fit(replace(job, scratch=job.scratch / f"rank{rank}"), Callbacks(_nowhere, _nowhere, _nowhere), leads=False)
+            silent = Callbacks(_nowhere, _nowhere, _nowhere, notice)
+            fit(replace(job, scratch=job.scratch / f"rank{rank}"), silent, leads=False)
             return
         callbacks = Callbacks(
             log=lambda line: tell("log", line),
             note=lambda line: tell("note", line),
             progress=lambda **numbers: tell("progress", numbers),
+            interruption=replace(notice, tell_supervisor=lambda: tell("checkpoint written", None)),
         )
         fitted = fit(job, callbacks)
     except (UserError, TransientError) as error:

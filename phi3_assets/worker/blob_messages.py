@@ -87,7 +87,6 @@ class BlobMessageChannel(PipesMessageWriterChannel):
                 told = True
 
     def _upload(self) -> None:
-        from azure.core import MatchConditions
         from azure.core.exceptions import ResourceExistsError
 
         with self._lock:
@@ -98,7 +97,7 @@ class BlobMessageChannel(PipesMessageWriterChannel):
         while True:
             blob = self._container.get_blob_client(chunk_name(self._prefix, self._number))
             try:
-                blob.upload_blob(content, etag="*", match_condition=MatchConditions.IfMissing)
+                blob.upload_blob(content)  # refused where there is one already
             except ResourceExistsError:
                 # Either the answer to this very upload was lost, or the number is somebody else's.
                 if blob.download_blob().readall() != content:

@@ -20,7 +20,6 @@ from phi3_assets.azure.secrets import read_secret
 from phi3_assets.data.arrow import leave_pandas_out
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.steps import step_of
-from phi3_assets.training.ranks import given_rank
 from phi3_assets.worker.__main__ import run_under_dagster
 from phi3_assets.worker.blob_messages import BlobMessageWriter
 from phi3_assets.worker.job_file import JOB_FILE, JobFile

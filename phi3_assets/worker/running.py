@@ -15,7 +15,7 @@ from phi3_assets.core.disk import is_out_of_space
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.files import FileEntry, hash_files, what_it_is
 from phi3_assets.core.manifest import Manifest, artefact_files, digest_of, fingerprint, read_manifest, seal, verify
-from phi3_assets.core.step import StepCall, StepContext, installed_versions
+from phi3_assets.core.step import Interruption, NoInterruption, StepCall, StepContext, installed_versions
 from phi3_assets.steps import step_of
 from phi3_assets.worker.step_file import StepFile, StepInput
 
@@ -27,37 +27,26 @@ def run_step(
     log: Callable[[str], None],
     progress: Callable[..., None],
     note: Callable[[str], None] = print,
+    interruption: Interruption | None = None,
 ) -> Manifest:
     """Verify the inputs, run the step's function and seal its output.
+
+    Args:
+        step_file: The step, and where all stands.
+        log: Shows a line to the user.
+        progress: Takes numbers while it runs.
+        note: Writes a line to the step's own log.
+        interruption: Says when the machine is about to be taken away; None: it never is.
 
     Raises:
         UserError: Versions differ from those of the identity, an input is damaged or changed, or the step says so.
     """
     call = step_file.call
-    step = step_of(call.step)
-    check_versions(call)
-    for name, item in step_file.inputs.items():
-        check_input(name, item)
-    output = Path(step_file.output)
-    output.mkdir(parents=True, exist_ok=True)
-    Path(step_file.work).mkdir(parents=True, exist_ok=True)
-    Path(step_file.cache).mkdir(parents=True, exist_ok=True)
-
+    ctx = _context(step_file, log, progress, note, interruption)
+    output = ctx.output
     started = datetime.now(UTC)
     clock = time.monotonic()
-    metrics = step.load()(
-        StepContext(
-            params=call.params,
-            inputs={name: Path(item.path) for name, item in step_file.inputs.items()},
-            output=output,
-            work=Path(step_file.work),
-            cache=Path(step_file.cache),
-            log=log,
-            progress=progress,
-            note=note,
-            settings=call.settings,
-        )
-    )
+    metrics = step_of(call.step).load()(ctx)
     for name, item in step_file.inputs.items():
         if not item.artefact:  # nobody keeps the user from saving a file while it is read
             check_input(name, item)
@@ -79,6 +68,54 @@ def run_step(
     )
     seal(output, manifest)
     return manifest
+
+
+def help_with_step(
+    step_file: StepFile, note: Callable[[str], None] = print, interruption: Interruption | None = None
+) -> None:
+    """Run the step's function in one of several processes that compute it together, but not the first.
+
+    Its output and work directories are its own, and nothing is sealed: the first process leaves the artefact. What it
+    would tell the user goes to its own log alone.
+
+    Args:
+        step_file: As the first one's but for the directories.
+        note: Writes a line to this process's log.
+        interruption: Says when this process's machine is about to be taken away; None: it never is.
+
+    Raises:
+        UserError: As for `run_step`.
+    """
+    step_of(step_file.call.step).load()(_context(step_file, note, lambda **numbers: None, note, interruption))
+
+
+def _context(
+    step_file: StepFile,
+    log: Callable[[str], None],
+    progress: Callable[..., None],
+    note: Callable[[str], None],
+    interruption: Interruption | None,
+) -> StepContext:
+    """Verify what the step reads, and make the directories that it writes to."""
+    call = step_file.call
+    check_versions(call)
+    for name, item in step_file.inputs.items():
+        check_input(name, item)
+    ctx = StepContext(
+        params=call.params,
+        inputs={name: Path(item.path) for name, item in step_file.inputs.items()},
+        output=Path(step_file.output),
+        work=Path(step_file.work),
+        cache=Path(step_file.cache),
+        log=log,
+        progress=progress,
+        note=note,
+        settings=call.settings,
+        interruption=interruption or NoInterruption(),
+    )
+    for directory in (ctx.output, ctx.work, ctx.cache):
+        directory.mkdir(parents=True, exist_ok=True)
+    return ctx
 
 
 def output_files(output: Path) -> dict[str, FileEntry]:

@@ -131,7 +131,10 @@ def _resource(workspace: Workspace, name: str) -> dict[str, Any]:
         "provisioningErrors": None,
     }
     if name == BROKEN:
-        error = {"code": "ClusterMinNodesExceedCoreQuota", "message": "The specified number of nodes exceeds the quota."}
+        error = {
+            "code": "ClusterMinNodesExceedCoreQuota",
+            "message": "The specified number of nodes exceeds the quota.",
+        }
         common |= {"provisioningState": "Failed", "provisioningErrors": [{"error": error}]}
     properties = _kubernetes() if name == "arc-cluster" else _cluster(workspace, name)
     made = {**resource(workspace, f"computes/{name}", {**common, **properties}), "location": REGION, "tags": {}}

@@ -1,0 +1,88 @@
+"""Is an artefact in a container what its manifest says? Told by what the service lists, without reading it.
+
+A listing has sizes. At publication it is kept, and with it ETags and Content-MD5: a blob of which either is as it was
+has not been written since.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from phi3_assets.azure.blobs import BlobEntry, list_folder
+from phi3_assets.azure.errors import retried
+from phi3_assets.azure.transfer import damaged, proves
+from phi3_assets.core.manifest import MANIFEST, Manifest
+
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
+
+
+@dataclass(frozen=True)
+class Published:
+    """An artefact in a container.
+
+    Attributes:
+        manifest: Its manifest.
+        attempt: Name of the attempt that it is.
+        folder: Path in the container of its files.
+    """
+
+    manifest: Manifest
+    attempt: str
+    folder: str
+
+
+def compare(container: "ContainerClient", folder: str, manifest: Manifest) -> dict[str, BlobEntry]:
+    """Compare names and sizes of a folder's blobs with a manifest, and the SHA-256 that they were uploaded with.
+
+    Returns:
+        The listing, without the manifest.
+
+    Raises:
+        DamagedArtefact: Names the first blob that is missing, extra, or another one.
+    """
+    listing = {path: blob for path, blob in list_folder(container, folder).items() if path != MANIFEST}
+    for path in sorted(manifest.files.keys() ^ listing.keys()):
+        problem = "is missing" if path in manifest.files else "is not in the manifest"
+        raise damaged(container.get_blob_client(f"{folder}/{path}"), problem)
+    for path, entry in sorted(manifest.files.items()):
+        found = listing[path]
+        if found.bytes != entry.bytes:
+            problem = f"has {found.bytes} bytes, its manifest says {entry.bytes}"
+        elif found.sha256 not in ("", entry.sha256):
+            problem = "was changed: it was uploaded with another SHA-256"
+        else:
+            continue
+        raise damaged(container.get_blob_client(f"{folder}/{path}"), problem)
+    return listing
+
+
+def to_json(listing: Mapping[str, BlobEntry]) -> bytes:
+    """What is kept of a listing."""
+    return json.dumps({path: asdict(blob) for path, blob in listing.items()}).encode()
+
+
+def prove(container: "ContainerClient", kept: str, published: Published) -> None:
+    """Prove that no byte was changed since publication.
+
+    Where neither ETag nor Content-MD5 is as it was, as after the container was copied, the blob is read.
+
+    Args:
+        container: The container.
+        kept: Path of the listing that was kept.
+        published: The artefact.
+
+    Raises:
+        DamagedArtefact: Names the first blob that was changed.
+    """
+    listing = compare(container, published.folder, published.manifest)
+    text = retried(lambda: container.download_blob(kept).readall())
+    before = {path: BlobEntry(**blob) for path, blob in json.loads(text).items()}
+    for path, entry in sorted(published.manifest.files.items()):
+        was, now = before[path], listing[path]
+        if now.etag == was.etag or (now.md5 and now.md5 == was.md5):
+            continue
+        name = f"{published.folder}/{path}"
+        if (now.md5 and was.md5) or not proves(container, name, entry):
+            raise damaged(container.get_blob_client(name), "was changed since it was published")

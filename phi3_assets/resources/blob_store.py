@@ -1,0 +1,284 @@
+"""The store in a container of Azure Blob Storage; the home is its local side, and can be deleted.
+
+Every attempt at an identity has a folder of its own. What makes one of them the artefact is a single blob,
+`manifest.json`, that is written only where there is none: of two writers the service says who was first, and nobody
+sees half an artefact. Paths are those of `phi3_assets.azure.layout`.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from phi3_assets.azure import layout
+from phi3_assets.azure.blobs import remove_blobs, remove_folder, url_of
+from phi3_assets.azure.clients import clients_of
+from phi3_assets.azure.errors import readable, retried
+from phi3_assets.azure.lease import leased
+from phi3_assets.azure.settings import AzureSettings, load_settings
+from phi3_assets.azure.transfer import damaged, upload_directory
+from phi3_assets.core.errors import DamagedArtefact, UserError
+from phi3_assets.core.files import hash_file
+from phi3_assets.core.home import SHORT
+from phi3_assets.core.ledger import Ledger
+from phi3_assets.core.locks import Holder
+from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, digest_of, fingerprint, read_manifest, verify
+from phi3_assets.core.step import StepCall
+from phi3_assets.resources.blob_copies import fetch_copy, peek_copy, take_the_place
+from phi3_assets.resources.blob_ledger import BlobLedger
+from phi3_assets.resources.blob_listing import Published, compare, prove, to_json
+from phi3_assets.resources.execution import UserFiles
+from phi3_assets.resources.store import ArtifactStore
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobClient, ContainerClient
+
+
+class BlobArtifactStore(ArtifactStore):
+    """Artefacts in a datastore of an Azure Machine Learning workspace; see `phi3_assets.azure.settings`."""
+
+    elsewhere: ClassVar[bool] = True
+    lease_s: ClassVar[int] = 60
+    """How long a claim outlives its holder, 15 to 60 seconds."""
+
+    @cached_property
+    def settings(self) -> AzureSettings:
+        """The workspace, as environment and home say.
+
+        Raises:
+            UserError: They name none.
+        """
+        return load_settings({**os.environ, "PHI3_HOME": str(self.home_path)}).require()
+
+    @cached_property
+    def container(self) -> "ContainerClient":
+        """The datastore's container.
+
+        Raises:
+            UserError: There is no such datastore, or no access.
+        """
+        return clients_of(self.settings).container
+
+    @property
+    def ledger(self) -> Ledger:
+        """See `ArtifactStore.ledger`."""
+        return BlobLedger(lambda: self.container, self._at("ledger"))
+
+    @contextlib.contextmanager
+    def claim(self, call: StepCall, waiting: Callable[[str], None] = lambda who: None, run: str = "") -> Iterator[None]:
+        """See `ArtifactStore.claim`."""
+        holder = Holder(run, f"{call.step} {call.identity[:SHORT]}")
+        blob = self._blob(layout.claim(call.step, call.identity))
+        with self._claim_here(call, waiting, run), leased(blob, str(self._id()), holder, waiting, self.lease_s):
+            yield
+
+    def find(self, kind: str, identity: str) -> Manifest | None:
+        """See `ArtifactStore.find`."""
+        with self._reached():
+            published = self._published(kind, identity)
+            if published is None:
+                return None
+            compare(self.container, published.folder, published.manifest)
+            return published.manifest
+
+    def fetch(self, ref: ArtefactRef, *, content: bool = False) -> Path:
+        """See `ArtifactStore.fetch`."""
+        directory = self.directory(ref.kind, ref.identity)
+        with self._reached():
+            fetch_copy(self.container, self._standing(ref), directory, self._cache, content=content)
+        return directory
+
+    def peek(self, ref: ArtefactRef, *files: str) -> Path:
+        """See `ArtifactStore.peek`."""
+        directory = self.directory(ref.kind, ref.identity)
+        with self._reached():
+            return peek_copy(self.container, self._standing(ref), directory, self._cache, files)
+
+    def verify(self, ref: ArtefactRef) -> None:
+        """See `ArtifactStore.verify`."""
+        with self._reached():
+            published = self._standing(ref)
+            prove(self.container, self._at(layout.listing(ref.kind, ref.identity, published.attempt)), published)
+
+    def publish(self, call: StepCall, staged: Path) -> Manifest:
+        """See `ArtifactStore.publish`."""
+        manifest = read_manifest(staged)
+        verify(staged, manifest, content=False)
+        made = self.find(call.step, call.identity)
+        if made is None:
+            # Of this home and this content, so that an upload that was cut off goes on, and nobody else writes there.
+            attempt = f"{self._id().hex[:8]}-{manifest.digest[:SHORT]}"
+            folder = self._at(layout.attempt(call.step, call.identity, attempt))
+            with self._reached():
+                upload_directory(self.container, folder, staged, manifest.files)
+                upload_directory(self.container, folder, staged, {MANIFEST: hash_file(staged / MANIFEST)})
+            made = self._make_it_the_artefact(manifest, attempt)
+        if made == manifest:
+            take_the_place(staged, self.directory(call.step, call.identity))
+        else:
+            shutil.rmtree(staged)
+        return made
+
+    def adopt_attempt(self, call: StepCall, attempt: str) -> Manifest:
+        """Make what a job has sealed and uploaded the artefact of its identity.
+
+        If another writer was faster its artefact stays, and is returned.
+
+        Args:
+            call: What it was to be.
+            attempt: Name of the folder that it was uploaded to; see `layout.attempt`.
+
+        Raises:
+            DamagedArtefact: Its manifest is missing, is another's, or its files are not what it says.
+        """
+        blob = self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}")
+        with self._reached():
+            text = self._text(blob)
+        if text is None:
+            raise DamagedArtefact(f"{url_of(blob)} is missing: the job uploaded no finished artefact.")
+        manifest = Manifest.from_json(text, url_of(blob))
+        if manifest.call.identity != call.identity:
+            raise DamagedArtefact(f"{url_of(blob)} is of identity {manifest.call.identity}, not {call.identity}.")
+        return self._make_it_the_artefact(manifest, attempt)
+
+    def put_user_files(self, files: UserFiles) -> str:
+        """Upload a folder of the user's, once per content.
+
+        Returns:
+            Path of the folder below the prefix.
+
+        Raises:
+            UserError: The folder does not hold any more what it was when the step was planned.
+        """
+        path, marker = layout.user_files(files.digest), self._blob(layout.user_files_marker(files.digest))
+        with self._reached():
+            if retried(marker.exists):
+                return path
+            present = fingerprint(files.path, "Folder")
+            if digest_of(present) != files.digest:
+                raise UserError(f"{files.path} was changed while the step was starting; run it again.")
+            upload_directory(self.container, self._at(path), files.path, present)
+            told = json.dumps({name: asdict(entry) for name, entry in present.items()})
+            retried(lambda: marker.upload_blob(told, overwrite=True))
+        return path
+
+    def attempt_path(self, ref: ArtefactRef) -> str:
+        """Path below the prefix of the folder that holds an artefact's files, to be mounted by a job.
+
+        Raises:
+            UserError: There is no such artefact.
+        """
+        with self._reached():
+            return layout.attempt(ref.kind, ref.identity, self._standing(ref).attempt)
+
+    def where(self, ref: ArtefactRef) -> str:
+        """See `ArtifactStore.where`."""
+        with self._reached():
+            published = self._published(ref.kind, ref.identity)
+        path = published.folder if published else self._at(layout.artefact(ref.kind, ref.identity))
+        return f"{url_of(self.container)}/{path}"
+
+    def where_log(self, ref: ArtefactRef) -> str:
+        """See `ArtifactStore.where_log`."""
+        return url_of(self._blob(layout.log(ref.kind, ref.identity)))
+
+    def keep_log(self, call: StepCall, log: Path) -> str:
+        """See `ArtifactStore.keep_log`."""
+        blob = self._blob(layout.log(call.step, call.identity))
+        with self._reached():
+            retried(lambda: blob.upload_blob(log.read_bytes(), overwrite=True))
+        log.unlink()
+        return url_of(blob)
+
+    @property
+    def _cache(self) -> Path:
+        return self.home_path / "model-cache"
+
+    def _at(self, path: str) -> str:
+        return f"{self.settings.prefix}/{path}"
+
+    def _blob(self, path: str) -> "BlobClient":
+        return self.container.get_blob_client(self._at(path))
+
+    def _reached(self) -> contextlib.AbstractContextManager[None]:
+        return readable(f"Store {url_of(self.container)}/{self.settings.prefix}")
+
+    def _id(self) -> uuid.UUID:
+        """Names this home on this machine; a copied home, or one that moved, is another writer."""
+        path = self.home_path / "work" / "home-id"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f".home-id-{uuid.uuid4().hex}")
+            new.write_text(str(uuid.uuid4()), encoding="ascii")
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(new, path)
+            new.unlink()
+        return uuid.uuid5(uuid.UUID(path.read_text(encoding="ascii")), f"{socket.gethostname()} {self.home_path}")
+
+    def _text(self, blob: "BlobClient") -> str | None:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            return str(retried(lambda: blob.download_blob().readall()).decode())
+        except ResourceNotFoundError as error:
+            if error.error_code != "BlobNotFound":
+                raise
+            return None
+
+    def _published(self, kind: str, identity: str) -> Published | None:
+        """What the one blob says that makes an artefact."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        blob = self._blob(layout.manifest(kind, identity))
+
+        def read() -> tuple[str, str]:
+            download = blob.download_blob()
+            return download.readall().decode(), (download.properties.metadata or {}).get(layout.ATTEMPT, "")
+
+        try:
+            text, attempt = retried(read)
+        except ResourceNotFoundError as error:
+            if error.error_code != "BlobNotFound":
+                raise
+            return None
+        manifest = Manifest.from_json(text, url_of(blob))
+        if manifest.call.identity != identity or not attempt:
+            raise damaged(blob, f"is of identity {manifest.call.identity}, attempt {attempt or 'unknown'}")
+        return Published(manifest, attempt, self._at(layout.attempt(kind, identity, attempt)))
+
+    def _standing(self, ref: ArtefactRef) -> Published:
+        published = self._published(ref.kind, ref.identity)
+        if published is None:
+            raise UserError(
+                f"{ref.kind} {ref.identity[:SHORT]} is gone from {url_of(self.container)}/"
+                f"{self._at(layout.artefact(ref.kind, ref.identity))}. Materialise {ref.kind} again."
+            )
+        return published
+
+    def _make_it_the_artefact(self, manifest: Manifest, attempt: str) -> Manifest:
+        """Write the one blob, if there is none; the attempt is removed if there is one of another attempt."""
+        from azure.core.exceptions import ResourceExistsError
+
+        kind, identity = manifest.call.step, manifest.call.identity
+        folder, kept = self._at(layout.attempt(kind, identity, attempt)), layout.listing(kind, identity, attempt)
+        blob = self._blob(layout.manifest(kind, identity))
+        with self._reached():
+            told = to_json(compare(self.container, folder, manifest))
+            retried(lambda: self._blob(kept).upload_blob(told, overwrite=True))
+            try:
+                retried(lambda: blob.upload_blob(manifest.to_json(), metadata={layout.ATTEMPT: attempt}))
+            except ResourceExistsError:
+                made = self._published(kind, identity)
+                assert made is not None
+                if made.attempt != attempt:  # else the answer was lost, and azure-core asked again
+                    remove_folder(self.container, folder)
+                    remove_blobs(self.container, [self._at(kept)])
+                return made.manifest
+        return manifest
