@@ -85,7 +85,7 @@ def check_azure(*, write: bool = False, create_environment: bool = False) -> Ite
     missing = ""
     for what, question in questions:
         if missing:
-            yield Checked(what, NOT_ASKED, f"nothing can be found out before {missing} is right")
+            yield Checked(what, NOT_ASKED, f"{missing} first")
             continue
         try:
             yield Checked(what, OK, question())

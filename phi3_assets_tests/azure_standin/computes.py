@@ -6,7 +6,7 @@ A job waits until its nodes are free, as on the real thing, and for ever where t
 import threading
 from typing import Any
 
-from phi3_assets_tests.azure_standin.names import PROVIDERS, REGION, SUBSCRIPTION
+from phi3_assets_tests.azure_standin.names import CLIENT, PROVIDERS, REGION, SUBSCRIPTION, TENANT
 from phi3_assets_tests.azure_standin.resources import now, resource
 from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
@@ -85,7 +85,7 @@ def list_all(workspace: Workspace, request: Request) -> Response:
     return Response.of(200, {"value": [_resource(workspace, name) for name in NODES if name != SERVERLESS]})
 
 
-def usages(request: Request) -> Response:
+def usages(workspace: Workspace, request: Request) -> Response:
     """The subscription's quota of cores in a region: used and allowed."""
     base = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.MachineLearningServices/locations/{REGION}"
     rows = [(FAMILY, "Standard DSv2 Family vCPUs", 8, 24), ("LowPriorityCores", "Total Low-priority vCPUs", 0, 100)]
@@ -95,7 +95,7 @@ def usages(request: Request) -> Response:
             "type": "Microsoft.MachineLearningServices/usages",
             "unit": "Count",
             "currentValue": used,
-            "limit": limit,
+            "limit": min(limit, workspace.core_limit),
             "name": {"value": name, "localizedValue": text},
         }
         for name, text, used, limit in rows
@@ -103,7 +103,7 @@ def usages(request: Request) -> Response:
     return Response.of(200, {"value": value})
 
 
-def sizes(request: Request) -> Response:
+def sizes(workspace: Workspace, request: Request) -> Response:
     """The VM sizes of a region."""
     size = {
         "name": "Standard_DS2_v2",

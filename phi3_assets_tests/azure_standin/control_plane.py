@@ -61,7 +61,7 @@ def answer(world: World, request: Request) -> Response:
         return refused
     for address, regional in REGIONAL.items():
         if address.fullmatch(request.path):
-            return regional(request)
+            return regional(world.workspace, request)
     match = WORKSPACE.fullmatch(request.path)
     if match is None or match["scope"].lower() != world.workspace.scope.lower():
         wanted = match["workspace"] if match else request.path
