@@ -34,7 +34,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         "execution": ChosenExecution(local=local, azureml=azureml),
         "local": local,
         "azureml": azureml,
-        "store": LocalArtifactStore(),
+        "store": make_store(),
         **overrides,
     }
     return dg.Definitions(

@@ -75,7 +75,7 @@ def test_checks_hold_back_what_is_wrong():
 
 def test_unknown_execution_lists_the_choices(monkeypatch):
     monkeypatch.setenv("PHI3_EXECUTION", "loca")
-    with pytest.raises(UserError, match=r"choose one of local. Did you mean 'local'\?"):
+    with pytest.raises(UserError, match=r"choose one of local, azureml, azure_arc. Did you mean 'local'\?"):
         build_defs()
 
 

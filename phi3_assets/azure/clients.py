@@ -89,10 +89,9 @@ class Clients:
     def about(self) -> Any:
         """The workspace as the service knows it: location, key_vault, discovery_url."""
         settings = self.settings
+        what = f"Workspace {settings.workspace} of resource group {settings.resource_group}"
         mend = f"`az ml workspace list --resource-group {settings.resource_group} --output table` shows what there is."
-        with readable(
-            f"Workspace {settings.workspace} of resource group {settings.resource_group}", WORKSPACE_ROLE, mend
-        ):
+        with readable(what, WORKSPACE_ROLE, mend):
             return self.ml.workspaces.get(settings.workspace)
 
     @cached_property

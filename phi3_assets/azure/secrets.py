@@ -26,9 +26,7 @@ def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:
         f"Put it there with `az keyvault secret set --vault-name {vault.split('//')[-1].split('.')[0]} --name {name} "
         "--value ...`."
     )
-    with (
-        readable(f"Secret {name!r} of {vault}", "Key Vault Secrets User on the key vault", mend),
-        SecretClient(vault, credential) as client,
-    ):
+    role = "'Key Vault Secrets User' on the key vault"
+    with readable(f"Secret {name} of {vault}", role, mend), SecretClient(vault, credential) as client:
         value = client.get_secret(name).value
     return value or ""

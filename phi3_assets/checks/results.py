@@ -5,8 +5,9 @@ from typing import Any
 import dagster as dg
 
 from phi3_assets.core.finding import Finding
-from phi3_assets.ops.planning import judge, readable_errors
+from phi3_assets.ops.planning import judge
 from phi3_assets.ops.running import artefact_of
+from phi3_assets.resources.execution import readable_errors
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore

@@ -1,14 +1,13 @@
 """What a materialisation would do: which artefact is called for, whether it stands, and if not, what changed."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from phi3_assets.core.errors import TransientError, UserError
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
@@ -16,7 +15,7 @@ from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
 from phi3_assets.data.read.remote import is_in_datastore
 from phi3_assets.data.testset import versions as test_sets
-from phi3_assets.resources.execution import TRANSIENT, UserFiles
+from phi3_assets.resources.execution import UserFiles, readable_errors
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
@@ -24,16 +23,6 @@ from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import STEPS
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Show a user's error as its text; retrying it would only fail again. One of the surroundings may pass."""
-    try:
-        yield
-    except (UserError, TransientError) as error:
-        passing = isinstance(error, TransientError)
-        raise dg.Failure(str(error), {TRANSIENT: dg.MetadataValue.bool(passing)}, allow_retries=passing) from error
 
 
 def make_plan(

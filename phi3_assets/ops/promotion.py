@@ -18,10 +18,11 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import product_key, update
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
-from phi3_assets.ops.planning import CalledFor, Context, readable_errors
+from phi3_assets.ops.planning import CalledFor, Context
 from phi3_assets.ops.show import Metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
+from phi3_assets.resources.execution import readable_errors
 from phi3_assets.resources.lineage import lineage, manifests
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource

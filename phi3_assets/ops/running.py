@@ -19,9 +19,9 @@ from phi3_assets.core.step import Step, StepCall
 from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.ops import show as ui
-from phi3_assets.ops.planning import Context, from_json, make_plan, readable_errors
+from phi3_assets.ops.planning import Context, from_json, make_plan
 from phi3_assets.ops.retrying import retried
-from phi3_assets.resources.execution import Execution
+from phi3_assets.resources.execution import Execution, readable_errors
 from phi3_assets.resources.pointers import Record, latest, ref_of
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore

@@ -28,7 +28,7 @@ from phi3_assets.resources.azureml_following import COMPLETED, OVER, FollowedJob
 from phi3_assets.resources.azureml_job import JobRequest, command_job, job_name
 from phi3_assets.resources.blob_messages import BlobMessageReader
 from phi3_assets.resources.blob_store import BlobArtifactStore
-from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles
+from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles, readable_errors
 from phi3_assets.resources.messages import Messages
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import step_of
@@ -79,10 +79,10 @@ class AzureMLExecution(_Fields):  # type: ignore[misc]
                 "A job on Azure reads and writes artefacts of a store in Azure, and this one is on a disk. Set "
                 "PHI3_STORE=azure_blob, or PHI3_EXECUTION=azureml for the whole deployment."
             )
-        settings = load_settings({**os.environ, "PHI3_HOME": str(store.home_path)}, self._given())
-        clients = clients_of(settings)
-        attempt = _Attempt(context, clients, call, store, arc=arc)
-        return attempt.run(inputs, self.observe_every_s)
+        with readable_errors():
+            settings = load_settings({**os.environ, "PHI3_HOME": str(store.home_path)}, self._given())
+            attempt = _Attempt(context, clients_of(settings), call, store, arc=arc)
+            return attempt.run(inputs, self.observe_every_s)
 
     def _given(self) -> dict[str, Any]:
         return {name: value for name in _fields if (value := getattr(self, name)) is not None}
@@ -189,7 +189,7 @@ class _Attempt:
             request = JobRequest(
                 name=followed.name,
                 call=call,
-                inputs={name: self._address(item) for name, item in inputs.items()},
+                inputs={name: self._address(name, item) for name, item in inputs.items()},
                 code=code,
                 environment=environment,
                 variables={"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", **variables},
@@ -202,10 +202,10 @@ class _Attempt:
             )
             return followed.submit(command_job(request, settings))
 
-    def _address(self, item: ArtefactRef | UserFiles) -> str:
+    def _address(self, name: str, item: ArtefactRef | UserFiles) -> str:
         """What a job mounts for an input."""
         if isinstance(item, UserFiles):
-            return item.remote or self._clients.settings.uri(self._store.put_user_files(item))
+            return item.remote or self._clients.settings.uri(self._store.put_user_files(name, item))
         return self._clients.settings.uri(self._store.attempt_path(item))
 
     def _show(self, job: "Job") -> None:

@@ -148,8 +148,18 @@ class BlobArtifactStore(ArtifactStore):
             raise DamagedArtefact(f"{url_of(blob)} is of identity {manifest.call.identity}, not {call.identity}.")
         return self._make_it_the_artefact(manifest, attempt)
 
-    def put_user_files(self, files: UserFiles) -> str:
+    def has_attempt(self, call: StepCall, attempt: str) -> bool:
+        """Whether an attempt at an identity left something sealed."""
+        blob = self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}")
+        with self._reached():
+            return bool(retried(blob.exists))
+
+    def put_user_files(self, name: str, files: UserFiles) -> str:
         """Upload a folder of the user's, once per content.
+
+        Args:
+            name: Name of the input, for errors.
+            files: The folder.
 
         Returns:
             Path of the folder below the prefix.
@@ -163,7 +173,9 @@ class BlobArtifactStore(ArtifactStore):
                 return path
             present = fingerprint(files.path, "Folder")
             if digest_of(present) != files.digest:
-                raise UserError(f"{files.path} was changed while the step was starting; run it again.")
+                raise UserError(
+                    f"Input {name!r} at {files.path} changed while the step was starting or running. Run it again."
+                )
             upload_directory(self.container, self._at(path), files.path, present)
             told = json.dumps({name: asdict(entry) for name, entry in present.items()})
             retried(lambda: marker.upload_blob(told, overwrite=True))

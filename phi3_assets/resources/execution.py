@@ -5,12 +5,14 @@ in a process here (local.py) or in a job elsewhere changes nothing for anybody e
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.store import ArtifactStore
@@ -32,6 +34,16 @@ class UserFiles:
     path: Path
     digest: str
     remote: str = ""
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Show a user's error as its text; retrying it would only fail again. One of the surroundings may pass."""
+    try:
+        yield
+    except (UserError, TransientError) as error:
+        passing = isinstance(error, TransientError)
+        raise dg.Failure(str(error), {TRANSIENT: dg.MetadataValue.bool(passing)}, allow_retries=passing) from error
 
 
 class Execution(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]

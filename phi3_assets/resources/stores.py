@@ -5,12 +5,11 @@ from pathlib import Path
 
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.resources.blob_store import BlobArtifactStore
+from phi3_assets.resources.chosen_execution import LOCAL, chosen
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.store import ArtifactStore
 
 STORES: dict[str, type[ArtifactStore]] = {"local": LocalArtifactStore, "azure_blob": BlobArtifactStore}
-# A cluster reads and writes what it is given in a container.
-_IN_AZURE = ("azureml", "azure_arc")
 
 
 def make_store(home: Path | None = None) -> ArtifactStore:
@@ -20,9 +19,10 @@ def make_store(home: Path | None = None) -> ArtifactStore:
         home: PHI3_HOME; None: the environment's, else ./home.
 
     Raises:
-        UserError: PHI3_STORE names no store.
+        UserError: PHI3_STORE names no store, or PHI3_EXECUTION no execution.
     """
-    suits = "azure_blob" if os.environ.get("PHI3_EXECUTION") in _IN_AZURE else "local"
+    # A cluster reads and writes what it is given in a container, and so must whoever works with it.
+    suits = "local" if set(chosen(os.environ).values()) == {LOCAL} else "azure_blob"
     name = os.environ.get("PHI3_STORE") or suits
     if name not in STORES:
         raise UserError(f"PHI3_STORE={name!r}: choose one of {', '.join(STORES)}.{nearest(name, list(STORES))}")

@@ -13,12 +13,15 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.step import Interruption
 from phi3_assets.data.arrow import leave_pandas_out
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.steps import step_of
@@ -43,8 +46,17 @@ def main(path: str) -> int:
         return run_under_dagster(step_file, pipes)
 
 
-def run_under_dagster(step_file: StepFile, pipes: PipesContext) -> int:
-    """Run with logs, progress and failure reported through Pipes."""
+# From what shows a line to the user to what says that the machine is about to be taken away.
+Machine = Callable[[Callable[[str], None]], AbstractContextManager[Interruption | None]]
+
+
+def one_that_stays(log: Callable[[str], None]) -> AbstractContextManager[None]:
+    """A machine that is not taken away, or not with notice."""
+    return nullcontext()
+
+
+def run_under_dagster(step_file: StepFile, pipes: PipesContext, machine: Machine = one_that_stays) -> int:
+    """Run with logs, progress and failure reported through Pipes, on a machine that may say that it will be gone."""
     # Olive's passes run with sys.stdout turned away.
     note = partial(print, file=sys.stdout, flush=True)
 
@@ -56,7 +68,8 @@ def run_under_dagster(step_file: StepFile, pipes: PipesContext) -> int:
         pipes.report_custom_message({"progress": numbers})
 
     try:
-        run_step(step_file, log, progress, note)
+        with machine(log) as interruption:
+            run_step(step_file, log, progress, note, interruption)
     except Exception as error:
         traceback.print_exc()
         message, user_error = describe_failure(error, step_file)

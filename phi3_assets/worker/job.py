@@ -10,19 +10,27 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from phi3_assets.azure.clients import container_client, job_credential
 from phi3_assets.azure.secrets import read_secret
+from phi3_assets.core.step import Interruption
 from phi3_assets.data.arrow import leave_pandas_out
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.steps import step_of
+from phi3_assets.training.ranks import given_rank
 from phi3_assets.worker.__main__ import run_under_dagster
 from phi3_assets.worker.blob_messages import BlobMessageWriter
 from phi3_assets.worker.job_file import JOB_FILE, JobFile
+from phi3_assets.worker.mirror import Mirror
+from phi3_assets.worker.notice import Notice
+from phi3_assets.worker.running import help_with_step
 from phi3_assets.worker.step_file import StepFile
 
 
@@ -55,9 +63,30 @@ def _run(job: JobFile, given: argparse.Namespace, scratch: Path) -> int:
         # In this process alone: a job's environment can be read by everybody who may read the job.
         os.environ["HF_TOKEN"] = read_secret(job.key_vault, job.hf_token_secret, credential)
     step_file = _laid_out(job.step, dict(word.split("=", 1) for word in given.input), given.artefact, scratch)
+    if (rank := given_rank(os.environ)) is not None and not rank.leads:
+        note = partial(print, flush=True)
+        with Notice(_nothing_to_secure, note) as notice:
+            help_with_step(replace(step_file, output=str(scratch / "artefact")), note, notice)
+        return 0
     container = container_client(job.account_url, job.container, credential)
     with open_dagster_pipes(message_writer=BlobMessageWriter(container)) as pipes:
-        return run_under_dagster(step_file, pipes)
+        return run_under_dagster(step_file, pipes, partial(_machine, Path(step_file.work), given.kept))
+
+
+@contextmanager
+def _machine(work: Path, kept: Path | None, log: Callable[[str], None]) -> Iterator[Interruption | None]:
+    """This machine, which may be taken away: with what an earlier one kept, and keeping what is to be kept."""
+    if kept is None:
+        yield None
+        return
+    mirror = Mirror(work, kept, log)
+    mirror.restore()
+    with mirror, Notice(mirror.finish, log) as notice:
+        yield notice
+
+
+def _nothing_to_secure() -> None:
+    """The first of several processes has the checkpoint of all."""
 
 
 def _laid_out(step: StepFile, inputs: dict[str, str], output: Path, scratch: Path) -> StepFile:

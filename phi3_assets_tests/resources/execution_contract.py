@@ -79,7 +79,7 @@ class ExecutionContract:
     def test_same_call_gives_the_same_digest(self, execution, store):
         call, inputs = raw_dataset_call(store)
         first, _ = self.run(execution, store, call, inputs)
-        shutil.rmtree(store.fetch(first.ref))
+        self.forget(store, first.ref)
         second, _ = self.run(execution, store, call, inputs)
         assert second.digest == first.digest
 
@@ -87,7 +87,8 @@ class ExecutionContract:
         call, inputs = raw_dataset_call(store)
         self.run(execution, store, call, inputs, instance)
         records = instance.fetch_observations(dg.AssetKey("raw_dataset"), limit=10).records
-        assert [record.asset_observation.metadata["fraction"].value for record in records][0] == 1
+        told = [record.asset_observation.metadata for record in records]
+        assert next(numbers["fraction"].value for numbers in told if "fraction" in numbers) == 1
 
     def test_users_error_is_final_and_leaves_nothing(self, execution, store, home):
         (home / "datasets" / "codes.csv").write_text("Frage,Antwort\na,b\n")
@@ -113,10 +114,7 @@ class ExecutionContract:
         raw_call, files = raw_dataset_call(store)
         raw, _ = self.run(execution, store, raw_call, files)
         base, _ = self.run(execution, store, base_model_call(), {})
-        weights = store.fetch(base.ref) / "model.safetensors"
-        data = bytearray(weights.read_bytes())
-        data[-1] ^= 1
-        weights.write_bytes(data)
+        self.break_file(store, base.ref, "model.safetensors")
         step = steps.FORMATTED_CORPUS
         call = StepCall(
             step.name,
@@ -135,6 +133,17 @@ class ExecutionContract:
         _, result = self.run(execution, store, call, inputs)
         assert f"{name} " in self.failure(result).description
         assert "wanted 0.0.1" in self.failure(result).description
+
+    def forget(self, store, ref):
+        """Take an artefact out of the store, as if it had never been made."""
+        shutil.rmtree(store.fetch(ref))
+
+    def break_file(self, store, ref, path):
+        """Change the last byte of a file where it is read from."""
+        file = store.fetch(ref) / path
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
 
     def nothing_staged(self, store, call):
         with contextlib.suppress(FileNotFoundError):
