@@ -16,6 +16,7 @@ from phi3_assets.resources.chosen_execution import ChosenExecution, chosen
 from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
+from phi3_assets.resources.stores import make_store
 
 
 def build_defs(**overrides: Any) -> dg.Definitions:
