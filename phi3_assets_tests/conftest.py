@@ -16,7 +16,7 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.local_store import LocalArtifactStore
-from phi3_assets_tests.azure_standin.fixtures import azure, azure_session  # noqa: F401
+from phi3_assets_tests.azure_standin.fixtures import azure, azure_session, clients  # noqa: F401
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"

@@ -62,8 +62,9 @@ class Recipe(pydantic.BaseModel):
     dataset_path: str = field(
         "",
         asked_by="the plan of raw_dataset",
-        description="Folder of csv, json, jsonl and parquet files, 'hf:owner/name@commit', or a URL such as "
-        "'abfs://container/folder' that an installed fsspec driver reads; empty: PHI3_HOME/datasets.",
+        description="Folder of csv, json, jsonl and parquet files, 'hf:owner/name@commit', "
+        "'azureml://datastores/<name>/paths/<folder>', or a URL such as 'abfs://container/folder' that an installed "
+        "fsspec driver reads; empty: PHI3_HOME/datasets.",
     )
     dataset_shape: Literal["auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = field(
         "auto", "raw_dataset", description="What a row looks like; auto: recognised per file by its columns."

@@ -16,7 +16,7 @@ from phi3_assets.core.files import write_atomically
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.locks import Holder, locked
 from phi3_assets.core.manifest import MANIFEST, Manifest, read_manifest, verify
-from phi3_assets.resources.blob_listing import Published
+from phi3_assets.resources.blob_publication import Published
 from phi3_assets.resources.store import PEEKED_BYTES
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ has not been written since.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from phi3_assets.azure.blobs import BlobEntry, list_folder
@@ -16,21 +16,6 @@ from phi3_assets.core.manifest import MANIFEST, Manifest
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
-
-
-@dataclass(frozen=True)
-class Published:
-    """An artefact in a container.
-
-    Attributes:
-        manifest: Its manifest.
-        attempt: Name of the attempt that it is.
-        folder: Path in the container of its files.
-    """
-
-    manifest: Manifest
-    attempt: str
-    folder: str
 
 
 def compare(container: "ContainerClient", folder: str, manifest: Manifest) -> dict[str, BlobEntry]:
@@ -63,7 +48,7 @@ def to_json(listing: Mapping[str, BlobEntry]) -> bytes:
     return json.dumps({path: asdict(blob) for path, blob in listing.items()}).encode()
 
 
-def prove(container: "ContainerClient", kept: str, published: Published) -> None:
+def prove(container: "ContainerClient", kept: str, folder: str, manifest: Manifest) -> None:
     """Prove that no byte was changed since publication.
 
     Where neither ETag nor Content-MD5 is as it was, as after the container was copied, the blob is read.
@@ -71,18 +56,19 @@ def prove(container: "ContainerClient", kept: str, published: Published) -> None
     Args:
         container: The container.
         kept: Path of the listing that was kept.
-        published: The artefact.
+        folder: Path of the artefact's files.
+        manifest: Its manifest.
 
     Raises:
         DamagedArtefact: Names the first blob that was changed.
     """
-    listing = compare(container, published.folder, published.manifest)
+    listing = compare(container, folder, manifest)
     text = retried(lambda: container.download_blob(kept).readall())
     before = {path: BlobEntry(**blob) for path, blob in json.loads(text).items()}
-    for path, entry in sorted(published.manifest.files.items()):
+    for path, entry in sorted(manifest.files.items()):
         was, now = before[path], listing[path]
         if now.etag == was.etag or (now.md5 and now.md5 == was.md5):
             continue
-        name = f"{published.folder}/{path}"
+        name = f"{folder}/{path}"
         if (now.md5 and was.md5) or not proves(container, name, entry):
             raise damaged(container.get_blob_client(name), "was changed since it was published")

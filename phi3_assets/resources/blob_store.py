@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from phi3_assets.azure import layout
-from phi3_assets.azure.blobs import remove_blobs, remove_folder, url_of
+from phi3_assets.azure.blobs import url_of
 from phi3_assets.azure.clients import clients_of
 from phi3_assets.azure.errors import readable, retried
 from phi3_assets.azure.lease import leased
 from phi3_assets.azure.settings import AzureSettings, load_settings
-from phi3_assets.azure.transfer import damaged, upload_directory
+from phi3_assets.azure.transfer import upload_directory
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import hash_file
 from phi3_assets.core.home import SHORT
@@ -33,7 +33,8 @@ from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, digest_of
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.blob_copies import fetch_copy, peek_copy, take_the_place
 from phi3_assets.resources.blob_ledger import BlobLedger
-from phi3_assets.resources.blob_listing import Published, compare, prove, to_json
+from phi3_assets.resources.blob_listing import compare, prove
+from phi3_assets.resources.blob_publication import Published, publish_attempt, read_published, read_text
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.store import ArtifactStore
 
@@ -105,7 +106,8 @@ class BlobArtifactStore(ArtifactStore):
         """See `ArtifactStore.verify`."""
         with self._reached():
             published = self._standing(ref)
-            prove(self.container, self._at(layout.listing(ref.kind, ref.identity, published.attempt)), published)
+            kept = self._at(layout.listing(ref.kind, ref.identity, published.attempt))
+            prove(self.container, kept, published.folder, published.manifest)
 
     def publish(self, call: StepCall, staged: Path) -> Manifest:
         """See `ArtifactStore.publish`."""
@@ -119,7 +121,7 @@ class BlobArtifactStore(ArtifactStore):
             with self._reached():
                 upload_directory(self.container, folder, staged, manifest.files)
                 upload_directory(self.container, folder, staged, {MANIFEST: hash_file(staged / MANIFEST)})
-            made = self._make_it_the_artefact(manifest, attempt)
+                made = publish_attempt(self.container, self.settings.prefix, manifest, attempt)
         if made == manifest:
             take_the_place(staged, self.directory(call.step, call.identity))
         else:
@@ -140,13 +142,13 @@ class BlobArtifactStore(ArtifactStore):
         """
         blob = self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}")
         with self._reached():
-            text = self._text(blob)
-        if text is None:
-            raise DamagedArtefact(f"{url_of(blob)} is missing: the job uploaded no finished artefact.")
-        manifest = Manifest.from_json(text, url_of(blob))
-        if manifest.call.identity != call.identity:
-            raise DamagedArtefact(f"{url_of(blob)} is of identity {manifest.call.identity}, not {call.identity}.")
-        return self._make_it_the_artefact(manifest, attempt)
+            found = read_text(blob)
+            if found is None:
+                raise DamagedArtefact(f"{url_of(blob)} is missing: the job uploaded no finished artefact.")
+            manifest = Manifest.from_json(found[0], url_of(blob))
+            if manifest.call.identity != call.identity:
+                raise DamagedArtefact(f"{url_of(blob)} is of identity {manifest.call.identity}, not {call.identity}.")
+            return publish_attempt(self.container, self.settings.prefix, manifest, attempt)
 
     def has_attempt(self, call: StepCall, attempt: str) -> bool:
         """Whether an attempt at an identity left something sealed."""
@@ -234,36 +236,8 @@ class BlobArtifactStore(ArtifactStore):
             new.unlink()
         return uuid.uuid5(uuid.UUID(path.read_text(encoding="ascii")), f"{socket.gethostname()} {self.home_path}")
 
-    def _text(self, blob: "BlobClient") -> str | None:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        try:
-            return str(retried(lambda: blob.download_blob().readall()).decode())
-        except ResourceNotFoundError as error:
-            if error.error_code != "BlobNotFound":
-                raise
-            return None
-
     def _published(self, kind: str, identity: str) -> Published | None:
-        """What the one blob says that makes an artefact."""
-        from azure.core.exceptions import ResourceNotFoundError
-
-        blob = self._blob(layout.manifest(kind, identity))
-
-        def read() -> tuple[str, str]:
-            download = blob.download_blob()
-            return download.readall().decode(), (download.properties.metadata or {}).get(layout.ATTEMPT, "")
-
-        try:
-            text, attempt = retried(read)
-        except ResourceNotFoundError as error:
-            if error.error_code != "BlobNotFound":
-                raise
-            return None
-        manifest = Manifest.from_json(text, url_of(blob))
-        if manifest.call.identity != identity or not attempt:
-            raise damaged(blob, f"is of identity {manifest.call.identity}, attempt {attempt or 'unknown'}")
-        return Published(manifest, attempt, self._at(layout.attempt(kind, identity, attempt)))
+        return read_published(self.container, self.settings.prefix, kind, identity)
 
     def _standing(self, ref: ArtefactRef) -> Published:
         published = self._published(ref.kind, ref.identity)
@@ -273,24 +247,3 @@ class BlobArtifactStore(ArtifactStore):
                 f"{self._at(layout.artefact(ref.kind, ref.identity))}. Materialise {ref.kind} again."
             )
         return published
-
-    def _make_it_the_artefact(self, manifest: Manifest, attempt: str) -> Manifest:
-        """Write the one blob, if there is none; the attempt is removed if there is one of another attempt."""
-        from azure.core.exceptions import ResourceExistsError
-
-        kind, identity = manifest.call.step, manifest.call.identity
-        folder, kept = self._at(layout.attempt(kind, identity, attempt)), layout.listing(kind, identity, attempt)
-        blob = self._blob(layout.manifest(kind, identity))
-        with self._reached():
-            told = to_json(compare(self.container, folder, manifest))
-            retried(lambda: self._blob(kept).upload_blob(told, overwrite=True))
-            try:
-                retried(lambda: blob.upload_blob(manifest.to_json(), metadata={layout.ATTEMPT: attempt}))
-            except ResourceExistsError:
-                made = self._published(kind, identity)
-                assert made is not None
-                if made.attempt != attempt:  # else the answer was lost, and azure-core asked again
-                    remove_folder(self.container, folder)
-                    remove_blobs(self.container, [self._at(kept)])
-                return made.manifest
-        return manifest

@@ -71,7 +71,7 @@ def _order_job(job: Job | None, order: str, body: Any) -> Response:
         return Response.of(404, {"error": "There is no such job."})
     match order:
         case "announce":
-            job.announce()
+            job.announce(body["seconds"])
         case "withdraw":
             job.withdraw()
         case "evict":

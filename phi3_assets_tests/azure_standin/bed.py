@@ -20,6 +20,7 @@ class Bed:
     """A running stand-in. It ends with the process that made it, however that ends.
 
     Attributes:
+        pid: Process id of the stand-in.
         workspace: Name of the workspace; another after each `reset`.
     """
 
@@ -43,6 +44,7 @@ class Bed:
         if not line:
             raise RuntimeError(f"The stand-in did not start:\n{log.read_text(errors='replace')}")
         ready = json.loads(line)
+        self.pid = self._process.pid
         self._port: int = ready["port"]
         self._authority = Path(ready["authority"])
         self.workspace: str = ready["workspace"]
@@ -145,9 +147,21 @@ class Bed:
                 raise TimeoutError(f"{name} is not {status} after {timeout_s} s: {job['history']}")
             time.sleep(0.05)
 
-    def announce(self, name: str) -> None:
-        """The metadata service of a job's nodes says that they will be taken away."""
-        self.ask(f"jobs/{name}/announce", {})
+    def wait_closed(self, name: str, timeout_s: float = 30) -> None:
+        """Wait until no process of a job is left.
+
+        Raises:
+            TimeoutError: One is.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.job(name)["closed"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} still has processes after {timeout_s} s.")
+            time.sleep(0.05)
+
+    def announce(self, name: str, seconds: float = 30) -> None:
+        """The metadata service of a job's nodes says that they will be taken away after so many seconds."""
+        self.ask(f"jobs/{name}/announce", {"seconds": seconds})
 
     def withdraw(self, name: str) -> None:
         """They stay after all."""
@@ -159,7 +173,7 @@ class Bed:
 
     def preempt(self, name: str, notice_s: float) -> None:
         """Announce it, and take the nodes away `notice_s` seconds later."""
-        self.announce(name)
+        self.announce(name, notice_s)
         time.sleep(notice_s)
         self.evict(name)
 

@@ -32,13 +32,16 @@ class Fault:
         host: Regular expression.
         path: Regular expression.
         query: Regular expression, on the query as it stands in the address.
+        job: Regular expression, on the name of the job that asks; '^$': whoever is no job.
         skip: So many matching requests pass first.
         times: So many are then failed; -1: all.
         kind: 'answer' (with `status`), 'html' (nginx's 503 page), 'reset' (the connection), 'stall' (`seconds` late,
-            then as ever), 'lost' (done, but the connection breaks instead of an answer), 'forbidden' (403 as Azure
+            then as ever), 'lost' (done, but the connection breaks instead of an answer), 'cut' (of storage: the
+            connection breaks after `bytes` bytes of the answer), 'forbidden' (403 as Azure
             Resource Manager says it), 'quota' (400 JobNodeCountExceedsCoreQuota).
         status: Status of 'answer'.
         seconds: How late 'stall' is.
+        bytes: How much of the answer 'cut' lets through, its head included.
         headers: More headers of an answer, such as Retry-After.
         code: Error code in an answer.
         message: Error message in an answer.
@@ -49,11 +52,13 @@ class Fault:
     host: str = ""
     path: str = ""
     query: str = ""
+    job: str = ""
     skip: int = 0
     times: int = 1
-    kind: Literal["answer", "html", "reset", "stall", "lost", "forbidden", "quota"] = "answer"
+    kind: Literal["answer", "html", "reset", "stall", "lost", "cut", "forbidden", "quota"] = "answer"
     status: int = 500
     seconds: float = 0
+    bytes: int = 0
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     code: str = "InjectedFault"
     message: str = "A fault that the test asked for."
@@ -67,11 +72,12 @@ class Fault:
             and re.search(self.host, request.host)
             and re.search(self.path, request.path)
             and re.search(self.query, query)
+            and re.search(self.job, request.job)
         )
 
     def answer(self, request: Request) -> Response | None:
         """What is said instead of the truth; None where the truth is said (late), or nothing at all."""
-        if self.kind in ("reset", "lost", "stall"):
+        if self.kind in ("reset", "lost", "stall", "cut"):
             return None
         if self.kind == "html":
             return Response(503, HTML, {"Content-Type": "text/html", **self.headers})

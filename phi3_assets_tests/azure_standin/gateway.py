@@ -11,13 +11,13 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from phi3_assets_tests.azure_standin.faults import Fault, Faults
 from phi3_assets_tests.azure_standin.names import BLOB_HOST, METADATA_HOST, TLS_HOSTS, VAULT_HOST
 from phi3_assets_tests.azure_standin.storage import StorageConnection
 from phi3_assets_tests.azure_standin.traffic import Traffic
-from phi3_assets_tests.azure_standin.wire import Request, Response, read_request
+from phi3_assets_tests.azure_standin.wire import Request, Response, read_request, reading
 
 Handler = Callable[[Request], Response]
 
@@ -64,7 +64,7 @@ class Gateway:
             threading.Thread(target=self._serve, args=(connection, job), name="connection", daemon=True).start()
 
     def _serve(self, connection: socket.socket, job: str) -> None:
-        reader: BinaryIO = connection.makefile("rb")
+        reader = reading(connection)
         storage = self._storage()
         host = ""
         try:
@@ -74,9 +74,8 @@ class Gateway:
                     if host not in TLS_HOSTS:
                         return self._refuse(connection, host)
                     connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    reader.close()
                     connection = self._server_tls.wrap_socket(connection, server_side=True)
-                    reader = connection.makefile("rb")
+                    reader = reading(connection)
                 elif not host and request.host not in ("", METADATA_HOST):
                     return self._refuse(connection, request.host)
                 elif not self._answer(request, connection, storage):
@@ -85,7 +84,6 @@ class Gateway:
             return None
         finally:
             with suppress(OSError):
-                reader.close()
                 connection.close()
             storage.close()
         return None
@@ -123,7 +121,10 @@ class Gateway:
         self, request: Request, connection: socket.socket, storage: StorageConnection, fault: Fault | None
     ) -> bool:
         lost = fault is not None and fault.kind == "lost"
-        status, sent, received = storage.relay(request, _nowhere if lost else connection.sendall)
+        send = _nowhere if lost else connection.sendall
+        if fault is not None and fault.kind == "cut":
+            send = _until(fault.bytes, connection)
+        status, sent, received = storage.relay(request, send)
         self._traffic.record(request, 0 if lost else status, sent, received, fault.kind if fault else "")
         return not lost
 
@@ -144,6 +145,20 @@ def reset(connection: socket.socket) -> None:
 
 def _nowhere(piece: bytes) -> None:
     """Takes what nobody shall get."""
+
+
+def _until(left: int, connection: socket.socket) -> Callable[[bytes], object]:
+    """Passes so many bytes on, then breaks."""
+
+    def send(piece: bytes) -> None:
+        nonlocal left
+        connection.sendall(piece[:left])
+        left -= len(piece)
+        if left < 0:
+            reset(connection)
+            raise ConnectionAbortedError("cut, as ordered")
+
+    return send
 
 
 def _readable(request: Request) -> Any:

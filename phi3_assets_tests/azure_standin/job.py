@@ -1,8 +1,10 @@
 """One job: what was asked for, where it stands, and what may be done to it from outside."""
 
 import dataclasses
+import datetime
 import threading
 import uuid
+from email.utils import format_datetime
 from typing import Any
 
 from phi3_assets_tests.azure_standin.resources import now
@@ -74,15 +76,16 @@ class Job:
             self.ended_at = now()
         self.history.append(status)
 
-    def announce(self) -> None:
-        """Say on its nodes that they will be taken away."""
+    def announce(self, seconds: float) -> None:
+        """Say on its nodes that they will be taken away after so many seconds."""
+        not_before = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
         event = {
             "EventId": str(uuid.uuid4()),
             "EventType": "Preempt",
             "ResourceType": "VirtualMachine",
             "Resources": ["node0"],
             "EventStatus": "Scheduled",
-            "NotBefore": now(),
+            "NotBefore": format_datetime(not_before, usegmt=True),
             "Description": "",
             "EventSource": "Platform",
             "DurationInSeconds": -1,

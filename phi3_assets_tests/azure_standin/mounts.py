@@ -89,6 +89,10 @@ class Mount:
             self._container.delete_blob(self._blob(file))
         self._known = present
 
+    def names(self) -> list[str]:
+        """Paths of what is in the container."""
+        return sorted(file.relative_to(self._folder).as_posix() for file in self._known)
+
     def _blob(self, file: Path) -> str:
         return self._prefix + file.relative_to(self._folder).as_posix()
 

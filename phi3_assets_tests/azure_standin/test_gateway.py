@@ -3,16 +3,7 @@
 import pytest
 import requests
 
-from phi3_assets.azure.clients import Clients
-from phi3_assets.azure.settings import load_settings
-
 pytestmark = pytest.mark.azure
-
-
-@pytest.fixture
-def clients(azure, monkeypatch):
-    azure.apply(monkeypatch)
-    return Clients(load_settings())
 
 
 def test_another_host_is_refused_and_noted(tmp_path, azure_session, monkeypatch):
@@ -35,7 +26,11 @@ def test_a_fault_of_the_control_plane_strikes_once(azure, clients, kind):
 
 @pytest.mark.parametrize("kind", [{"status": 503}, {"kind": "reset"}, {"kind": "lost"}])
 def test_a_fault_of_the_storage_strikes_once(azure, clients, kind):
-    container = clients.container
+    from azure.storage.blob import BlobServiceClient, ExponentialRetry
+
+    quick = ExponentialRetry(initial_backoff=0, increment_base=0)
+    service = BlobServiceClient(clients.account_url, credential=clients.credential, retry_policy=quick)
+    container = service.get_container_client(clients.container.container_name)
     azure.fault(method="PUT", host="blob", path="/a.txt", **kind)
     container.upload_blob("a.txt", b"x" * 300_000, overwrite=True)
     assert container.download_blob("a.txt").readall() == b"x" * 300_000

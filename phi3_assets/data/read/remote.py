@@ -16,10 +16,11 @@ from uuid import uuid4
 
 import filelock
 
-from phi3_assets.core.errors import UserError
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.files import write_atomically
 from phi3_assets.core.sealing import checksum
 from phi3_assets.core.step import sha256_of
+from phi3_assets.data.read import datastore
 
 _HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _STATE = ".mirror.json"  # hidden, so no reader takes it for data
@@ -39,7 +40,7 @@ _DRIVERS = {"abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "s3": "s3fs", "gs"
 
 
 def is_remote(dataset_path: str) -> bool:
-    """True if `localise` is needed: 'hf:...' or a URL such as 'abfs://container/folder'."""
+    """True if `localise` is needed: 'hf:...', or a URL such as 'abfs://container/folder' or 'azureml://...'."""
     return dataset_path.startswith("hf:") or "://" in dataset_path
 
 
@@ -52,8 +53,9 @@ def localise(dataset_path: str, cache: Path, log: Callable[[str], None] = print)
     """Bring remote data to a local folder.
 
     Args:
-        dataset_path: 'hf:owner/name@commit' with the 40 hex digits of a commit, or a URL that fsspec understands.
-            Credentials come from the environment, as the driver reads them; never from the URL.
+        dataset_path: 'hf:owner/name@commit' with the 40 hex digits of a commit, a folder of a datastore
+            ('azureml://datastores/<name>/paths/<folder>'), or a URL that fsspec understands. Credentials come from the
+            environment, as the driver reads them; never from the URL.
         cache: Where the folder is kept between runs.
         log: Shows one line to the user.
 
@@ -81,7 +83,7 @@ def list_remote(url: str) -> dict[str, str]:
     Raises:
         UserError: No such folder, no driver, or no access.
     """
-    _, _, files = _find(url)
+    _, files = _find(url)
     return {name: _mark(info) for name, info in files.items()}
 
 
@@ -91,7 +93,7 @@ def mirror(url: str, target: Path, log: Callable[[str], None] = print) -> Path:
     Raises:
         UserError: No such folder, no driver, or no access.
     """
-    filesystem, _, files = _find(url)
+    write, files = _find(url)
     with _held(target):
         have = _state(target)
         fetched: list[str] = []
@@ -105,9 +107,11 @@ def mirror(url: str, target: Path, log: Callable[[str], None] = print) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             half = path.with_name(f".{path.name}.{uuid4().hex}")
             try:
-                filesystem.get_file(info["name"], str(half))
+                write(info["name"], str(half))
                 have[name] = {"mark": _mark(info), "checksum": checksum(half)}
                 os.replace(half, path)
+            except (UserError, TransientError):
+                raise
             except Exception as error:
                 raise _unreachable(url, error) from error
             finally:
@@ -179,8 +183,16 @@ def _is_whole(path: Path, known: dict[str, Any]) -> bool:
     return path.is_file() and list(checksum(path)) == known["checksum"]
 
 
-def _find(url: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
-    """The file system, the folder on it, and its files by name below the folder; hidden ones are left out."""
+def _find(url: str) -> tuple[Callable[[str, str], None], dict[str, dict[str, Any]]]:
+    """What writes a file of the folder to a path, and its files by name below the folder; hidden ones are left out."""
+    write, files = datastore.find_files(url) if is_in_datastore(url) else _find_by_fsspec(url)
+    files = {name: info for name, info in files.items() if not any(part[0] in "._" for part in name.split("/"))}
+    if not files:
+        raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no file.")
+    return write, files
+
+
+def _find_by_fsspec(url: str) -> tuple[Callable[[str, str], None], dict[str, dict[str, Any]]]:
     import fsspec  # type: ignore[import-untyped]
 
     try:
@@ -190,10 +202,7 @@ def _find(url: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
         raise _unreachable(url, error) from error
     prefix = root.rstrip("/") + "/"
     files = {path.removeprefix(prefix): info for path, info in found.items() if path.startswith(prefix)}
-    files = {name: info for name, info in files.items() if not any(part[0] in "._" for part in name.split("/"))}
-    if not files:
-        raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no file.")
-    return filesystem, root, files
+    return filesystem.get_file, files
 
 
 def _mark(info: dict[str, Any]) -> str:

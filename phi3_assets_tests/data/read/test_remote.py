@@ -83,7 +83,7 @@ def test_a_hub_dataset_is_fetched_once_and_read(tmp_path: Path) -> None:
     [
         ("hf:owner/name@main", "40 hex digits of a commit"),
         ("memory://nowhere", "does not exist or holds no file"),
-        ("abfs://user:geheim@container/x?sig=geheim", "abfs://container/x needs adlfs"),
+        ("gs://user:geheim@bucket/x?sig=geheim", "gs://bucket/x needs gcsfs"),
         ("nosuch://x", "cannot be read"),
     ],
 )
