@@ -172,7 +172,7 @@ class _Questions:
         if identity is None:
             raise UserError(
                 f"compute {settings.compute!r} has no managed identity, so its jobs could read nothing. `az ml compute "
-                f"update --name {settings.compute} {settings.az} --identity-type system_assigned` gives it one; it "
+                f"update --name {settings.compute} {settings.az} --identity-type SystemAssigned` gives it one; it "
                 "needs the role Storage Blob Data Contributor on the storage account."
             )
         return f"jobs act as the compute's managed identity ({identity.type})"

@@ -68,7 +68,7 @@ def _create(clients: Clients) -> str:
     settings = clients.settings
     return (
         f"`az ml compute create --type amlcompute --name {settings.compute} {settings.az} --size Standard_NC4as_T4_v3 "
-        "--min-instances 0 --max-instances 2 --identity-type system_assigned` makes one that costs nothing while it is "
+        "--min-instances 0 --max-instances 2 --identity-type SystemAssigned` makes one that costs nothing while it is "
         "idle."
     )
 
@@ -111,7 +111,7 @@ def _check_instance_type(clients: Clients, compute: Any) -> str:
 def _gpus(instance_type: Any) -> int:
     """GPUs of an instance type; Kubernetes knows them as limits only."""
     limits = ((instance_type or {}).get("resources") or {}).get("limits") or {}
-    return sum(int(count) for name, count in limits.items() if name.endswith("/gpu"))
+    return sum(int(count or 0) for name, count in limits.items() if name.endswith("/gpu"))
 
 
 def _check_cluster(clients: Clients, compute: Any) -> str:
