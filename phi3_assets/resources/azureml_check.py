@@ -180,7 +180,12 @@ class _Questions:
     def quota(self) -> str:
         if not self._on_a_cluster or AZURE_ARC in self._executions:
             raise NotAskedError("only a compute cluster has a size to reckon with")
-        found = check_quota(self._clients, setup.read_compute(self._clients, arc=False))
+        try:
+            found = check_quota(self._clients, setup.read_compute(self._clients, arc=False))
+        except UserError as error:
+            if _refused(error):  # it is the subscription's, and a data scientist's role is one of the workspace
+                raise NotAskedError("takes the right to read the subscription (role Reader)") from error
+            raise
         if found is None:
             raise NotAskedError("the service names no quota for this size")
         return found
