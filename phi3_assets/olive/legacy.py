@@ -174,6 +174,8 @@ def _set(config: dict[str, Any], key: str, place: list[str], rule: Rule, value: 
     if azure.is_placeholder(value):
         result.blanks |= dict.fromkeys(fields, value)
         return Line(key, rule.verdict, f"{rule.why}, a placeholder to be filled in")
+    if problem := azure.problem_with(fields):
+        return Line(key, "unknown", f"{rule.why} does not take this value: {problem}")
     result.settings |= fields
     return Line(key, rule.verdict, rule.why)
 

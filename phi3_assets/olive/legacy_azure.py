@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pydantic
 import yaml
 
 from phi3_assets.azure.settings import CONFIG, AzureSettings
@@ -40,6 +41,16 @@ def holds_secret(path: tuple[str, ...], value: Any) -> bool:
         return True
     named = _SECRET_KEY.search(str(path[-1]).lower()) is not None
     return named and any(text and not is_placeholder(text) for text in strings)
+
+
+def problem_with(fields: Mapping[str, Any]) -> str:
+    """Why a setting does not take a value; "" if it does."""
+    known = {name: value for name, value in fields.items() if name in AzureSettings.model_fields}
+    try:
+        AzureSettings(**known)
+    except pydantic.ValidationError as error:
+        return "; ".join(one["msg"] for one in error.errors())
+    return ""
 
 
 def host_of(config: Mapping[str, Any]) -> str:

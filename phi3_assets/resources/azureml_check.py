@@ -23,6 +23,7 @@ from phi3_assets.resources import azureml_setup as setup
 from phi3_assets.resources.azureml_job import SERVERLESS
 from phi3_assets.resources.azureml_quota import check_quota
 from phi3_assets.resources.chosen_execution import AZURE_ARC, AZUREML, VARIABLE, chosen
+from phi3_assets.resources.stores import make_store
 
 OK, WRONG, NOT_ASKED = "ok", "wrong", "not asked"
 _PACKAGES = ("adlfs", "azure.ai.ml", "azure.identity", "azure.keyvault.secrets", "azure.storage.blob", "dagster_azure")
@@ -140,6 +141,11 @@ class _Questions:
             raise UserError(
                 f"missing: {', '.join(missing)}. Set them in the environment or in a YAML file that {PREFIX}CONFIG "
                 "names. The five values that everything needs:"
+            )
+        if places & {AZUREML, AZURE_ARC} and not make_store().elsewhere:
+            raise UserError(
+                "PHI3_STORE=local, but a job reads and writes artefacts of a store in Azure. Unset PHI3_STORE, or set "
+                "it to azure_blob."
             )
         if not places & {AZUREML, AZURE_ARC}:
             return f"complete; nothing runs in Azure until {VARIABLE} is {AZUREML} or {AZURE_ARC}"

@@ -76,6 +76,31 @@ def test_without_the_extra_the_command_that_installs_it_is_told(tmp_path: Path):
     assert answers["settings"] == ("not asked", "packages first")
 
 
+def test_a_store_that_jobs_cannot_read_is_told_before_a_job_is_refused(monkeypatch):
+    for name in ("SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE", "COMPUTE"):
+        monkeypatch.setenv(f"PHI3_AZURE_{name}", "x")
+    monkeypatch.setenv("PHI3_EXECUTION", "azureml")
+    monkeypatch.setenv("PHI3_STORE", "local")
+    answers = {found.what: found.told for found in check_azure()}
+    assert answers["settings"].startswith("PHI3_STORE=local, but a job reads and writes artefacts of a store in Azure.")
+
+
+@pytest.mark.azure
+def test_serverless_has_no_cluster_to_ask_about(asked):
+    answers = asked(PHI3_AZURE_COMPUTE="serverless", PHI3_AZURE_TIER="spot", PHI3_AZURE_IDENTITY="user")
+    assert answers["compute"] == ("ok", "serverless, a size that the service chooses")
+    assert answers["identity"] == ("ok", "jobs act as whoever submits them")
+    assert answers["quota"][0] == "not asked"
+    wrong = asked(PHI3_AZURE_COMPUTE="serverless", PHI3_AZURE_TIER="low_priority")
+    assert wrong["compute"] == ("wrong", "PHI3_AZURE_TIER=low_priority: with serverless it is called spot.")
+
+
+@pytest.mark.azure
+def test_who_may_not_read_the_subscription_s_quota_is_not_told_that_the_compute_is_wrong(azure, asked):
+    azure.fault(method="GET", path="/usages$", kind="forbidden", times=-1)
+    assert asked()["quota"] == ("not asked", "takes the right to read the subscription (role Reader)")
+
+
 @pytest.mark.azure
 def test_a_workspace_that_is_ready(azure):
     azure.secret("hf-token", CANARY)

@@ -163,6 +163,17 @@ def test_a_secret_is_dropped_and_told(config: dict[str, Any], where: str, key: s
     assert "canary" not in written + imported.report_markdown()
 
 
+@pytest.mark.parametrize(("key", "value"), [("instance_count", 0), ("resources", {"shm_size": "8 GB"})])
+def test_a_value_that_the_setting_does_not_take_is_told_now_and_not_by_the_first_run(
+    config: dict[str, Any], key: str, value: Any
+) -> None:
+    config["systems"]["aml"]["config"][key] = value
+    imported = convert(config)
+    (unknown,) = imported.unknown
+    assert "of Azure does not take this value: " in unknown.why
+    assert not {"instance_count", "shm_size"} & imported.settings.keys()
+
+
 def test_an_unknown_key_of_a_system_is_not_swallowed(config: dict[str, Any]) -> None:
     """`systems.*.*` took everything: a misspelt instance_count was said to belong elsewhere, and was gone."""
     config["systems"]["aml"]["config"]["instance_cuont"] = 4
