@@ -98,7 +98,7 @@ class Clients:
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
         settings = self.settings
-        mend = f"`az ml datastore list --workspace-name {settings.workspace} --output table` shows what there is."
+        mend = f"`az ml datastore list {settings.az} --output table` shows what there is."
         with readable(f"Datastore {settings.datastore} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
             store = retried(lambda: self.ml.datastores.get(settings.datastore))
         if not hasattr(store, "container_name"):

@@ -120,8 +120,8 @@ def _translated(error: Exception, what: str, role: str, mend: str) -> Exception:
         return UserError(f"{what}: nobody is logged in to Azure ({told}). {LOG_IN}")
     if status == 403:
         return UserError(
-            f"{what}: access was refused ({told}). Whoever runs this needs the role {role}; one that was just given "
-            "takes some minutes."
+            f"{what}: access was refused ({told}). Whoever runs this needs the role {role} (`az role assignment "
+            "create`, see docs/azureml.md, Roles); one that was just given takes some minutes."
         )
     if status == 404:
         return UserError(f"{what}: there is no such thing ({told}).{mend or ' Check the PHI3_AZURE_* settings.'}")

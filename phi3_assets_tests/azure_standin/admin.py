@@ -55,6 +55,8 @@ def _told(world: World, path: str, body: Any) -> Response:
             world.secrets[body["name"]] = body["value"]
         case "hold":
             world.workspace.nodes.hold(body["compute"], body["held"])
+        case "core-limit":
+            world.workspace.core_limit = body["cores"]
         case "hang-cancels":
             world.workspace.hang_cancels = body["hang"]
         case "reset":

@@ -120,6 +120,10 @@ class Bed:
         """Jobs of this compute stay in Queued, or no longer."""
         self.ask("hold", {"compute": compute, "held": held})
 
+    def quota(self, cores: int) -> None:
+        """No quota of the subscription allows more cores than these."""
+        self.ask("core-limit", {"cores": cores})
+
     def hang_cancels(self, hang: bool = True) -> None:
         """Jobs that are cancelled stay in CancelRequested and go on, or no longer."""
         self.ask("hang-cancels", {"hang": hang})

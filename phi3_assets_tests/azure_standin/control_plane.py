@@ -18,7 +18,11 @@ from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.world import World
 
 AUDIENCES = (f"https://{MANAGEMENT_HOST}",)
-USAGES = re.compile(r"/subscriptions/[^/]+/providers/Microsoft\.MachineLearningServices/locations/[^/]+/usages", re.I)
+LOCATION = r"/subscriptions/[^/]+/providers/Microsoft\.MachineLearningServices/locations/[^/]+"
+REGIONAL = {
+    re.compile(f"{LOCATION}/usages", re.I): computes.usages,
+    re.compile(f"{LOCATION}/vmSizes", re.I): computes.sizes,
+}
 NAME = r"([^/]+)"
 KINDS = r"(environments|data|models|codes)"
 # Method, address below the workspace, who answers.
@@ -49,8 +53,9 @@ def answer(world: World, request: Request) -> Response:
     """
     if refused := tokens.refusal(request, AUDIENCES):
         return refused
-    if USAGES.fullmatch(request.path):
-        return computes.usages(request)
+    for address, regional in REGIONAL.items():
+        if address.fullmatch(request.path):
+            return regional(world.workspace, request)
     match = judge.WORKSPACE.fullmatch(request.path)
     if match is None or match["scope"].lower() != world.workspace.scope.lower():
         wanted = match["name"] if match else request.path

@@ -17,6 +17,8 @@ ALIASES = {"2024-07-01-preview": "2024-10-01-preview"}
 # The real client sends a number where the types want text, and the real service takes it.
 TOLERATED = {("workspaces/codes/versions", "properties/properties/hash_version")}
 Side = Literal["request", "response"]
+# How jsonschema words what was not there when the types were published.
+_NEW = re.compile(r"Additional properties are not allowed|is not one of \[")
 
 
 WORKSPACE = re.compile(
@@ -81,6 +83,16 @@ def request_problems(resource: str, version: str, body: Any, name: str = "") -> 
 def response_problems(resource: str, version: str, body: Any) -> list[str]:
     """What is wrong with the body of an answer of 200 or 201; empty: nothing."""
     return _problems("response", resource, version, body)
+
+
+def surprises(resource: str, version: str, body: Any) -> tuple[list[str], list[str]]:
+    """What is wrong with an answer of the real service, and what is merely new: members and enum values.
+
+    The service is ahead of its published types here and there: recorded answers have members that no schema knows.
+    """
+    found = _problems("response", resource, version, body)
+    new = [problem for problem in found if _NEW.search(problem)]
+    return [problem for problem in found if problem not in new], new
 
 
 def _problems(side: Side, resource: str, version: str, body: Any) -> list[str]:

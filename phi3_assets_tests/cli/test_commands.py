@@ -84,9 +84,13 @@ def test_cookbook_configurations_come_in(tmp_path, phi3_here):
     report = phi3_here(*command)
     assert "lora_alpha" in report
     assert "lora_r: 64" in out.read_text()
-    assert "is not overwritten" in phi3_here(
-        "config", "import", CONFIGS / "cookbook-lora.json", "--out", out, fails=True
-    )
+    assert "is not overwritten" in phi3_here(*command, fails=True)
+    settings = tmp_path / "mine.azure.yaml"
+    assert f"PHI3_EXECUTION=azureml PHI3_AZURE_CONFIG={settings} phi3 run --recipe {out}" in report
+    assert "hf_token_secret: hf-token\n" in settings.read_text()
+    again = ["config", "import", CONFIGS / "cookbook-lora.json", "--out", tmp_path / "other.yaml"]
+    assert "is not overwritten" in phi3_here(*again, "--azure-out", settings, fails=True)
+    assert not (tmp_path / "other.yaml").exists()
 
 
 def test_a_training_leaves_its_olive_configuration(made_home):
