@@ -40,7 +40,7 @@ def chat(
 
     if variant not in INPUTS:
         check_variant(variant, {})
-    found = to_ask(home, product, variant, newest=newest)
+    found = to_ask(home, product, variant, newest=newest, fetched=INPUTS[variant])
     system = found.system_prompt if system is None else system
     if web:
         from phi3_assets.chat.web import Settings, serve
@@ -50,7 +50,7 @@ def chat(
 
         def find(name: str) -> dict[str, Path]:
             # Asked anew each time: a champion that is promoted meanwhile answers from then on.
-            return to_ask(home, product, newest=newest).directories
+            return to_ask(home, product, newest=newest, fetched=INPUTS[name]).directories
 
         serve(find, Settings(variant, system, max_new_tokens), port)
         return

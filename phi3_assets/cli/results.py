@@ -1,7 +1,7 @@
 """What stands in a home, for the commands: the models to ask, the champion, where artefacts are."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.resources.stores import make_store
-from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL
+from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL, STEPS
 
 # The last artefact of each variant: what it was made of is known from there on.
 _TOP = {variant: names[-1] for variant, names in INPUTS.items()}
@@ -29,7 +29,7 @@ class Lineage:
 
     Attributes:
         told: What it is, for people.
-        directories: Where each artefact stands, by kind; those that are gone are missing.
+        directories: Where artefacts stand, by kind; those that are gone, or were not asked for, are missing.
         system_prompt: The one it was trained with: asked without it, a model gives other answers than those scored.
     """
 
@@ -62,7 +62,9 @@ def champion_of(home: Path | None, product: str) -> Champion:
     return Champion(store_of(home).ledger, product_of(home, product))
 
 
-def to_ask(home: Path | None, product: str, variant: str = "", *, newest: bool = False) -> Lineage:
+def to_ask(
+    home: Path | None, product: str, variant: str = "", *, newest: bool = False, fetched: Collection[str] = STEPS
+) -> Lineage:
     """The models to talk to: the champion and what it was made of; where there is none, or `newest`, what came last.
 
     Args:
@@ -70,6 +72,7 @@ def to_ask(home: Path | None, product: str, variant: str = "", *, newest: bool =
         product: Whose; "": the default recipe's.
         variant: With `newest`, what came last of this variant; "": of int4, else of any.
         newest: Not the champion.
+        fetched: Kinds of artefacts that are needed here; those that stand elsewhere may be gigabytes.
 
     Raises:
         UserError: An artefact is damaged.
@@ -79,21 +82,21 @@ def to_ask(home: Path | None, product: str, variant: str = "", *, newest: bool =
     if present is not None and present.release is not None:
         # Told by the decision: manifests of old releases do not say it.
         refs = {kind: ArtefactRef(**ref) for kind, ref in present.decision.get("made_of", {}).items()}
-        return _lineage(store, refs, f"champion {present.release.identity[:SHORT]} of {name}")
+        return _lineage(store, refs, f"champion {present.release.identity[:SHORT]} of {name}", fetched)
     tops = [_TOP[variant]] if variant else [ONNX_INT4_MODEL.name, *reversed(_TOP.values())]
     for top in tops:
         ref = latest(store.ledger, name, top)
         if ref is not None:
-            return _lineage(store, lineage(store, ref), f"{top} {ref.identity[:SHORT]}, made last for {name}")
+            return _lineage(store, lineage(store, ref), f"{top} {ref.identity[:SHORT]}, made last for {name}", fetched)
     return Lineage(f"nothing was made for {name} yet", {}, "")
 
 
-def _lineage(store: ArtifactStore, refs: Mapping[str, ArtefactRef], told: str) -> Lineage:
+def _lineage(store: ArtifactStore, refs: Mapping[str, ArtefactRef], told: str, fetched: Collection[str]) -> Lineage:
     standing = {name: one for name, one in refs.items() if store.find(one.kind, one.identity)}
     corpus = standing.get(FORMATTED_CORPUS.name)
     manifest = store.find(corpus.kind, corpus.identity) if corpus else None
     prompt = str(manifest.call.params["system_prompt"]) if manifest else ""
-    return Lineage(told, {name: store.fetch(one) for name, one in standing.items()}, prompt)
+    return Lineage(told, {name: store.fetch(one) for name, one in standing.items() if name in fetched}, prompt)
 
 
 def release_of(champion: Champion) -> ArtefactRef:

@@ -13,7 +13,10 @@ work/          unfinished work: checkpoints, logs of running steps, locks; may b
 
 import os
 import shutil
+import socket
+from contextlib import suppress
 from pathlib import Path
+from uuid import UUID, uuid4, uuid5
 
 FOLDERS = ("datasets", "fine-tuning", "model-cache", "gen-model", "inferences", "ledger", "setup", "work")
 PACKAGE = Path(__file__).parents[1]
@@ -42,6 +45,19 @@ def work_dir(home: Path, kind: str, identity: str) -> Path:
 def claim_path(work: Path) -> Path:
     """The lock of a work directory: whoever holds it may write there and make the artefact, or remove either."""
     return work.with_name(f"{work.name}.lock")
+
+
+def home_id(home: Path) -> UUID:
+    """Names this home on this machine to whoever shares a store with it; a copied home, or a moved one, is another."""
+    path = home / "work" / "home-id"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".home-id-{uuid4().hex}")
+        new.write_text(str(uuid4()), encoding="ascii")
+        with suppress(FileExistsError):  # another process was faster
+            os.link(new, path)
+        new.unlink()
+    return uuid5(UUID(path.read_text(encoding="ascii")), f"{socket.gethostname()} {home}")
 
 
 def initialise(home: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.environment import ENVIRONMENT, conda_file, version_of
-from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 from phi3_assets.azure.package import build_wheel
 from phi3_assets.azure.secrets import vault_url
 from phi3_assets.core.errors import UserError
@@ -61,7 +61,7 @@ def read_compute(clients: Clients, *, arc: bool) -> Any:
     settings = clients.settings
     mend = _attach(clients) if arc else _create(clients)
     with readable(f"Compute {settings.compute} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
-        return clients.ml.compute.get(settings.compute)
+        return retried(lambda: clients.ml.compute.get(settings.compute))
 
 
 def _create(clients: Clients) -> str:
@@ -158,12 +158,12 @@ def find_environment(clients: Clients) -> str | None:
             raise UserError(f"PHI3_AZURE_ENVIRONMENT={own}: give name and version, as in azureml:name:version.")
         mend = f"`az ml environment list {clients.settings.az} --output table` shows what there is."
         with readable(f"Environment {own}", WORKSPACE_ROLE, mend):
-            clients.ml.environments.get(name, version)
+            retried(lambda: clients.ml.environments.get(name, version))
         return f"azureml:{name}:{version}"
     version = version_of(clients.settings.base_image, conda_file())
     with readable(f"Environment {ENVIRONMENT}:{version}", WORKSPACE_ROLE):
         try:
-            clients.ml.environments.get(ENVIRONMENT, version)
+            retried(lambda: clients.ml.environments.get(ENVIRONMENT, version))
         except ResourceNotFoundError:
             return None
     return f"azureml:{ENVIRONMENT}:{version}"
@@ -183,7 +183,7 @@ def make_environment(clients: Clients) -> str:
         description="Made by phi3-assets from the versions installed where Dagster runs.",
     )
     try:
-        clients.ml.environments.create_or_update(environment)
+        retried(lambda: clients.ml.environments.create_or_update(environment))
     except AzureError:
         # Another run may have made it meanwhile, or the answer was lost.
         found = find_environment(clients)

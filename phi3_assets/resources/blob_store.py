@@ -6,16 +6,14 @@ sees half an artefact. Paths are those of `phi3_assets.azure.layout`.
 """
 
 import contextlib
-import json
 import os
 import shutil
-import socket
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import PrivateAttr
 
 from phi3_assets.azure import layout
 from phi3_assets.azure.blobs import url_of
@@ -26,15 +24,16 @@ from phi3_assets.azure.settings import AzureSettings, load_settings
 from phi3_assets.azure.transfer import upload_directory
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import hash_file
-from phi3_assets.core.home import SHORT
+from phi3_assets.core.home import SHORT, home_id
 from phi3_assets.core.ledger import Ledger
 from phi3_assets.core.locks import Holder
-from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, digest_of, fingerprint, read_manifest, verify
+from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.blob_copies import fetch_copy, peek_copy, take_the_place
 from phi3_assets.resources.blob_ledger import BlobLedger
 from phi3_assets.resources.blob_listing import compare, prove
 from phi3_assets.resources.blob_publication import Published, publish_attempt, read_published, read_text
+from phi3_assets.resources.blob_user_files import upload_user_files
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.store import ArtifactStore
 
@@ -48,6 +47,8 @@ class BlobArtifactStore(ArtifactStore):
     elsewhere: ClassVar[bool] = True
     lease_s: ClassVar[int] = 60
     """How long a claim outlives its holder, 15 to 60 seconds."""
+
+    _known: dict[tuple[str, str], Published] = PrivateAttr(default_factory=dict)
 
     @cached_property
     def settings(self) -> AzureSettings:
@@ -77,17 +78,22 @@ class BlobArtifactStore(ArtifactStore):
         """See `ArtifactStore.claim`."""
         holder = Holder(run, f"{call.step} {call.identity[:SHORT]}")
         blob = self._blob(layout.claim(call.step, call.identity))
-        with self._claim_here(call, waiting, run), leased(blob, str(self._id()), holder, waiting, self.lease_s):
+        with (
+            self._claim_here(call, waiting, run),
+            leased(blob, str(home_id(self.home_path)), holder, waiting, self.lease_s),
+        ):
             yield
 
     def find(self, kind: str, identity: str) -> Manifest | None:
         """See `ArtifactStore.find`."""
         with self._reached():
-            published = self._published(kind, identity)
-            if published is None:
-                return None
-            compare(self.container, published.folder, published.manifest)
-            return published.manifest
+            try:
+                return self._whole(self._published(kind, identity))
+            except DamagedArtefact:
+                if self._known.pop((kind, identity), None) is None:
+                    raise
+            # It may have been deleted, or made anew, since this process saw it.
+            return self._whole(self._published(kind, identity))
 
     def fetch(self, ref: ArtefactRef, *, content: bool = False) -> Path:
         """See `ArtifactStore.fetch`."""
@@ -116,7 +122,7 @@ class BlobArtifactStore(ArtifactStore):
         made = self.find(call.step, call.identity)
         if made is None:
             # Of this home and this content, so that an upload that was cut off goes on, and nobody else writes there.
-            attempt = f"{self._id().hex[:8]}-{manifest.digest[:SHORT]}"
+            attempt = f"{home_id(self.home_path).hex[:8]}-{manifest.digest[:SHORT]}"
             folder = self._at(layout.attempt(call.step, call.identity, attempt))
             with self._reached():
                 upload_directory(self.container, folder, staged, manifest.files)
@@ -169,19 +175,8 @@ class BlobArtifactStore(ArtifactStore):
         Raises:
             UserError: The folder does not hold any more what it was when the step was planned.
         """
-        path, marker = layout.user_files(files.digest), self._blob(layout.user_files_marker(files.digest))
         with self._reached():
-            if retried(marker.exists):
-                return path
-            present = fingerprint(files.path, "Folder")
-            if digest_of(present) != files.digest:
-                raise UserError(
-                    f"Input {name!r} at {files.path} changed while the step was starting or running. Run it again."
-                )
-            upload_directory(self.container, self._at(path), files.path, present)
-            told = json.dumps({name: asdict(entry) for name, entry in present.items()})
-            retried(lambda: marker.upload_blob(told, overwrite=True))
-        return path
+            return upload_user_files(self.container, self.settings.prefix, name, files)
 
     def attempt_path(self, ref: ArtefactRef) -> str:
         """Path below the prefix of the folder that holds an artefact's files, to be mounted by a job.
@@ -224,20 +219,20 @@ class BlobArtifactStore(ArtifactStore):
     def _reached(self) -> contextlib.AbstractContextManager[None]:
         return readable(f"Store {url_of(self.container)}/{self.settings.prefix}")
 
-    def _id(self) -> uuid.UUID:
-        """Names this home on this machine; a copied home, or one that moved, is another writer."""
-        path = self.home_path / "work" / "home-id"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".home-id-{uuid.uuid4().hex}")
-            new.write_text(str(uuid.uuid4()), encoding="ascii")
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                os.link(new, path)
-            new.unlink()
-        return uuid.uuid5(uuid.UUID(path.read_text(encoding="ascii")), f"{socket.gethostname()} {self.home_path}")
-
     def _published(self, kind: str, identity: str) -> Published | None:
-        return read_published(self.container, self.settings.prefix, kind, identity)
+        """What never changes is read once; a run asks a hundred times."""
+        found = self._known.get((kind, identity))
+        if found is None:
+            found = read_published(self.container, self.settings.prefix, kind, identity)
+            if found is not None:
+                self._known[kind, identity] = found
+        return found
+
+    def _whole(self, published: Published | None) -> Manifest | None:
+        if published is None:
+            return None
+        compare(self.container, published.folder, published.manifest)
+        return published.manifest
 
     def _standing(self, ref: ArtefactRef) -> Published:
         published = self._published(ref.kind, ref.identity)

@@ -93,6 +93,7 @@ def _job(job: Job) -> dict[str, Any]:
         "status": job.status,
         "history": job.history,
         "attempt": job.attempt,
+        "error": job.error,
         "compute": job.compute,
         "closed": job.closed.is_set(),
         "properties": job.properties,

@@ -9,11 +9,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from phi3_assets_tests.azure_standin.job import TERMINAL
 from phi3_assets_tests.azure_standin.names import CLIENT, GROUP, SUBSCRIPTION, TENANT
 from phi3_assets_tests.azure_standin.network import network_variables
 from phi3_assets_tests.azure_standin.tokens import SECRET
 
 PREEMPTED = "Nodes of this job got pre-empted. Check if the run has failed or restarted."
+
+# Another Azure, identity or way out that the tester's machine may know of.
+OF_THE_TESTER = ("PHI3_AZURE_", "AZURE", "MSI_", "IDENTITY_", "ALL_PROXY", "all_proxy")
 
 
 class Bed:
@@ -70,7 +74,7 @@ class Bed:
 
     def apply(self, monkeypatch: Any) -> None:
         """Put this process into this Azure, until the test is over."""
-        for name in [name for name in os.environ if name.startswith(("PHI3_AZURE_", "AZURE_", "ALL_PROXY"))]:
+        for name in [name for name in os.environ if name.startswith(OF_THE_TESTER)]:
             monkeypatch.delenv(name)
         for name, value in self.env.items():
             monkeypatch.setenv(name, value)
@@ -125,7 +129,7 @@ class Bed:
         self.ask("hang-cancels", {"hang": hang})
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs, the first one first: name, status, history, attempt, compute, closed, properties."""
+        """All jobs, the first one first: name, status, history, attempt, error, compute, closed, properties."""
         return list(self.ask("jobs"))
 
     def job(self, name: str) -> dict[str, Any]:
@@ -137,12 +141,15 @@ class Bed:
 
         Raises:
             TimeoutError: It is not, after `timeout_s` seconds; says where it stands.
+            RuntimeError: It has ended in another way; says how.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             job = self.job(name)
             if job["status"] == status and attempt in (0, job["attempt"]):
                 return job
+            if job["status"] in TERMINAL:
+                raise RuntimeError(f"{name} ended before it was {status}: {job['history']}, {job['error']}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{name} is not {status} after {timeout_s} s: {job['history']}")
             time.sleep(0.05)

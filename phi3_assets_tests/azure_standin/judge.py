@@ -21,8 +21,56 @@ Side = Literal["request", "response"]
 _NEW = re.compile(r"Additional properties are not allowed|is not one of \[")
 
 
+WORKSPACE = re.compile(
+    r"(?P<scope>/subscriptions/[^/]+/resourceGroups/[^/]+"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<name>[^/]+))(?P<rest>/.*)?",
+    re.IGNORECASE,
+)
+# Addresses below a workspace, and what they are in the schemas.
+RESOURCES = [
+    ("", "workspaces"),
+    ("/(computes|datastores|jobs)(?:/([^/]+))?", "workspaces/{}"),
+    ("/(datastores)/[^/]+/listSecrets", "workspaces/{}:listSecrets"),
+    ("/(codes|environments|data|models)/[^/]+/versions(?:/([^/]+))?", "workspaces/{}/versions"),
+    ("/(codes)/[^/]+/versions/[^/]+/startPendingUpload", "workspaces/{}/versions:startPendingUpload"),
+]
+
+
 class Unjudged(Exception):
     """There is no schema for this; what the client speaks has changed, and more schemas are needed."""
+
+
+def resource_of(path: str) -> tuple[str, str] | None:
+    """What an address is in the schemas, and the name in it; None: nothing that they know, such as a cancel."""
+    match = WORKSPACE.fullmatch(path)
+    for pattern, resource in RESOURCES if match else []:
+        if found := re.fullmatch(pattern, match["rest"] or ""):
+            groups = found.groups()
+            return resource.format(*groups), (groups[1] or "") if len(groups) > 1 else ""
+    return None
+
+
+def exchange_problems(exchange: dict[str, Any]) -> list[str]:
+    """What is wrong with a recorded exchange of the control plane (see `traffic`), request and answer; empty: nothing.
+
+    An exchange that the service refused is not judged, nor is one that no schema is about.
+    """
+    known = resource_of(exchange["path"])
+    if known is None or exchange["status"] not in (200, 201):
+        return []
+    resource, name = known
+    version = exchange["query"]["api-version"]
+    problems = []
+    if exchange["method"] in ("PUT", "POST"):
+        problems += request_problems(resource, version, exchange["request"], name)
+    for item in items(exchange["response"]):
+        problems += response_problems(resource, version, item)
+    return problems
+
+
+def items(body: Any) -> list[Any]:
+    """What an answer is about: what it lists, or itself."""
+    return body["value"] if isinstance(body, dict) and list(body) == ["value"] else [body]
 
 
 def request_problems(resource: str, version: str, body: Any, name: str = "") -> list[str]:

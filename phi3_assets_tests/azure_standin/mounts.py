@@ -1,6 +1,7 @@
 """Folders of a job's node and the blobs that they stand for."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,15 @@ def make_read_only(folder: Path) -> None:
     """As an input is mounted."""
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder with everything in it, read-only inputs too."""
+    if folder.exists():
+        for path in [folder, *folder.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(folder)
 
 
 class Mount:

@@ -1,7 +1,6 @@
 """Moves a job from Starting to its end: nodes, files, processes, preemption, cancel, time limit."""
 
 import re
-import shutil
 import socket
 import threading
 import time
@@ -13,7 +12,7 @@ from phi3_assets_tests.azure_standin import warden
 from phi3_assets_tests.azure_standin.container import Attempt
 from phi3_assets_tests.azure_standin.files import lay_out
 from phi3_assets_tests.azure_standin.job import Job
-from phi3_assets_tests.azure_standin.mounts import Mount, NotFound
+from phi3_assets_tests.azure_standin.mounts import Mount, NotFound, remove
 from phi3_assets_tests.azure_standin.names import ARTIFACT_STORE
 from phi3_assets_tests.azure_standin.workspace import Workspace
 
@@ -82,7 +81,7 @@ class Runner(threading.Thread):
         finally:
             warden.kill(self._marker)
             door.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
             job.closed.set()
 
     def _wait_for_nodes(self) -> str | None:
@@ -209,6 +208,7 @@ class Runner(threading.Thread):
 
     def _environment(self, port: int) -> dict[str, str]:
         subscription, group = self._workspace.scope.split("/")[2:5:2]
+        client = (self._job.properties["identity"] or {}).get("clientId")
         return {
             **self._network(port),
             "AZUREML_RUN_ID": self._job.name,
@@ -218,7 +218,7 @@ class Runner(threading.Thread):
             "AZUREML_ARM_PROJECT_NAME": self._job.properties["experimentName"],
             "MSI_ENDPOINT": f"http://127.0.0.1:{port}/MSI/auth",
             "MSI_SECRET": self._job.secret,
-            "DEFAULT_IDENTITY_CLIENT_ID": (self._job.properties["identity"] or {}).get("clientId") or "",
+            **({"DEFAULT_IDENTITY_CLIENT_ID": client} if client else {}),
         }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 from azure.ai.ml import Input, Output, PyTorchDistribution
@@ -94,6 +95,8 @@ def test_a_cancel_may_hang_and_a_job_may_stay_queued(azure, clients):
     azure.wait_for(queued, "Queued")
     clients.ml.jobs.begin_cancel(queued)
     azure.wait_for(queued, "CancelRequested")
+    time.sleep(0.5)
+    assert azure.job(queued)["status"] == "CancelRequested"
     azure.hang_cancels(False)
     azure.wait_for(queued, "Canceled")
 
@@ -157,6 +160,11 @@ def test_kubernetes_wants_an_instance_type_that_it_has(azure, clients):
     with pytest.raises(HttpResponseError, match="gpu-b200"):
         submit(clients, "true", compute="arc-cluster", instance_type="gpu-b200")
     azure.wait_for(submit(clients, "true", compute="arc-cluster", instance_type="gpu-a100"), "Completed")
+
+
+def test_a_job_without_a_compute_is_serverless(azure, clients):
+    name = submit(clients, "true", compute=None, job_tier="Spot", instance_type="Standard_DS2_v2")
+    assert azure.wait_for(name, "Completed")["properties"]["queueSettings"] == {"jobTier": "Spot"}
 
 
 def test_compute_environment_and_node_count_must_be_there(azure, clients):

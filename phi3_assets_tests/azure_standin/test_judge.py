@@ -14,8 +14,6 @@ from phi3_assets_tests.azure_standin.submitting import ROOT, submit
 
 pytestmark = pytest.mark.azure
 RECORDED = json.loads((Path(judge.__file__).parent / "microsoft" / "recorded" / "azureml-recorded.json").read_text())
-# What the real service sends beyond its own specification.
-UNSPECIFIED = ("provisioningWarnings", "softDeleteEnabled", "systemDatastoresAuthMode", "sasGetterUri", "sdkTelemetry")
 
 
 def of(method, path, status):
@@ -157,3 +155,15 @@ def test_an_answer_that_the_schema_refuses_is_a_fault_of_the_stand_in(azure, cli
     assert answer.status_code == 500
     (own,) = azure.forgive()["own_faults"]
     assert "Sleeping" in own
+
+
+def test_what_was_recorded_can_be_judged_again(azure, clients):
+    name = submit(clients, "true")
+    azure.wait_for(name, "Completed")
+    clients.ml.jobs.get(name)
+    exchanges = azure.traffic(host="management")
+    assert [judge.exchange_problems(exchange) for exchange in exchanges] == [[]] * len(exchanges)
+    submitted = copy.deepcopy(azure.traffic("PUT", "management", "/jobs/")[0])
+    submitted["request"]["properties"]["jobType"] = "Komand"
+    submitted["response"]["properties"]["status"] = "Sleeping"
+    assert ["Komand" in str(judge.exchange_problems(submitted)), len(judge.exchange_problems(submitted))] == [True, 2]

@@ -80,6 +80,7 @@ def test_the_next_machine_goes_on_from_the_copy(inputs, uninterrupted, service, 
     assert_same(uninterrupted, tmp_path / "second" / "output")
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_wait(inputs, service, tmp_path: Path) -> None:
     """A job that is cancelled while it waits need not be killed."""
     process = start(tmp_path, inputs, tmp_path / "copies", service, heeds=True, **SEVERAL_EPOCHS)

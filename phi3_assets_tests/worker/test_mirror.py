@@ -248,8 +248,13 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def test_an_error_of_the_step_waits_for_its_newest_copy(first: Machine) -> None:
-    with pytest.raises(RuntimeError, match="lost"), first.mirror:
-        write_checkpoint(first.work, 5, None)
-        raise RuntimeError("lost")
+
+    def step() -> None:
+        with first.mirror:
+            write_checkpoint(first.work, 5, None)
+            raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        step()
     assert [copy.step for copy in copies_in(first.copies)] == [5]
     assert not any(thread.name == "mirror" for thread in threading.enumerate())
