@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -10,24 +12,21 @@ import filelock
 import pytest
 
 from phi3_assets import steps
+from phi3_assets.cli.app import main
 from phi3_assets.core.home import initialise
 from phi3_assets.core.manifest import digest_of, fingerprint
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.local_store import LocalArtifactStore
-from phi3_assets_tests.azure_standin.fixtures import azure, azure_session  # noqa: F401
+from phi3_assets_tests.azure_standin.fixtures import azure, azure_session, clients  # noqa: F401
+from phi3_assets_tests.shared_server import SharedServerExecution
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests side by side: threads that wait for one another on the same cores make each of them several times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def pytest_collection_modifyitems(items):
-    """Whole runs first: left for the end, one process would work on them while the other has nothing to do."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +109,35 @@ def make_home(home: Path) -> None:
 def copied_home(made_home, tmp_path) -> Path:
     """A copy of `made_home` to change."""
     return Path(shutil.copytree(made_home, tmp_path / "home"))
+
+
+@pytest.fixture
+def shared_execution(monkeypatch) -> None:
+    """Runs in this process fork their workers from the tests' server."""
+    monkeypatch.setattr("phi3_assets.definitions.LocalExecution", SharedServerExecution)
+
+
+@pytest.fixture
+def phi3_here(shared_execution, monkeypatch, capsys) -> Callable[..., str]:
+    """The entry point of `phi3` in this process, for tests that ask what a command does and not what a process does.
+
+    Takes the arguments and `home`; gives what was said. `fails`: it must end with an error, and otherwise must not.
+    """
+
+    def call(*arguments: str | Path, home: Path | None = None, fails: bool = False) -> str:
+        at = [] if home is None else ["--home", home]
+        if home is not None:  # both are set for the whole process, and must not stay
+            monkeypatch.setenv("PHI3_HOME", str(home))
+            monkeypatch.setenv("DAGSTER_HOME", str(home / ".dagster"))
+        monkeypatch.setattr(sys, "argv", ["phi3", *map(str, [*arguments, *at])])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = "".join(capsys.readouterr())
+        assert (ended.value.code == 1) if fails else not ended.value.code, said
+        return said
+
+    return call
 
 
 def clean_env(**more: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from phi3_assets.core.manifest import read_manifest
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.pointers import latest
 from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, write_rows
-from phi3_assets_tests.tiny_graph import PHI3, TINY, phi3
+from phi3_assets_tests.tiny_graph import PHI3, TINY
 
 
 @pytest.fixture
@@ -110,44 +110,38 @@ def test_second_run_reuses_everything_and_never_imports_torch(copied_home):
     assert seconds < 15
 
 
-def test_changed_row_remakes_all_that_depends_on_it(copied_home):
+def test_changed_row_remakes_all_that_depends_on_it(copied_home, phi3_here):
     before = pointers(copied_home)
     data = copied_home / "datasets" / "codes.csv"
     original = data.read_bytes()
     data.write_bytes(original.replace(b"Code 7 means ok.", b"Code 7 means wait."))
-    done = phi3("run", *TINY, home=copied_home, env=clean_env())
-    assert done.returncode == 0, done.stdout
+    said = phi3_here("run", *TINY, home=copied_home)
     after = pointers(copied_home)
     assert after["base_model"] == before["base_model"]
     for name in steps.STEPS.keys() - {"base_model"}:
         assert after[name]["identity"] != before[name]["identity"], name
-    assert "Made anew because of input formatted_corpus." in done.stdout
+    assert "Made anew because of input formatted_corpus." in said
     # and back: the first data version's artefacts still stand
     data.write_bytes(original)
-    done = phi3("run", *TINY, home=copied_home, env=clean_env())
-    assert "runs in process" not in done.stdout
+    assert "runs in process" not in phi3_here("run", *TINY, home=copied_home)
     assert pointers(copied_home) == before
 
 
-def test_changed_parameter_says_which(copied_home):
+def test_changed_parameter_says_which(copied_home, phi3_here):
     before = pointers(copied_home)
-    done = phi3("run", *TINY, "--set", "int4_block_size=16", home=copied_home, env=clean_env())
-    assert done.returncode == 0, done.stdout
-    assert "Made anew because of recipe int4_block_size (32 to 16)." in done.stdout
+    said = phi3_here("run", *TINY, "--set", "int4_block_size=16", home=copied_home)
+    assert "Made anew because of recipe int4_block_size (32 to 16)." in said
     changed = {name for name, ref in pointers(copied_home).items() if ref != before[name]}
     assert changed == {"onnx_int4_model", "eval_report", "release_bundle"}
 
 
-def test_failure_keeps_what_was_made_and_goes_on_from_there(copied_home):
+def test_failure_keeps_what_was_made_and_goes_on_from_there(copied_home, phi3_here):
     """A learning rate that blows up is refused; with a better one nothing before the training is made again."""
-    done = phi3("run", *TINY, "--set", "learning_rate=1.0e+30", home=copied_home, env=clean_env())
-    assert done.returncode == 1
-    assert "FAILED at lora_adapter.run_lora_pass: lora_adapter: " in done.stdout
-    assert "learning_rate" in done.stdout
+    said = phi3_here("run", *TINY, "--set", "learning_rate=1.0e+30", home=copied_home, fails=True)
+    assert "FAILED at lora_adapter.run_lora_pass: lora_adapter: " in said
+    assert "learning_rate" in said
     assert list((copied_home / "work").glob("*/*/staged-*")) == []
-    done = phi3("run", *TINY, home=copied_home, env=clean_env())
-    assert done.returncode == 0
-    assert "runs in process" not in done.stdout
+    assert "runs in process" not in phi3_here("run", *TINY, home=copied_home)
 
 
 def retrain_job() -> dg.JobDefinition:
@@ -156,7 +150,7 @@ def retrain_job() -> dg.JobDefinition:
     return build_defs().resolve_job_def("retrain")
 
 
-def test_reexecution_from_failure_resumes_at_the_failed_op(copied_home, monkeypatch):
+def test_reexecution_from_failure_resumes_at_the_failed_op(copied_home, shared_execution, monkeypatch):
     monkeypatch.setenv("PHI3_HOME", str(copied_home))
     config = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "learning_rate": 1e30}}}}
     job = dg.reconstructable(retrain_job)
@@ -192,13 +186,12 @@ def test_manifests_hold_no_absolute_path(made_home):
                 assert str(made_home.parent) not in (path.parent / name).read_text(errors="replace"), f"{path} {name}"
 
 
-def test_rows_of_the_frozen_test_set_stay_out_of_training(copied_home):
+def test_rows_of_the_frozen_test_set_stay_out_of_training(copied_home, phi3_here):
     """New rows come, the test set stays as it was frozen; and a home that did not change is not made anew for it."""
     (frozen,) = (copied_home / "ledger" / "products" / "operations-desk" / "test_sets").glob("*.parquet")
     content = frozen.read_bytes()
     write_rows(copied_home / "datasets" / "more.csv", rows=60)
-    done = phi3("run", *TINY, home=copied_home, env=clean_env())
-    assert done.returncode == 0, done.stdout
+    phi3_here("run", *TINY, home=copied_home)
     assert [path.read_bytes() for path in frozen.parent.glob("*.parquet")] == [content]
     ref = pointers(copied_home)["raw_dataset"]
     call = read_manifest(copied_home / "fine-tuning" / "raw_dataset" / ref["identity"][:16]).call

@@ -7,7 +7,7 @@ import os
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 from phi3_assets.azure.settings import AzureSettings
 from phi3_assets.core.errors import UserError
 
@@ -92,15 +92,15 @@ class Clients:
         what = f"Workspace {settings.workspace} of resource group {settings.resource_group}"
         mend = f"`az ml workspace list --resource-group {settings.resource_group} --output table` shows what there is."
         with readable(what, WORKSPACE_ROLE, mend):
-            return self.ml.workspaces.get(settings.workspace)
+            return retried(lambda: self.ml.workspaces.get(settings.workspace))
 
     @cached_property
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
         settings = self.settings
-        mend = f"`az ml datastore list --workspace-name {settings.workspace} --output table` shows what there is."
+        mend = f"`az ml datastore list {settings.az} --output table` shows what there is."
         with readable(f"Datastore {settings.datastore} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
-            store = self.ml.datastores.get(settings.datastore)
+            store = retried(lambda: self.ml.datastores.get(settings.datastore))
         if not hasattr(store, "container_name"):
             raise UserError(f"Datastore {settings.datastore!r} is {store.type}; artefacts are kept in Azure Blob.")
         return store

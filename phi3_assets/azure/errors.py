@@ -7,6 +7,7 @@ page of HTML where there should be JSON.
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 # 401: the token ran out; azure-core has dropped it by now, and asks for another one.
 _PASSING = {401, 408, 425, 429, 500, 502, 503, 504}
 _ARRIVED_OTHERWISE = "md5"
+# azure-identity says "not logged in" as well when whoever hands out tokens is away.
+_LOGIN_AWAY = re.compile(r"HTTP Error: (429|5\d\d)|[Cc]onnection|[Tt]imed? ?out")
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_MESSAGE = 600
 LOG_IN = (
@@ -39,7 +42,11 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, ConnectionError | TimeoutError | json.JSONDecodeError):
         return True
     if not isinstance(error, azure.HttpResponseError):
-        return False
+        # azure-ai-ml wraps what fails while it uploads.
+        cause = error.__cause__ if isinstance(error, azure.AzureError) else None
+        return isinstance(cause, Exception) and may_pass(cause)
+    if isinstance(error, azure.ClientAuthenticationError) and error.status_code is None:
+        return _LOGIN_AWAY.search(str(error.message)) is not None
     if error.status_code == 400:
         return _ARRIVED_OTHERWISE in str(error.message).lower()
     # Without a status: the answer broke off while it was read.
@@ -108,16 +115,17 @@ def _translated(error: Exception, what: str, role: str, mend: str) -> Exception:
     from azure.core import exceptions as azure
 
     told, status = _brief(error), status_of(error)
-    if status == 401 or (isinstance(error, azure.ClientAuthenticationError) and status is None):
+    passing = may_pass(error)
+    if status == 401 or (isinstance(error, azure.ClientAuthenticationError) and status is None and not passing):
         return UserError(f"{what}: nobody is logged in to Azure ({told}). {LOG_IN}")
     if status == 403:
         return UserError(
-            f"{what}: access was refused ({told}). Whoever runs this needs the role {role}; one that was just given "
-            "takes some minutes."
+            f"{what}: access was refused ({told}). Whoever runs this needs the role {role} (`az role assignment "
+            "create`, see docs/azureml.md, Roles); one that was just given takes some minutes."
         )
     if status == 404:
         return UserError(f"{what}: there is no such thing ({told}).{mend or ' Check the PHI3_AZURE_* settings.'}")
-    if may_pass(error):
+    if passing:
         return TransientError(f"{what} could not be reached ({told}).")
     if status is not None and "quota" in told.lower():
         return UserError(

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from phi3_assets.azure.clients import Clients, container_client
-from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 
 LOGS = "workspaceartifactstore"
 _SCOPE = "https://management.azure.com/.default"
@@ -56,7 +56,7 @@ def _run_data(clients: Clients, name: str) -> dict[str, Any]:
         tokens = policies.BearerTokenCredentialPolicy(clients.credential, _SCOPE)
         pipeline = [policies.RetryPolicy(), tokens]
         with PipelineClient("", policies=pipeline) as client:
-            found = client.send_request(HttpRequest("GET", discovery))
+            found = retried(lambda: client.send_request(HttpRequest("GET", discovery)))
             found.raise_for_status()
             address = f"{found.json()['api']}/history/v1.0{clients.settings.scope}/rundata"
             answer = client.send_request(HttpRequest("POST", address, json={"runId": name, "selectRunMetadata": True}))

@@ -101,6 +101,11 @@ class AzureSettings(pydantic.BaseModel):
             f"/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
         )
 
+    @property
+    def az(self) -> str:
+        """Options of `az ml` that name the workspace."""
+        return f"--resource-group {self.resource_group} --workspace-name {self.workspace}"
+
     def uri(self, path: str) -> str:
         """The address, for a job, of a folder of the datastore; `path` is below `prefix`."""
         return f"azureml://datastores/{self.datastore}/paths/{self.prefix}/{path.strip('/')}/"

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from phi3_assets.cli import commands
+from phi3_assets.cli.azure import azure
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
 from phi3_assets.cli.testset import testset
 from phi3_assets.core.disk import of_the_disk
@@ -24,6 +25,7 @@ app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")
 app.add_typer(commands.config, name="config")
 app.add_typer(testset, name="testset")
+app.add_typer(azure, name="azure")
 
 
 @app.command()

@@ -179,16 +179,32 @@ def export_config(
 def import_(
     file: Annotated[Path, typer.Argument(help="Olive's configuration, .json or .yaml.")],
     out: Annotated[Path, typer.Option(help="Recipe to write.")],
+    azure_out: Annotated[
+        Path | None, typer.Option(help="Settings of Azure to write; default: beside the recipe, .azure.yaml.")
+    ] = None,
 ) -> None:
-    """Make a recipe of an Olive configuration, old or new, and say what became of every key."""
-    from phi3_assets.olive.legacy import import_config
+    """Make a recipe of an Olive configuration, old or new, and say what became of every key.
 
-    if out.exists():
-        raise UserError(f"{out} exists and is not overwritten; move it or give another name.")
+    Its AzureML blocks become settings of Azure in a file of their own.
+    """
+    from phi3_assets.olive.legacy import import_config
+    from phi3_assets.olive.legacy_azure import run_command, settings_yaml
+
+    azure_out = azure_out or out.with_suffix(".azure.yaml")
     imported = import_config(file)
+    has_settings = bool(imported.settings or imported.blanks)
+    written = [out, azure_out] if has_settings else [out]
+    for path in written:
+        if path.exists():
+            raise UserError(f"{path} exists and is not overwritten; move it or give another name.")
     print(imported.report_markdown())
-    out.write_text(imported.recipe_yaml(f"phi3 run --recipe {out}"), encoding="utf-8")
-    print(f"Wrote {out}.")
+    command = run_command(str(out), str(azure_out) if has_settings else "", imported.executions)
+    out.write_text(imported.recipe_yaml(command), encoding="utf-8")
+    if has_settings:
+        azure_out.write_text(settings_yaml(imported.settings, imported.blanks, command), encoding="utf-8")
+    print(f"Wrote {' and '.join(str(path) for path in written)}. Run it with: {command}")
+    if imported.blanks:
+        print(f"Fill in {', '.join(imported.blanks)} in {azure_out}; then try `phi3 azure check`.")
     if imported.unknown:
         print(f"{len(imported.unknown)} keys are unknown; the recipe may not say what they meant.", file=sys.stderr)
         raise typer.Exit(1)

@@ -126,9 +126,12 @@ def change_champion(home: Path | None, product: str, change: Callable[[Champion,
         Who is champion now.
     """
     from phi3_assets.ops.promotion import report_champion
+    from phi3_assets.ops.registering import register_champion
 
     store, champion = store_of(home), champion_of(home, product)
     entry = change(champion, store.verify)
     prepare_home(store.home_path)
     report_champion(entry, champion.product)
+    if entry.action == "promote" and (model := register_champion(entry, champion.product, store, entry.decision)):
+        print(f"Registered as model {model}.")
     return f"Champion of {champion.product}: {store.where(entry.release) if entry.release else 'none'}"

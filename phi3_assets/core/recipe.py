@@ -34,6 +34,15 @@ class Recipe(pydantic.BaseModel):
         description="Whether a release that the gate finds measurably better becomes the champion at once, or when a "
         "person approves it (phi3 champion approve).",
     )
+    register_model: str = field(
+        "",
+        asked_by="the champion",
+        max_length=255,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+        description="Name of the model of the Azure Machine Learning workspace that every release which becomes the "
+        "champion is registered under, with its digests, lineage and scores as tags; empty: none is. Needs the store "
+        "in Azure.",
+    )
 
     # Base model
     base_model: str = field(

@@ -69,9 +69,11 @@ def _answer_loss(generator: Any, prompt_ids: Sequence[int], answer_ids: Sequence
 
 def losses(model: Any, passages: Sequence[Passage]) -> list[float]:
     """Nats of the scored tokens of each passage, summed; in the order of `passages`."""
+    # One for all: a new one takes 20 ms, a passage of a small model less than 1.
+    generator = new_generator(model, max(len(passage.ids) for passage in passages))
     found = []
     for passage in passages:
-        generator = new_generator(model, len(passage.ids))
+        generator.rewind_to(0)
         generator.append_tokens(list(passage.ids[:-1]))
         targets = passage.ids[passage.start :]
         logits = generator.get_output("logits")[0][passage.start - 1 :]

@@ -15,7 +15,9 @@ from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.files import open_file, read_json
 from phi3_assets.core.recipe import Recipe, is_hub_id
 from phi3_assets.core.recipe_file import load_recipe, read_yaml, shipped_recipes
+from phi3_assets.olive import legacy_azure as azure
 from phi3_assets.olive.legacy_rules import DEFAULTS, FINE_TUNING, RULES
+from phi3_assets.olive.rule import Rule
 
 _TRANSPARENT = {"config", "params", "extra_args"}
 _BIG_LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -38,9 +40,20 @@ class Line:
 
 @dataclass
 class Imported:
-    """A recipe's fields, and what became of every key."""
+    """A recipe's fields, settings of Azure, and what became of every key.
+
+    Attributes:
+        values: Of the recipe, by field.
+        settings: Of Azure, by field (phi3_assets.azure.settings).
+        blanks: Settings that the configuration leaves to be filled in, with its words for them.
+        executions: Environment variables that say where steps run; empty: on this machine.
+        report: What became of every key.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    blanks: dict[str, str] = field(default_factory=dict)
+    executions: dict[str, str] = field(default_factory=dict)
     report: list[Line] = field(default_factory=list)
 
     @property
@@ -89,12 +102,20 @@ def convert(config: dict[str, Any]) -> Imported:
         key = ".".join(path)
         place = _normal(path, types)
         rule = _find(place)
-        if rule is None:
+        if azure.holds_secret(path, value):
+            why = "it holds a secret, which belongs into no file: revoke it, and put the new one into the key vault"
+            result.report.append(Line(key, "dropped", why))
+        elif rule is None:
             result.report.append(Line(key, "unknown", "no rule for this key." + nearest(".".join(place), list(RULES))))
-            continue
-        result.report.append(Line(key, rule.verdict, rule.why))
-        if rule.fields:
-            result.values |= rule.fields(value)
+        elif rule.settings:
+            result.report.append(_set(config, key, place, rule, value, result))
+        elif place[-1] in ("relative_path", "datastore_url"):
+            result.report.append(_place_data(config, path, result))
+        else:
+            result.report.append(Line(key, rule.verdict, rule.why))
+            result.values |= rule.fields(value) if rule.fields else {}
+    _name_environment(result)
+    result.executions = azure.executions(config)
     _add_provider(config, result)
     _add_defaults(set(types.values()), result)
     _add_revision(result)
@@ -139,6 +160,45 @@ def _find(parts: list[str]) -> Any:
         and all(a in ("*", b) for a, b in zip(wanted, parts, strict=True))
     ]
     return min(found, key=lambda item: item[0])[1] if found else None
+
+
+def _set(config: dict[str, Any], key: str, place: list[str], rule: Rule, value: Any, result: Imported) -> Line:
+    """Take a setting of Azure, unless it is that of a system that nothing runs on."""
+    assert rule.settings is not None
+    fields = rule.settings(value)
+    host = azure.host_of(config)
+    if place[0] == "systems" and place[1] != host and fields:
+        told = ", ".join(f"{name}: {value}" for name, value in fields.items())
+        where = azure.execution_of(place[1], config)
+        return Line(key, "dropped", f"passes run on {host or 'no system'}; for {place[1]} set {told} with {where}")
+    if azure.is_placeholder(value):
+        result.blanks |= dict.fromkeys(fields, value)
+        return Line(key, rule.verdict, f"{rule.why}, a placeholder to be filled in")
+    if problem := azure.problem_with(fields):
+        return Line(key, "unknown", f"{rule.why} does not take this value: {problem}")
+    result.settings |= fields
+    return Line(key, rule.verdict, rule.why)
+
+
+def _place_data(config: dict[str, Any], path: tuple[str, ...], result: Imported) -> Line:
+    """Take the address of data on a datastore."""
+    block: Any = config
+    for part in path[:-1]:
+        block = block[int(part)] if isinstance(block, list) else block[part]
+    block = {name: value for name, value in block.items() if not azure.holds_secret((name,), value)}
+    address, why = azure.data_address(block, config.get("azureml_client") or {})
+    if not address:
+        return Line(".".join(path), "replaced", why)
+    if result.values.setdefault("dataset_path", address) != address:
+        return Line(".".join(path), "dropped", f"a recipe reads one folder; this would be dataset_path: {address}")
+    return Line(".".join(path), "renamed", why)
+
+
+def _name_environment(result: Imported) -> None:
+    """Name and version of an environment are one setting."""
+    name, version = (result.settings.pop(f"environment_{part}", "") for part in ("name", "version"))
+    if name:
+        result.settings["environment"] = f"azureml:{name}:{version}"
 
 
 def _add_provider(config: dict[str, Any], result: Imported) -> None:

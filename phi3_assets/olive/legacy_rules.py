@@ -4,54 +4,16 @@ Paths are written with dots. Before they are looked up, `config`, `params` and `
 them be), a pass's own name becomes its type, and the top level and `engine` are one. `*` stands for one part.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Rule:
-    """What becomes of a key.
-
-    Attributes:
-        verdict: "kept" under its name, "renamed", "replaced" by something of another kind, or "dropped".
-        why: The reason, for a person who has the old file before him.
-        fields: Recipe field to value, from the key's value; None: no field.
-    """
-
-    verdict: str
-    why: str = ""
-    fields: Callable[[Any], dict[str, Any]] | None = None
-
-
-def kept(field: str) -> Rule:
-    """The same name in the recipe."""
-    return Rule("kept", f"recipe field {field}", lambda value: {field: value})
-
-
-def renamed(field: str, why: str = "") -> Rule:
-    """Another name in the recipe, the same value."""
-    return Rule("renamed", f"recipe field {field}{'; ' + why if why else ''}", lambda value: {field: value})
-
-
-def replaced(why: str, fields: Callable[[Any], dict[str, Any]] | None = None) -> Rule:
-    """Something of another kind does this job."""
-    return Rule("replaced", why, fields)
-
-
-def dropped(why: str) -> Rule:
-    """Nothing takes its place."""
-    return Rule("dropped", why)
-
+from phi3_assets.olive.legacy_azure_rules import AZURE_RULES
+from phi3_assets.olive.rule import Rule, dropped, kept, renamed, replaced
 
 FINE_TUNING = ("lora", "dora", "qlora")
 
-_WORKSPACE = replaced("the AzureML workspace belongs to where a step runs, not to the recipe: see docs/azureml.md")
-_COMPUTE = replaced(
-    "compute, image and environment belong to where a step runs, not to the recipe: see docs/azureml.md"
-)
 _TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
 _EVALUATION = replaced("with eval_share the loss on its rows is computed every eval_steps steps and at the end")
+_PLACE = Rule("renamed", "part of recipe field dataset_path")
 _HOME = replaced("artefacts lie in PHI3_HOME by identity")
 
 
@@ -73,17 +35,7 @@ def _share(size: float) -> dict[str, Any]:
 _STRATEGIES = {"line-by-line-random": "line-by-line", "join-random": "join", "join-sliding-window": "join"}
 
 RULES: dict[str, Rule] = {
-    # AzureML and systems
-    "azureml_client.*": _WORKSPACE,
-    "systems.*.type": replaced("where a step runs is chosen by the execution resource: local, azureml or azure_arc"),
-    "systems.*.accelerators": replaced(
-        "training takes a GPU where there is one; the target's execution provider is recipe field execution_provider"
-    ),
-    "systems.*.hf_token": replaced("the environment variable HF_TOKEN, on the machine that runs base_model"),
-    "systems.*.aml_compute": _COMPUTE,
-    "systems.*.aml_docker_config.*": _COMPUTE,
-    "systems.*.*": _COMPUTE,
-    "systems.*.*.*": _COMPUTE,
+    **AZURE_RULES,
     # Input model
     "input_model.type": replaced("base models are always Hugging Face models (HfModel since Olive 0.7)"),
     "input_model.hf_config.model_name": renamed("base_model"),
@@ -107,10 +59,17 @@ RULES: dict[str, Rule] = {
         "a file's kind is told by its name, its shape by its columns"
     ),
     "data_configs.*.load_dataset_config.data_files": replaced("recipe field dataset_path, the folder", _folder),
+    # Of data on a datastore; see legacy._of_datastore for what names its place.
+    "data_configs.*.load_dataset_config.data_files.type": replaced("recipe field dataset_path, an address"),
+    "data_configs.*.load_dataset_config.data_files.datastore_name": _PLACE,
+    "data_configs.*.load_dataset_config.data_files.relative_path": _PLACE,
+    "data_configs.*.load_dataset_config.data_files.datastore_url": _PLACE,
+    "data_configs.*.load_dataset_config.data_files.azureml_client.*": replaced(
+        "recipe field dataset_path names the workspace where it is another than the one that steps run in"
+    ),
     "data_configs.*.load_dataset_config.data_files.*": replaced(
         "put the file into PHI3_HOME/datasets or set dataset_path; a blob container works too: see docs/azureml.md"
     ),
-    "data_configs.*.load_dataset_config.data_files.azureml_client.*": _WORKSPACE,
     "data_configs.*.load_dataset_config.split": replaced(
         "all rows are read; test_share holds some out by their content"
     ),
@@ -135,7 +94,7 @@ RULES: dict[str, Rule] = {
     ),
     # Engine
     "log_severity_level": dropped("a step's log is always kept"),
-    "host": replaced("the execution resource"),
+    "host": replaced("PHI3_EXECUTION"),
     "target": replaced("recipe field execution_provider"),
     "search_strategy": dropped("nothing is searched"),
     "evaluate_input_model": _TEST_SET,
@@ -155,7 +114,12 @@ RULES: dict[str, Rule] = {
     "passes.modelbuilder.search.*": replaced("genai_config.json is written with settings that suit all variants"),
 }
 
+_HOST = replaced("PHI3_EXECUTION of the asset, such as PHI3_EXECUTION_LORA_ADAPTER")
+for _key in ("mergeadapterweights", "modelbuilder"):
+    RULES[f"passes.{_key}.host"] = _HOST
+
 _EVERY_PASS = {
+    "host": _HOST,
     "type": Rule("renamed", "recipe field method", lambda value: {"method": value.lower()}),
     "r": renamed("lora_r"),
     "lora_r": kept("lora_r"),

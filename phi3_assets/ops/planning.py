@@ -15,6 +15,7 @@ from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
 from phi3_assets.data.read.remote import is_in_datastore
 from phi3_assets.data.testset import versions as test_sets
+from phi3_assets.ops.registering import refuse_unregistrable
 from phi3_assets.resources.execution import UserFiles, readable_errors
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
@@ -47,6 +48,7 @@ def make_plan(
     planned = time.time()
     with readable_errors():
         recipe = recipe_resource.load()
+        refuse_unregistrable(recipe, store)
         calls = CalledFor(recipe, store, context.log.info, upstream)
         call, inputs = calls.call(step)
         reused = store.find(step.name, call.identity) is not None

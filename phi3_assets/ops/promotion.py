@@ -19,6 +19,7 @@ from phi3_assets.core.ledger import product_key, update
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
 from phi3_assets.ops.planning import CalledFor, Context
+from phi3_assets.ops.registering import refuse_unregistrable, register_champion, wanted
 from phi3_assets.ops.show import Metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
@@ -90,7 +91,8 @@ def _decide(
     if present is not None and present.report is not None:
         _, against = gate.read_evaluation(store.peek(present.report, *EVALUATION_FILES))
     decision = gate.decide(scores, records, thresholds, against)
-    record = {**decision.to_dict(), "made_of": {name: ref.to_dict() for name, ref in made_of.items()}}
+    lineage_told = {name: ref.to_dict() for name, ref in made_of.items()}
+    record = {**decision.to_dict(), "made_of": lineage_told, **wanted(recipe)}
     shown: Metadata = {"decision": decision.sentence}
     if present is not None and present.release is not None and present.report is not None and against is not None:
         theirs = _made_of(present)
@@ -125,21 +127,36 @@ def _decide(
 def crown(
     context: dg.AssetExecutionContext, recipe_resource: RecipeResource, store: ArtifactStore, release_bundle: Record
 ) -> Iterator[dg.MaterializeResult[Record]]:
-    """Decide about a release; a materialisation of champion if it is the champion now, else an observation of it."""
+    """Decide about a release; a materialisation of champion if it is the champion now, else an observation of it.
+
+    Raises:
+        dagster.Failure: After the materialisation, where the champion could not be registered: it is champion all the
+            same, and materialising it again tries again.
+    """
     planned = time.time()
     with readable_errors():
         recipe = recipe_resource.load()
+        refuse_unregistrable(recipe, store)
         release = CalledFor(recipe, store, context.log.info, {"release_bundle": release_bundle}).artefact(
             "release_bundle"
         )
         decided = decide_champion(context, release, recipe, store)
     metadata = {"product": recipe.product, **decided.shown}
     if decided.is_champion:
+        failure = None
+        try:
+            with readable_errors():
+                registered = register_champion(decided.entry, recipe.product, store, wanted(recipe))
+                metadata |= {"registered as": registered} if registered else {}
+        except dg.Failure as error:
+            failure = error
         yield dg.MaterializeResult(
             value={**release.to_dict(), "product": recipe.product, "planned": planned},
             data_version=dg.DataVersion(release.digest),
             metadata={**metadata, **champion_metadata(decided.entry)},
         )
+        if failure is not None:
+            raise failure
     else:
         about = {"release": release.identity[:SHORT], "action": decided.entry.action}
         context.log_event(dg.AssetObservation(context.asset_key, metadata={**metadata, **about}))

@@ -74,12 +74,12 @@ class AzureMLExecution(_Fields):  # type: ignore[misc]
         arc: bool = False,
     ) -> Manifest:
         """See `Execution.run_step`; with `arc` the compute must be a Kubernetes cluster."""
-        if not isinstance(store, BlobArtifactStore):
-            raise UserError(
-                "A job on Azure reads and writes artefacts of a store in Azure, and this one is on a disk. Set "
-                "PHI3_STORE=azure_blob, or PHI3_EXECUTION=azureml for the whole deployment."
-            )
         with readable_errors():
+            if not isinstance(store, BlobArtifactStore):
+                raise UserError(
+                    "A job on Azure reads and writes artefacts of a store in Azure, and this one is on a disk. Set "
+                    "PHI3_STORE=azure_blob, or PHI3_EXECUTION=azureml for the whole deployment."
+                )
             settings = load_settings({**os.environ, "PHI3_HOME": str(store.home_path)}, self._given())
             attempt = _Attempt(context, clients_of(settings), call, store, arc=arc)
             return attempt.run(inputs, self.observe_every_s)

@@ -8,13 +8,11 @@ from typing import Any
 
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.environment import ENVIRONMENT, conda_file, version_of
-from phi3_assets.azure.errors import WORKSPACE_ROLE, readable
+from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 from phi3_assets.azure.package import build_wheel
 from phi3_assets.azure.secrets import vault_url
 from phi3_assets.core.errors import UserError
 from phi3_assets.resources.azureml_job import SERVERLESS
-
-_TIERS = {"dedicated": "dedicated", "low_priority": "low_priority"}
 
 
 def check_compute(clients: Clients, *, arc: bool) -> str:
@@ -30,35 +28,57 @@ def check_compute(clients: Clients, *, arc: bool) -> str:
     Raises:
         UserError: Says what to set or to create.
     """
-    settings = clients.settings
-    name = settings.compute
+    name = clients.settings.compute
     if not name:
         raise UserError(
-            "No compute is named. Set PHI3_AZURE_COMPUTE; `az ml compute list --output table` shows what there is"
-            + ("." if arc else f", and {SERVERLESS!r} needs none of your own.")
+            f"No compute is named. Set PHI3_AZURE_COMPUTE; `az ml compute list {clients.settings.az} --output table` "
+            + ("shows what there is." if arc else f"shows what there is, and {SERVERLESS!r} needs none of your own.")
         )
     if name == SERVERLESS:
         return _check_serverless(clients, arc=arc)
-    create = (
-        f"`az ml compute create --type amlcompute --name {name} --size Standard_NC4as_T4_v3 --min-instances 0 "
-        "--max-instances 2` makes one that costs nothing while it is idle."
-    )
-    attach = f"`az ml compute attach --type Kubernetes --name {name} --resource-id ...` attaches an Arc cluster."
-    with readable(f"Compute {name} of workspace {settings.workspace}", WORKSPACE_ROLE, attach if arc else create):
-        compute = clients.ml.compute.get(name)
+    compute = read_compute(clients, arc=arc)
     kind = str(compute.type).lower()
     if arc:
         if kind != "kubernetes":
             raise UserError(
-                f"Compute {name!r} is {compute.type}, and azure_arc needs an attached Kubernetes cluster. {attach} "
-                "For a compute cluster use azureml."
+                f"Compute {name!r} is {compute.type}, and azure_arc needs an attached Kubernetes cluster. "
+                f"{_attach(clients)} For a compute cluster use azureml."
             )
         return _check_instance_type(clients, compute)
     if kind == "kubernetes":
         raise UserError(f"Compute {name!r} is a Kubernetes cluster: use azure_arc for it, which checks its instances.")
     if kind != "amlcompute":
-        raise UserError(f"Compute {name!r} is {compute.type}, which runs no jobs of several steps. {create}")
+        raise UserError(f"Compute {name!r} is {compute.type}, which runs no jobs of several steps. {_create(clients)}")
     return _check_cluster(clients, compute)
+
+
+def read_compute(clients: Clients, *, arc: bool) -> Any:
+    """The compute as the service knows it.
+
+    Raises:
+        UserError: There is none of this name; says how to make or attach one.
+    """
+    settings = clients.settings
+    mend = _attach(clients) if arc else _create(clients)
+    with readable(f"Compute {settings.compute} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
+        return retried(lambda: clients.ml.compute.get(settings.compute))
+
+
+def _create(clients: Clients) -> str:
+    settings = clients.settings
+    return (
+        f"`az ml compute create --type amlcompute --name {settings.compute} {settings.az} --size Standard_NC4as_T4_v3 "
+        "--min-instances 0 --max-instances 2 --identity-type SystemAssigned` makes one that costs nothing while it is "
+        "idle."
+    )
+
+
+def _attach(clients: Clients) -> str:
+    settings = clients.settings
+    return (
+        f"`az ml compute attach --type Kubernetes --name {settings.compute} {settings.az} --resource-id ... "
+        "--identity-type SystemAssigned` attaches an Arc cluster."
+    )
 
 
 def _check_serverless(clients: Clients, *, arc: bool) -> str:
@@ -72,7 +92,8 @@ def _check_serverless(clients: Clients, *, arc: bool) -> str:
 
 def _check_instance_type(clients: Clients, compute: Any) -> str:
     wanted = clients.settings.instance_type
-    known = sorted((getattr(compute, "properties", None) or {}).get("instanceTypes") or {})
+    instances = (compute.properties or {}).get("instanceTypes") or {}
+    known = sorted(instances)
     listed = f" It has {', '.join(known)}." if known else ""
     if not wanted:
         raise UserError(
@@ -81,14 +102,26 @@ def _check_instance_type(clients: Clients, compute: Any) -> str:
         )
     if known and wanted not in known:
         raise UserError(
-            f"PHI3_AZURE_INSTANCE_TYPE={wanted}: Kubernetes cluster {compute.name!r} has no such instance type."
-            f"{listed or ' `kubectl get instancetype` lists them.'}"
+            f"PHI3_AZURE_INSTANCE_TYPE={wanted}: Kubernetes cluster {compute.name!r} has no such instance type.{listed}"
         )
-    return f"Kubernetes cluster {compute.name}, instance type {wanted}"
+    gpus = _gpus(instances.get(wanted))
+    return f"Kubernetes cluster {compute.name}, instance type {wanted}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
+
+
+def _gpus(instance_type: Any) -> int:
+    """GPUs of an instance type; Kubernetes knows them as limits only."""
+    limits = ((instance_type or {}).get("resources") or {}).get("limits") or {}
+    return sum(int(count or 0) for name, count in limits.items() if name.endswith("/gpu"))
 
 
 def _check_cluster(clients: Clients, compute: Any) -> str:
     settings = clients.settings
+    if compute.provisioning_errors:
+        raise UserError(
+            f"Compute {compute.name!r} could not be set up: {compute.provisioning_errors}. If that is a quota, "
+            f"`az ml compute list-usage {settings.az} --output table` shows it, and the portal (Quotas, Azure Machine "
+            "Learning) takes requests."
+        )
     tier = str(compute.tier or "dedicated").lower().replace("lowpriority", "low_priority")
     if settings.tier == "spot":
         raise UserError("PHI3_AZURE_TIER=spot is for serverless; a compute cluster is dedicated or low_priority.")
@@ -101,7 +134,8 @@ def _check_cluster(clients: Clients, compute: Any) -> str:
     if most is not None and settings.instance_count > most:
         raise UserError(
             f"PHI3_AZURE_INSTANCE_COUNT={settings.instance_count}, but compute {compute.name!r} has at most {most} "
-            f"nodes. `az ml compute update --name {compute.name} --max-instances {settings.instance_count}` raises it."
+            f"nodes. `az ml compute update --name {compute.name} {settings.az} --max-instances "
+            f"{settings.instance_count}` raises it."
         )
     if settings.instance_type and settings.instance_type.lower() != str(compute.size).lower():
         raise UserError(
@@ -122,14 +156,14 @@ def find_environment(clients: Clients) -> str | None:
             return own
         if not version:
             raise UserError(f"PHI3_AZURE_ENVIRONMENT={own}: give name and version, as in azureml:name:version.")
-        mend = "`az ml environment list --output table` shows what there is."
+        mend = f"`az ml environment list {clients.settings.az} --output table` shows what there is."
         with readable(f"Environment {own}", WORKSPACE_ROLE, mend):
-            clients.ml.environments.get(name, version)
+            retried(lambda: clients.ml.environments.get(name, version))
         return f"azureml:{name}:{version}"
     version = version_of(clients.settings.base_image, conda_file())
     with readable(f"Environment {ENVIRONMENT}:{version}", WORKSPACE_ROLE):
         try:
-            clients.ml.environments.get(ENVIRONMENT, version)
+            retried(lambda: clients.ml.environments.get(ENVIRONMENT, version))
         except ResourceNotFoundError:
             return None
     return f"azureml:{ENVIRONMENT}:{version}"
@@ -149,7 +183,7 @@ def make_environment(clients: Clients) -> str:
         description="Made by phi3-assets from the versions installed where Dagster runs.",
     )
     try:
-        clients.ml.environments.create_or_update(environment)
+        retried(lambda: clients.ml.environments.create_or_update(environment))
     except AzureError:
         # Another run may have made it meanwhile, or the answer was lost.
         found = find_environment(clients)

@@ -12,8 +12,9 @@ from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.checkpoints import FOLDER, drop_damaged
 from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
+from phi3_assets.training.group import Group, joined
 from phi3_assets.training.measured import TrainingMetrics
-from phi3_assets.training.ranks import Group, cut_batch, given_rank, joined
+from phi3_assets.training.ranks import cut_batch, given_rank, stand_alone
 from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
@@ -47,6 +48,7 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
     params = {**ctx.params, **ctx.settings}
     rank = given_rank(os.environ)
     if rank is None:
+        stand_alone(os.environ)
         return _publish(ctx, params, _fit_alone(ctx, _job(ctx, params)))
     with joined(rank) as group:
         params = cut_batch(params, rank.of)

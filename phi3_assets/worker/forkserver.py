@@ -162,6 +162,7 @@ def serve(control: socket.socket) -> None:
 
 def preload() -> bool:
     """Import what workers need; False where a fork could not use it, which is where there is CUDA."""
+    gc.disable()  # what is imported stays: looking through it for garbage, again and again, is a sixth of the time
     try:
         import torch
 
@@ -176,6 +177,7 @@ def preload() -> bool:
         traceback.print_exc()
     gc.collect()
     gc.freeze()  # so that a worker's collector does not touch, and thereby copy, the pages it shares
+    gc.enable()
     return True
 
 

@@ -55,6 +55,8 @@ def _told(world: World, path: str, body: Any) -> Response:
             world.secrets[body["name"]] = body["value"]
         case "hold":
             world.workspace.nodes.hold(body["compute"], body["held"])
+        case "core-limit":
+            world.workspace.core_limit = body["cores"]
         case "hang-cancels":
             world.workspace.hang_cancels = body["hang"]
         case "reset":
@@ -69,7 +71,7 @@ def _order_job(job: Job | None, order: str, body: Any) -> Response:
         return Response.of(404, {"error": "There is no such job."})
     match order:
         case "announce":
-            job.announce()
+            job.announce(body["seconds"])
         case "withdraw":
             job.withdraw()
         case "evict":
@@ -91,6 +93,7 @@ def _job(job: Job) -> dict[str, Any]:
         "status": job.status,
         "history": job.history,
         "attempt": job.attempt,
+        "error": job.error,
         "compute": job.compute,
         "closed": job.closed.is_set(),
         "properties": job.properties,

@@ -9,17 +9,22 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from phi3_assets_tests.azure_standin.job import TERMINAL
 from phi3_assets_tests.azure_standin.names import CLIENT, GROUP, SUBSCRIPTION, TENANT
 from phi3_assets_tests.azure_standin.network import network_variables
 from phi3_assets_tests.azure_standin.tokens import SECRET
 
 PREEMPTED = "Nodes of this job got pre-empted. Check if the run has failed or restarted."
 
+# Another Azure, identity or way out that the tester's machine may know of.
+OF_THE_TESTER = ("PHI3_AZURE_", "AZURE", "MSI_", "IDENTITY_", "ALL_PROXY", "all_proxy")
+
 
 class Bed:
     """A running stand-in. It ends with the process that made it, however that ends.
 
     Attributes:
+        pid: Process id of the stand-in.
         workspace: Name of the workspace; another after each `reset`.
     """
 
@@ -43,6 +48,7 @@ class Bed:
         if not line:
             raise RuntimeError(f"The stand-in did not start:\n{log.read_text(errors='replace')}")
         ready = json.loads(line)
+        self.pid = self._process.pid
         self._port: int = ready["port"]
         self._authority = Path(ready["authority"])
         self.workspace: str = ready["workspace"]
@@ -68,7 +74,7 @@ class Bed:
 
     def apply(self, monkeypatch: Any) -> None:
         """Put this process into this Azure, until the test is over."""
-        for name in [name for name in os.environ if name.startswith(("PHI3_AZURE_", "AZURE_", "ALL_PROXY"))]:
+        for name in [name for name in os.environ if name.startswith(OF_THE_TESTER)]:
             monkeypatch.delenv(name)
         for name, value in self.env.items():
             monkeypatch.setenv(name, value)
@@ -114,12 +120,16 @@ class Bed:
         """Jobs of this compute stay in Queued, or no longer."""
         self.ask("hold", {"compute": compute, "held": held})
 
+    def quota(self, cores: int) -> None:
+        """No quota of the subscription allows more cores than these."""
+        self.ask("core-limit", {"cores": cores})
+
     def hang_cancels(self, hang: bool = True) -> None:
         """Jobs that are cancelled stay in CancelRequested and go on, or no longer."""
         self.ask("hang-cancels", {"hang": hang})
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs, the first one first: name, status, history, attempt, compute, closed, properties."""
+        """All jobs, the first one first: name, status, history, attempt, error, compute, closed, properties."""
         return list(self.ask("jobs"))
 
     def job(self, name: str) -> dict[str, Any]:
@@ -131,19 +141,34 @@ class Bed:
 
         Raises:
             TimeoutError: It is not, after `timeout_s` seconds; says where it stands.
+            RuntimeError: It has ended in another way; says how.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             job = self.job(name)
             if job["status"] == status and attempt in (0, job["attempt"]):
                 return job
+            if job["status"] in TERMINAL:
+                raise RuntimeError(f"{name} ended before it was {status}: {job['history']}, {job['error']}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{name} is not {status} after {timeout_s} s: {job['history']}")
             time.sleep(0.05)
 
-    def announce(self, name: str) -> None:
-        """The metadata service of a job's nodes says that they will be taken away."""
-        self.ask(f"jobs/{name}/announce", {})
+    def wait_closed(self, name: str, timeout_s: float = 30) -> None:
+        """Wait until no process of a job is left.
+
+        Raises:
+            TimeoutError: One is.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.job(name)["closed"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} still has processes after {timeout_s} s.")
+            time.sleep(0.05)
+
+    def announce(self, name: str, seconds: float = 30) -> None:
+        """The metadata service of a job's nodes says that they will be taken away after so many seconds."""
+        self.ask(f"jobs/{name}/announce", {"seconds": seconds})
 
     def withdraw(self, name: str) -> None:
         """They stay after all."""
@@ -155,7 +180,7 @@ class Bed:
 
     def preempt(self, name: str, notice_s: float) -> None:
         """Announce it, and take the nodes away `notice_s` seconds later."""
-        self.announce(name)
+        self.announce(name, notice_s)
         time.sleep(notice_s)
         self.evict(name)
 

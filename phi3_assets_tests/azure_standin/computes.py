@@ -6,14 +6,16 @@ A job waits until its nodes are free, as on the real thing, and for ever where t
 import threading
 from typing import Any
 
-from phi3_assets_tests.azure_standin.names import PROVIDERS, REGION, SUBSCRIPTION
+from phi3_assets_tests.azure_standin.names import CLIENT, PROVIDERS, REGION, SUBSCRIPTION, TENANT
 from phi3_assets_tests.azure_standin.resources import now, resource
 from phi3_assets_tests.azure_standin.wire import Request, Response
 from phi3_assets_tests.azure_standin.workspace import Workspace
 
 SERVERLESS = "serverless"
-NODES = {"cpu-cluster": 4, "spot-cluster": 4, "arc-cluster": 4, SERVERLESS: 8}
-PRIORITIES = {"cpu-cluster": "Dedicated", "spot-cluster": "LowPriority"}
+# One whose maker gave it no identity, and one that the quota did not let come up.
+BARE, BROKEN = "bare-cluster", "broken-cluster"
+NODES = {"cpu-cluster": 4, "spot-cluster": 4, "arc-cluster": 4, BARE: 4, BROKEN: 4, SERVERLESS: 8}
+PRIORITIES = {"cpu-cluster": "Dedicated", "spot-cluster": "LowPriority", BARE: "Dedicated", BROKEN: "Dedicated"}
 FAMILY = "standardDSv2Family"
 INSTANCE_TYPES = {
     "defaultinstancetype": {
@@ -83,7 +85,7 @@ def list_all(workspace: Workspace, request: Request) -> Response:
     return Response.of(200, {"value": [_resource(workspace, name) for name in NODES if name != SERVERLESS]})
 
 
-def usages(request: Request) -> Response:
+def usages(workspace: Workspace, request: Request) -> Response:
     """The subscription's quota of cores in a region: used and allowed."""
     base = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.MachineLearningServices/locations/{REGION}"
     rows = [(FAMILY, "Standard DSv2 Family vCPUs", 8, 24), ("LowPriorityCores", "Total Low-priority vCPUs", 0, 100)]
@@ -93,12 +95,29 @@ def usages(request: Request) -> Response:
             "type": "Microsoft.MachineLearningServices/usages",
             "unit": "Count",
             "currentValue": used,
-            "limit": limit,
+            "limit": min(limit, workspace.core_limit),
             "name": {"value": name, "localizedValue": text},
         }
         for name, text, used, limit in rows
     ]
     return Response.of(200, {"value": value})
+
+
+def sizes(workspace: Workspace, request: Request) -> Response:
+    """The VM sizes of a region."""
+    size = {
+        "name": "Standard_DS2_v2",
+        "family": FAMILY,
+        "vCPUs": 2,
+        "gpus": 0,
+        "osVhdSizeMB": 1047552,
+        "maxResourceVolumeMB": 14336,
+        "memoryGB": 7,
+        "lowPriorityCapable": True,
+        "premiumIO": True,
+        "supportedComputeTypes": ["AmlCompute"],
+    }
+    return Response.of(200, {"value": [size]})
 
 
 def _resource(workspace: Workspace, name: str) -> dict[str, Any]:
@@ -111,8 +130,17 @@ def _resource(workspace: Workspace, name: str) -> dict[str, Any]:
         "provisioningState": "Succeeded",
         "provisioningErrors": None,
     }
+    if name == BROKEN:
+        error = {
+            "code": "ClusterMinNodesExceedCoreQuota",
+            "message": "The specified number of nodes exceeds the quota.",
+        }
+        common |= {"provisioningState": "Failed", "provisioningErrors": [{"error": error}]}
     properties = _kubernetes() if name == "arc-cluster" else _cluster(workspace, name)
-    return {**resource(workspace, f"computes/{name}", {**common, **properties}), "location": REGION, "tags": {}}
+    made = {**resource(workspace, f"computes/{name}", {**common, **properties}), "location": REGION, "tags": {}}
+    if name == BARE:
+        return made
+    return {**made, "identity": {"type": "SystemAssigned", "principalId": CLIENT, "tenantId": TENANT}}
 
 
 def _kubernetes() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from phi3_assets_tests.azure_standin.names import CLIENT
 from phi3_assets_tests.azure_standin.wire import Request, Response
 
+ACTIONS = {"GET": "read", "PUT": "write", "DELETE": "delete"}
 HTML = b"\r\n".join(
     [
         b"<html>",
@@ -32,12 +33,13 @@ class Fault:
         host: Regular expression.
         path: Regular expression.
         query: Regular expression, on the query as it stands in the address.
+        job: Regular expression, on the name of the job that asks; '^$': whoever is no job.
         skip: So many matching requests pass first.
         times: So many are then failed; -1: all.
         kind: 'answer' (with `status`), 'html' (nginx's 503 page), 'reset' (the connection), 'stall' (`seconds` late,
-            then as ever), 'lost' (done, but the connection breaks instead of an answer), 'cut' (of storage: the
-            connection breaks after `bytes` bytes of the answer), 'forbidden' (403 as Azure
-            Resource Manager says it), 'quota' (400 JobNodeCountExceedsCoreQuota).
+            then as ever), 'lost' (done, but the connection breaks instead of an answer), 'cut' (done, but it breaks in
+            the middle of the answer, of storage after `bytes` bytes), 'forbidden' (403 as Azure Resource Manager says
+            it), 'quota' (400 JobNodeCountExceedsCoreQuota).
         status: Status of 'answer'.
         seconds: How late 'stall' is.
         bytes: How much of the answer 'cut' lets through, its head included.
@@ -51,6 +53,7 @@ class Fault:
     host: str = ""
     path: str = ""
     query: str = ""
+    job: str = ""
     skip: int = 0
     times: int = 1
     kind: Literal["answer", "html", "reset", "stall", "lost", "cut", "forbidden", "quota"] = "answer"
@@ -70,21 +73,23 @@ class Fault:
             and re.search(self.host, request.host)
             and re.search(self.path, request.path)
             and re.search(self.query, query)
+            and re.search(self.job, request.job)
         )
 
     def answer(self, request: Request) -> Response | None:
         """What is said instead of the truth; None where the truth is said (late), or nothing at all."""
-        if self.kind in ("reset", "lost", "stall", "cut"):
+        if self.kind in ("reset", "lost", "cut", "stall"):
             return None
         if self.kind == "html":
             return Response(503, HTML, {"Content-Type": "text/html", **self.headers})
         if self.kind == "forbidden":
-            scope, _, action = request.path.partition("/providers/")
+            provider, *parts = request.path.partition("/providers/")[2].split("/")
+            action = "/".join([provider, *parts[::2], ACTIONS.get(request.method, "action")])
             return _error(
                 403,
                 "AuthorizationFailed",
                 f"The client '{CLIENT}' with object id '{CLIENT}' does not have authorization to perform action "
-                f"'{action}/{'read' if request.method == 'GET' else 'write'}' over scope '{scope}' or the scope is "
+                f"'{action}' over scope '{request.path}' or the scope is "
                 "invalid. If access was recently granted, please refresh your credentials.",
                 self.headers,
             )

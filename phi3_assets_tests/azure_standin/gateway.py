@@ -11,13 +11,13 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from phi3_assets_tests.azure_standin.faults import Fault, Faults
 from phi3_assets_tests.azure_standin.names import BLOB_HOST, METADATA_HOST, TLS_HOSTS, VAULT_HOST
 from phi3_assets_tests.azure_standin.storage import StorageConnection
 from phi3_assets_tests.azure_standin.traffic import Traffic
-from phi3_assets_tests.azure_standin.wire import Request, Response, read_request
+from phi3_assets_tests.azure_standin.wire import Request, Response, read_request, reading
 
 Handler = Callable[[Request], Response]
 
@@ -64,7 +64,7 @@ class Gateway:
             threading.Thread(target=self._serve, args=(connection, job), name="connection", daemon=True).start()
 
     def _serve(self, connection: socket.socket, job: str) -> None:
-        reader: BinaryIO = connection.makefile("rb")
+        reader = reading(connection)
         storage = self._storage()
         host = ""
         try:
@@ -74,9 +74,8 @@ class Gateway:
                     if host not in TLS_HOSTS:
                         return self._refuse(connection, host)
                     connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    reader.close()
                     connection = self._server_tls.wrap_socket(connection, server_side=True)
-                    reader = connection.makefile("rb")
+                    reader = reading(connection)
                 elif not host and request.host not in ("", METADATA_HOST):
                     return self._refuse(connection, request.host)
                 elif not self._answer(request, connection, storage):
@@ -85,7 +84,6 @@ class Gateway:
             return None
         finally:
             with suppress(OSError):
-                reader.close()
                 connection.close()
             storage.close()
         return None
@@ -112,23 +110,27 @@ class Gateway:
         response = said or self._handled(handler, request)
         hidden = request.host == VAULT_HOST and response.status == 200
         answered = {"value": "hidden"} if hidden else response.json()
-        lost = fault is not None and fault.kind == "lost"
-        self._traffic.record(request, 0 if lost else response.status, body, answered, fault.kind if fault else "")
-        if lost:
-            return False
-        connection.sendall(response.encode())
-        return True
+        kind = fault.kind if fault is not None else ""
+        broken = kind in ("lost", "cut")
+        self._traffic.record(request, 0 if broken else response.status, body, answered, kind)
+        encoded = response.encode()
+        if kind != "lost":
+            connection.sendall(encoded[: len(encoded) - len(response.body) // 2] if broken else encoded)
+        return not broken
 
     def _relayed(
         self, request: Request, connection: socket.socket, storage: StorageConnection, fault: Fault | None
     ) -> bool:
-        lost = fault is not None and fault.kind == "lost"
-        send = _nowhere if lost else connection.sendall
-        if fault is not None and fault.kind == "cut":
-            send = _until(fault.bytes, connection)
-        status, sent, received = storage.relay(request, send)
-        self._traffic.record(request, 0 if lost else status, sent, received, fault.kind if fault else "")
-        return not lost
+        kind = fault.kind if fault is not None else ""
+        allowed = fault.bytes if fault is not None and kind == "cut" else 0 if kind == "lost" else None
+        send = connection.sendall if allowed is None else Limited(connection, allowed)
+        try:
+            status, sent, received = storage.relay(request, send)
+        except Cut:
+            self._traffic.record(request, 0, None, None, kind)
+            return False
+        self._traffic.record(request, status, sent, received, kind)
+        return True
 
     def _handled(self, handler: Handler | None, request: Request) -> Response:
         try:
@@ -145,22 +147,21 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def _nowhere(piece: bytes) -> None:
-    """Takes what nobody shall get."""
+class Cut(Exception):
+    """An answer was cut, as ordered."""
 
 
-def _until(left: int, connection: socket.socket) -> Callable[[bytes], object]:
-    """Passes so many bytes on, then breaks."""
+class Limited:
+    """Sends the first so many bytes of an answer; what is more than that cuts it."""
 
-    def send(piece: bytes) -> None:
-        nonlocal left
-        connection.sendall(piece[:left])
-        left -= len(piece)
-        if left < 0:
-            reset(connection)
-            raise ConnectionAbortedError("cut, as ordered")
+    def __init__(self, connection: socket.socket, allowed: int) -> None:
+        self._connection, self._allowed = connection, allowed
 
-    return send
+    def __call__(self, piece: bytes) -> None:
+        self._connection.sendall(piece[: self._allowed])
+        self._allowed -= len(piece)
+        if self._allowed < 0:
+            raise Cut
 
 
 def _readable(request: Request) -> Any:

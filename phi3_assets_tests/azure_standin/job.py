@@ -1,8 +1,10 @@
 """One job: what was asked for, where it stands, and what may be done to it from outside."""
 
 import dataclasses
+import datetime
 import threading
 import uuid
+from email.utils import format_datetime
 from typing import Any
 
 from phi3_assets_tests.azure_standin.resources import now
@@ -27,9 +29,15 @@ class Job:
         events: What the metadata service of its nodes announces.
         incarnation: Counts changes of `events`.
         secret: What its managed identity's endpoint wants to be shown.
+        started_at: When it began to run for the first time.
+        ended_at: When it was over.
+        log_names: Its logs in the workspace's storage.
         evict: Take its nodes away, now.
         cancel: Somebody wants it cancelled.
         doom: The service itself fails it: code and message.
+        killed: Its workspace goes.
+        lock: Held while it moves.
+        closed: Nothing of it runs any more.
     """
 
     name: str
@@ -52,6 +60,7 @@ class Job:
     cancel: threading.Event = dataclasses.field(default_factory=threading.Event)
     doom: tuple[str, str] | None = None
     killed: threading.Event = dataclasses.field(default_factory=threading.Event)
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     closed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property
@@ -65,24 +74,27 @@ class Job:
         return self.history[-1] in TERMINAL
 
     def move(self, status: str) -> None:
-        """To the next status."""
-        if status == self.history[-1]:
-            return
-        if status == "Running" and self.started_at is None:
-            self.started_at = now()
-        if status in TERMINAL:
-            self.ended_at = now()
-        self.history.append(status)
+        """To the next status; one that is to be cancelled says so until it has ended, whatever it does meanwhile."""
+        with self.lock:
+            cancelling = self.cancel.is_set() and status not in ("CancelRequested", *TERMINAL)
+            if self.over or cancelling or status == self.history[-1]:
+                return
+            if status == "Running" and self.started_at is None:
+                self.started_at = now()
+            if status in TERMINAL:
+                self.ended_at = now()
+            self.history.append(status)
 
-    def announce(self) -> None:
-        """Say on its nodes that they will be taken away."""
+    def announce(self, seconds: float) -> None:
+        """Say on its nodes that they will be taken away after so many seconds."""
+        not_before = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
         event = {
             "EventId": str(uuid.uuid4()),
             "EventType": "Preempt",
             "ResourceType": "VirtualMachine",
             "Resources": ["node0"],
             "EventStatus": "Scheduled",
-            "NotBefore": now(),
+            "NotBefore": format_datetime(not_before, usegmt=True),
             "Description": "",
             "EventSource": "Platform",
             "DurationInSeconds": -1,

@@ -24,6 +24,9 @@ def broken_rule(workspace: Workspace, properties: dict[str, Any]) -> Response | 
     """The service's refusal of a job, or None."""
     if properties["jobType"] != "Command":
         return request_invalid([f"The stand-in runs command jobs only, not {properties['jobType']}."])
+    distribution = properties.get("distribution") or {"distributionType": "PyTorch"}
+    if distribution["distributionType"] != "PyTorch":
+        return request_invalid([f"The stand-in does not run {distribution['distributionType']}."])
     try:
         seconds((properties.get("limits") or {}).get("timeout") or "PT1H")
     except ValueError as error:

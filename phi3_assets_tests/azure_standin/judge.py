@@ -6,6 +6,7 @@ members, no unknown enum values). Nobody here wrote them, so they can contradict
 
 import gzip
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,60 @@ ALIASES = {"2024-07-01-preview": "2024-10-01-preview"}
 # The real client sends a number where the types want text, and the real service takes it.
 TOLERATED = {("workspaces/codes/versions", "properties/properties/hash_version")}
 Side = Literal["request", "response"]
+# How jsonschema words what was not there when the types were published.
+_NEW = re.compile(r"Additional properties are not allowed|is not one of \[")
+
+
+WORKSPACE = re.compile(
+    r"(?P<scope>/subscriptions/[^/]+/resourceGroups/[^/]+"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<name>[^/]+))(?P<rest>/.*)?",
+    re.IGNORECASE,
+)
+# Addresses below a workspace, and what they are in the schemas.
+RESOURCES = [
+    ("", "workspaces"),
+    ("/(computes|datastores|jobs)(?:/([^/]+))?", "workspaces/{}"),
+    ("/(datastores)/[^/]+/listSecrets", "workspaces/{}:listSecrets"),
+    ("/(codes|environments|data|models)/[^/]+/versions(?:/([^/]+))?", "workspaces/{}/versions"),
+    ("/(codes)/[^/]+/versions/[^/]+/startPendingUpload", "workspaces/{}/versions:startPendingUpload"),
+]
 
 
 class Unjudged(Exception):
     """There is no schema for this; what the client speaks has changed, and more schemas are needed."""
+
+
+def resource_of(path: str) -> tuple[str, str] | None:
+    """What an address is in the schemas, and the name in it; None: nothing that they know, such as a cancel."""
+    match = WORKSPACE.fullmatch(path)
+    for pattern, resource in RESOURCES if match else []:
+        if found := re.fullmatch(pattern, match["rest"] or ""):
+            groups = found.groups()
+            return resource.format(*groups), (groups[1] or "") if len(groups) > 1 else ""
+    return None
+
+
+def exchange_problems(exchange: dict[str, Any]) -> list[str]:
+    """What is wrong with a recorded exchange of the control plane (see `traffic`), request and answer; empty: nothing.
+
+    An exchange that the service refused is not judged, nor is one that no schema is about.
+    """
+    known = resource_of(exchange["path"])
+    if known is None or exchange["status"] not in (200, 201):
+        return []
+    resource, name = known
+    version = exchange["query"]["api-version"]
+    problems = []
+    if exchange["method"] in ("PUT", "POST"):
+        problems += request_problems(resource, version, exchange["request"], name)
+    for item in items(exchange["response"]):
+        problems += response_problems(resource, version, item)
+    return problems
+
+
+def items(body: Any) -> list[Any]:
+    """What an answer is about: what it lists, or itself."""
+    return body["value"] if isinstance(body, dict) and list(body) == ["value"] else [body]
 
 
 def request_problems(resource: str, version: str, body: Any, name: str = "") -> list[str]:
@@ -32,6 +83,16 @@ def request_problems(resource: str, version: str, body: Any, name: str = "") -> 
 def response_problems(resource: str, version: str, body: Any) -> list[str]:
     """What is wrong with the body of an answer of 200 or 201; empty: nothing."""
     return _problems("response", resource, version, body)
+
+
+def surprises(resource: str, version: str, body: Any) -> tuple[list[str], list[str]]:
+    """What is wrong with an answer of the real service, and what is merely new: members and enum values.
+
+    The service is ahead of its published types here and there: recorded answers have members that no schema knows.
+    """
+    found = _problems("response", resource, version, body)
+    new = [problem for problem in found if _NEW.search(problem)]
+    return [problem for problem in found if problem not in new], new
 
 
 def _problems(side: Side, resource: str, version: str, body: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """Folders of a job's node and the blobs that they stand for."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,15 @@ def make_read_only(folder: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
+def remove(folder: Path) -> None:
+    """Delete a folder with everything in it, read-only inputs too."""
+    if folder.exists():
+        for path in [folder, *folder.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(folder)
+
+
 class Mount:
     """A folder that blobs follow: what is written, changed or deleted in it is so in the container, a little later."""
 
@@ -88,6 +98,10 @@ class Mount:
         for file in self._known.keys() - present.keys():
             self._container.delete_blob(self._blob(file))
         self._known = present
+
+    def names(self) -> list[str]:
+        """Paths of what is in the container."""
+        return sorted(file.relative_to(self._folder).as_posix() for file in self._known)
 
     def _blob(self, file: Path) -> str:
         return self._prefix + file.relative_to(self._folder).as_posix()

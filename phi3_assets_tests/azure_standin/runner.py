@@ -1,10 +1,10 @@
 """Moves a job from Starting to its end: nodes, files, processes, preemption, cancel, time limit."""
 
 import re
-import shutil
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from phi3_assets_tests.azure_standin import warden
 from phi3_assets_tests.azure_standin.container import Attempt
 from phi3_assets_tests.azure_standin.files import lay_out
 from phi3_assets_tests.azure_standin.job import Job
-from phi3_assets_tests.azure_standin.mounts import Mount, NotFound
+from phi3_assets_tests.azure_standin.mounts import Mount, NotFound, remove
 from phi3_assets_tests.azure_standin.names import ARTIFACT_STORE
 from phi3_assets_tests.azure_standin.workspace import Workspace
 
@@ -38,6 +38,7 @@ class Runner(threading.Thread):
         marker: str,
         open_door: Callable[[str], socket.socket],
         network: Callable[[int], dict[str, str]],
+        tell: Callable[[str], None],
     ) -> None:
         """Not started yet.
 
@@ -48,10 +49,11 @@ class Runner(threading.Thread):
             marker: What the host names of its nodes begin with.
             open_door: Opens the door of the stand-in that is this job's own.
             network: What its environment says about a door's port.
+            tell: Takes note that the stand-in itself is wrong.
         """
         super().__init__(name=f"job {job.name}", daemon=True)
         self._workspace, self._job, self._folder, self._marker = workspace, job, folder, marker
-        self._open_door, self._network = open_door, network
+        self._open_door, self._network, self._tell = open_door, network, tell
         resources = job.properties["resources"]
         distribution = job.properties["distribution"] or {}
         self._nodes: int = resources["instanceCount"]
@@ -72,10 +74,14 @@ class Runner(threading.Thread):
             while end is None:
                 end = self._wait_for_nodes() or self._attempt(door.getsockname()[1])
             job.move(end)
+        except Exception:  # told to the session, which fails
+            job.error = ("InternalServerError", traceback.format_exc())
+            job.move("Failed")
+            self._tell(f"Job {job.name}: {job.error[1]}")
         finally:
             warden.kill(self._marker)
             door.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
             job.closed.set()
 
     def _wait_for_nodes(self) -> str | None:
@@ -123,16 +129,16 @@ class Runner(threading.Thread):
             end = self._watch(attempt, files.mounts, logs)
         finally:
             attempt.kill()
-            job.log_names = sorted(f"user_logs/{log.name}" for log in attempt.logs.iterdir())
         if end is None:
             # Outputs are not synchronised a last time: what had not arrived when the node went is lost.
-            logs.synchronise()
+            self._upload_logs(logs)
             job.move("Queued")
             return None
         if not job.killed.is_set():
             if end != "Canceled":
                 job.move("Finalizing")
-            for mount in [*files.mounts, logs, *(files.uploads if end == "Completed" else [])]:
+            self._upload_logs(logs)
+            for mount in [*files.mounts, *(files.uploads if end == "Completed" else [])]:
                 mount.synchronise()
             time.sleep(STAGE_S)
         return end
@@ -167,7 +173,7 @@ class Runner(threading.Thread):
                     mount.synchronise()
                 next_mount = time.monotonic() + MOUNT_S
             if time.monotonic() > next_log:
-                logs.synchronise()
+                self._upload_logs(logs)
                 next_log = time.monotonic() + LOG_S
             job.killed.wait(TICK_S)
 
@@ -196,8 +202,13 @@ class Runner(threading.Thread):
         while None in attempt.exit_codes() and time.monotonic() < deadline and not self._job.killed.is_set():
             time.sleep(TICK_S)
 
+    def _upload_logs(self, logs: Mount) -> None:
+        logs.synchronise()
+        self._job.log_names = [f"user_logs/{name}" for name in logs.names()]
+
     def _environment(self, port: int) -> dict[str, str]:
         subscription, group = self._workspace.scope.split("/")[2:5:2]
+        client = (self._job.properties["identity"] or {}).get("clientId")
         return {
             **self._network(port),
             "AZUREML_RUN_ID": self._job.name,
@@ -207,7 +218,7 @@ class Runner(threading.Thread):
             "AZUREML_ARM_PROJECT_NAME": self._job.properties["experimentName"],
             "MSI_ENDPOINT": f"http://127.0.0.1:{port}/MSI/auth",
             "MSI_SECRET": self._job.secret,
-            "DEFAULT_IDENTITY_CLIENT_ID": (self._job.properties["identity"] or {}).get("clientId") or "",
+            **({"DEFAULT_IDENTITY_CLIENT_ID": client} if client else {}),
         }
 
 

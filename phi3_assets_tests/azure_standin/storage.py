@@ -1,5 +1,6 @@
 """The storage account: requests go to Azurite as they are, and its answers come back as they are."""
 
+import io
 import select
 import socket
 import ssl
@@ -7,10 +8,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPMessage, parse_headers
-from typing import BinaryIO
 
 from phi3_assets_tests.azure_standin.names import BLOB_HOST
-from phi3_assets_tests.azure_standin.wire import LONGEST_LINE, Request, copy_body, encode_head
+from phi3_assets_tests.azure_standin.wire import LONGEST_LINE, PIECE, Request, copy_body, encode_head
 
 # Azurite closes a connection that was idle for five seconds; one that old is not trusted any more.
 IDLE_S = 3
@@ -24,7 +24,7 @@ class StorageConnection:
         """Nothing is opened yet."""
         self._port, self._tls = port, tls
         self._socket: ssl.SSLSocket | None = None
-        self._reader: BinaryIO | None = None
+        self._reader: io.BufferedReader | None = None
         self._used = 0.0
 
     def relay(self, request: Request, send: Callable[[bytes], object]) -> tuple[int, int, int]:
@@ -53,7 +53,7 @@ class StorageConnection:
                     end.close()
         self._reader = self._socket = None
 
-    def _open(self) -> tuple[ssl.SSLSocket, BinaryIO]:
+    def _open(self) -> tuple[ssl.SSLSocket, io.BufferedReader]:
         if self._socket is not None:
             stale = time.monotonic() - self._used > IDLE_S or select.select([self._socket], [], [], 0)[0]
             if stale:
@@ -62,11 +62,11 @@ class StorageConnection:
             plain = socket.create_connection(("127.0.0.1", self._port))
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = self._tls.wrap_socket(plain, server_hostname=BLOB_HOST)
-            self._reader = self._socket.makefile("rb")
+            self._reader = self._socket.makefile("rb", buffering=PIECE)
         return self._socket, self._reader
 
 
-def _read_head(reader: BinaryIO) -> tuple[int, str, HTTPMessage]:
+def _read_head(reader: io.BufferedReader) -> tuple[int, str, HTTPMessage]:
     first = reader.readline(LONGEST_LINE).decode("latin-1").strip()
     if not first:
         raise ConnectionError("Azurite closed the connection instead of answering.")

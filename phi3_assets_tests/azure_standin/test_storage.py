@@ -1,14 +1,9 @@
 import pytest
 
-from phi3_assets.azure.clients import Clients
-from phi3_assets.azure.settings import load_settings
-
 pytestmark = pytest.mark.azure
 
 
-def test_the_datastores_container_is_reached_by_unmodified_clients(azure, monkeypatch):
-    azure.apply(monkeypatch)
-    clients = Clients(load_settings())
+def test_the_datastores_container_is_reached_by_unmodified_clients(azure, clients):
     clients.container.upload_blob("phi3-assets/a.txt", b"hello")
     assert [blob.name for blob in clients.container.list_blobs()] == ["phi3-assets/a.txt"]
     assert clients.container.download_blob("phi3-assets/a.txt").readall() == b"hello"

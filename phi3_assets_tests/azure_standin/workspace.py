@@ -26,6 +26,7 @@ class Workspace:
         nodes: The computes' nodes.
         lock: Held while a job's name is looked up and taken.
         launch: Starts a job.
+        core_limit: Most cores that any quota allows.
         hang_cancels: Jobs that are cancelled from now on stay CancelRequested.
     """
 
@@ -47,6 +48,7 @@ class Workspace:
         self.lock = threading.Lock()
         self.launch = launch
         self.hang_cancels = False
+        self.core_limit = 1000
         self._uploads: list[str] = []
 
     def add_container(self, name: str) -> str:

@@ -83,4 +83,5 @@ class World:
             f"{self.marker}{self._jobs}-",
             self._open_door,
             lambda port: network_variables(port, self._authority),
+            self.traffic.own_fault,
         ).start()

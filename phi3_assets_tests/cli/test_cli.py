@@ -6,13 +6,16 @@ from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
 
-def fails(home, *arguments: str) -> str:
-    done = phi3("run", *arguments, home=home, env=clean_env())
-    assert done.returncode == 1, done.stdout
-    assert "Traceback" not in done.stdout
-    assert list(home.glob("work/*/*/staged-*")) == []
-    assert list(home.glob("gen-model/*_*/*/manifest.json")) == []
-    return done.stdout
+@pytest.fixture
+def fails(phi3_here):
+    def run(home, *arguments: str) -> str:
+        said = phi3_here("run", *arguments, home=home, fails=True)
+        assert "Traceback" not in said
+        assert list(home.glob("work/*/*/staged-*")) == []
+        assert list(home.glob("gen-model/*_*/*/manifest.json")) == []
+        return said
+
+    return run
 
 
 def test_init_lays_out_the_seeds_folders(tmp_path):
@@ -32,20 +35,20 @@ def test_init_lays_out_the_seeds_folders(tmp_path):
     assert list((home / "datasets").iterdir()) == []
 
 
-def test_missing_dataset_folder(home):
+def test_missing_dataset_folder(home, fails):
     (home / "datasets" / "codes.csv").unlink()
     (home / "datasets").rmdir()
     assert f"Dataset folder {home / 'datasets'} does not exist. Create it" in fails(home, *TINY, "--to", "raw_dataset")
 
 
-def test_empty_dataset_folder(home):
+def test_empty_dataset_folder(home, fails):
     (home / "datasets" / "codes.csv").unlink()
     assert f"Dataset folder {home / 'datasets'} is empty. Put at least one file there." in fails(
         home, *TINY, "--to", "raw_dataset"
     )
 
 
-def test_empty_file(home):
+def test_empty_file(home, fails):
     (home / "datasets" / "codes.csv").write_bytes(b"")
     message = fails(home, *TINY, "--to", "raw_dataset")
     assert "codes.csv" in message
@@ -61,13 +64,13 @@ def test_empty_file(home):
         (["--recipe", "none.yaml"], "No such file or directory: none.yaml"),
     ],
 )
-def test_wrong_recipe_is_refused_before_anything_starts(tmp_path, arguments, message):
+def test_wrong_recipe_is_refused_before_anything_starts(tmp_path, arguments, message, fails):
     home = tmp_path / "home"
     assert message in fails(home, *arguments)
     assert not home.exists()
 
 
-def test_base_model_directory_without_safetensors(home, tmp_path):
+def test_base_model_directory_without_safetensors(home, tmp_path, fails):
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -77,7 +80,7 @@ def test_base_model_directory_without_safetensors(home, tmp_path):
     assert "pytorch_model.bin" in message
 
 
-def test_base_model_directory_that_is_missing(home, tmp_path):
+def test_base_model_directory_that_is_missing(home, tmp_path, fails):
     message = fails(
         home, *TINY, "--to", "base_model", "--set", f"base_model={tmp_path / 'none'}", "--set", "base_model_revision="
     )

@@ -5,7 +5,6 @@ the gate only sees scores.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +43,7 @@ def learn(base, output, facts):
         tokens = row["prompt_ids"] + row["answer_ids"]
         ids[index, : len(tokens)] = torch.tensor(tokens)
         labels[index, len(row["prompt_ids"]) : len(tokens)] = torch.tensor(row["answer_ids"])
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so small a model gains nothing from two, and beside other tests it loses a lot
     torch.manual_seed(0)
     modules = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -56,7 +56,7 @@ def learn(base, output, facts):
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)  # of all later tests of this process too
     model.save_pretrained(output / "adapter")
     model.merge_and_unload().save_pretrained(output / "merged")
     make_tokenizer(output / "merged")

@@ -16,7 +16,7 @@ PRODUCT = "operations-desk"
 
 
 @pytest.fixture
-def alone(copied_home, monkeypatch):
+def alone(copied_home, shared_execution, monkeypatch):
     """Materialises some assets of `copied_home` and no others; returns why it failed, or ""."""
     monkeypatch.setenv("PHI3_HOME", str(copied_home))
 

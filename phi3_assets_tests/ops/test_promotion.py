@@ -11,29 +11,26 @@ from phi3_assets.ops.promotion import decide_champion
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.steps import STEPS
-from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.evaluation.gated import publish, publish_report
 from phi3_assets_tests.evaluation.test_gate import MEANS, RIGHT, make
-from phi3_assets_tests.tiny_graph import TINY, phi3
+from phi3_assets_tests.tiny_graph import TINY
 
 
-def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(copied_home):
+def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(copied_home, phi3_here):
     """Another recipe: first refused as not fit, then with other thresholds compared with the champion."""
     first = champion(copied_home).present()
     assert set(first.decision["made_of"]) == STEPS.keys()
     changed = [*TINY, "--set", "int4_block_size=64"]
 
-    strict = phi3("run", *changed, "--set", "gate_min_items=20", home=copied_home, env=clean_env())
-    assert strict.returncode == 1
-    assert re.search(r"FAILED: test_set_is_large_enough. The test set has \d+ items, a decision needs", strict.stdout)
+    strict = phi3_here("run", *changed, "--set", "gate_min_items=20", home=copied_home, fails=True)
+    assert re.search(r"FAILED: test_set_is_large_enough. The test set has \d+ items, a decision needs", strict)
     assert len(list((copied_home / "gen-model" / "release_bundle").glob("*/manifest.json"))) == 1
     assert champion(copied_home).present() == first
 
-    done = phi3("run", *changed, home=copied_home, env=clean_env())
-    assert done.returncode == 0, done.stdout
+    said = phi3_here("run", *changed, home=copied_home)
     promoted, last = champion(copied_home).history()
     assert promoted == first
-    assert last.decision["sentence"] in done.stdout
+    assert last.decision["sentence"] in said
     decisions = copied_home / "ledger" / "products" / "operations-desk" / "decisions"
     page = (decisions / last.decision["page"]).read_text()
     assert "<td>int4_block_size</td><td>32</td><td>64</td>" in page
@@ -44,8 +41,7 @@ def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(cop
     for link in links:
         assert (decisions / link).exists(), link
 
-    history = phi3("champion", "history", home=copied_home, env=clean_env()).stdout.splitlines()
-    assert len(history) == 2
+    assert len(phi3_here("champion", "history", home=copied_home).splitlines()) == 2
 
 
 def champion(home) -> Champion:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,6 @@ from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest, save_latest
 from phi3_assets.worker.running import check_input
 from phi3_assets.worker.step_file import StepInput
-from phi3_assets_tests.cli.test_commands import call as phi3
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.resources.store_contract import stage
 from phi3_assets_tests.tiny_graph import PHI3, TINY
@@ -309,12 +309,12 @@ def test_what_goes_under_a_plan_is_made_anew_or_said_to_be_gone(store: LocalArti
         check_input("merged_model", StepInput(path=str(path), digest=planned.digest, artefact=planned))
 
 
-def test_from_the_terminal(store: LocalArtifactStore, tmp_path: Path) -> None:
+def test_from_the_terminal(store: LocalArtifactStore, phi3_here: Callable[..., str], tmp_path: Path) -> None:
     retrain(store, 0)
     retrain(store, 1)
-    listed = phi3("gc", "--keep-days", "0", "--home", store.home_path)
+    listed = phi3_here("gc", "--keep-days", "0", home=store.home_path)
     assert "would go; nothing was removed. Remove them with: phi3 gc --delete" in listed
     assert listed.count("artefact") == 7
-    assert "7 of 7 items" in phi3("gc", "--keep-days", "0", "--delete", "--home", store.home_path)
+    assert "7 of 7 items" in phi3_here("gc", "--keep-days", "0", "--delete", home=store.home_path)
     with pytest.raises(UserError, match="There is no home at"):
         collect_garbage(tmp_path / "none", 14, delete=False)

@@ -17,15 +17,15 @@ from phi3_assets.core.locks import Holder
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.devices import hold_devices
 from phi3_assets.resources.execution import TRANSIENT
-from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.steps import STEPS
 from phi3_assets_tests.conftest import raw_dataset_call
 from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
+from phi3_assets_tests.shared_server import SharedServerExecution
 
 
 @pytest.fixture
 def execution():
-    return LocalExecution(grace_s=1)
+    return SharedServerExecution(grace_s=1)
 
 
 def messages(instance):

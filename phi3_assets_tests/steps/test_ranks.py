@@ -9,7 +9,7 @@ import pytest
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.steps import LORA_ADAPTER
-from phi3_assets.training.ranks import Rank, cut_batch, given_rank
+from phi3_assets.training.ranks import Rank, cut_batch, given_rank, stand_alone
 from phi3_assets_tests.steps.conftest import Made, RunStep
 from phi3_assets_tests.steps.killing import assert_same, metrics_of
 from phi3_assets_tests.steps.ranks import Ranks
@@ -46,6 +46,7 @@ def test_two_nodes_train_as_one_process(inputs, run_step: RunStep, tmp_path: Pat
         assert list((ranks.folder(rank) / "work" / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_node_is_killed_and_both_go_on_bit_equal(inputs, tmp_path: Path) -> None:
     """With dropout, whose masks each rank draws from a random state that only the first one's checkpoint holds.
 
@@ -112,6 +113,9 @@ def test_a_lone_worker_is_no_rank() -> None:
     lone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "10.0.0.4", "MASTER_PORT": "6105"}
     assert given_rank({}) is None
     assert given_rank(lone) is None
+    left = dict(lone)
+    stand_alone(left)
+    assert left == {"MASTER_ADDR": "10.0.0.4", "MASTER_PORT": "6105"}
     given = {**lone, "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1"}
     assert given_rank(given) == Rank(number=3, of=4, local=1, node="1")
     with pytest.raises(UserError, match="MASTER_ADDR is not set"):

@@ -36,7 +36,7 @@ time.sleep(600)
 """
 
 SAYS = """
-import json, os, sys
+import gc, json, os, sys
 from phi3_assets.worker.processes import die_with_parent
 if sys.argv[1] == "--facts":
     threads = len(os.listdir("/proc/self/task"))
@@ -46,7 +46,7 @@ if sys.argv[1] == "--facts":
     descriptors = sorted(n for n in listed if n != given and os.path.exists(f"/proc/self/fd/{n}"))
     import torch
     print(json.dumps({"imported": imported, "cuda": torch.cuda.is_initialized(), "session": os.getsid(0),
-                      "threads": threads, "open": descriptors}))
+                      "threads": threads, "open": descriptors, "collects": gc.isenabled()}))
 elif sys.argv[1] == "--code":
     sys.exit(int(sys.argv[2]))
 else:
@@ -54,6 +54,7 @@ else:
     print(os.environ["SAID"], sys.argv[1])
 sys.exit(3)
 """
+EVERY_WORKER = {"cuda": False, "threads": 1, "open": [0, 1, 2], "collects": True}
 
 
 def wait_for(path: Path, timeout_s: float = 20) -> list[int]:
@@ -181,7 +182,7 @@ class TestForkServer:
             )
             assert run(tree) == 3
             facts = json.loads((tmp_path / "log").read_text().splitlines()[-1])
-            assert facts == {"imported": True, "cuda": False, "session": tree.pid, "threads": 1, "open": [0, 1, 2]}
+            assert facts == {**EVERY_WORKER, "imported": True, "session": tree.pid}
 
     def test_where_there_is_cuda_a_worker_is_a_python_of_its_own(self, tmp_path, modules):
         """A fork cannot use CUDA once its parent has looked at it closely, as some libraries do when imported."""
@@ -197,7 +198,7 @@ class TestForkServer:
         assert run(tree) == 3
         server.close()
         facts = json.loads((tmp_path / "log").read_text().splitlines()[-1])
-        assert facts == {"imported": False, "cuda": False, "session": tree.pid, "threads": 1, "open": [0, 1, 2]}
+        assert facts == {**EVERY_WORKER, "imported": False, "session": tree.pid}
 
     def test_several_at_once_end_each_with_its_own_code(self, tmp_path, modules, fork_server):
         trees = [

@@ -1,0 +1,35 @@
+"""`phi3 azure`: whether a workspace is ready for this project."""
+
+from typing import Annotated
+
+import typer
+
+azure = typer.Typer(no_args_is_help=True, help="Azure Machine Learning, as PHI3_AZURE_* and the YAML file describe it.")
+
+
+@azure.callback()
+def _group() -> None:
+    """Without this, Typer takes the only command of a group for the group itself."""
+
+
+@azure.command()
+def check(
+    write: Annotated[bool, typer.Option("--write", help="Also put a blob into the datastore, and remove it.")] = False,
+    create_environment: Annotated[
+        bool, typer.Option("--create-environment", help="Also make the environment that jobs run in.")
+    ] = False,
+) -> None:
+    """Ask for everything a job needs, one line each, with the `az` command that mends what is wrong.
+
+    Nothing is changed without --write or --create-environment.
+    """
+    from phi3_assets.resources.azureml_check import WRONG, check_azure
+
+    wrong = 0
+    for found in check_azure(write=write, create_environment=create_environment):
+        wrong += found.verdict == WRONG
+        print(f"{found.verdict:<9}  {found.what:<11}  {found.told}", flush=True)
+        for line in found.more:
+            print(f"{'':<9}  {'':<11}  {line}")
+    if wrong:
+        raise typer.Exit(1)

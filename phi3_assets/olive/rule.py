@@ -1,0 +1,42 @@
+"""What became of one key of an Olive configuration; the tables of `legacy_rules` are made of these."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of a key.
+
+    Attributes:
+        verdict: "kept" under its name, "renamed", "replaced" by something of another kind, or "dropped".
+        why: The reason, for a person who has the old file before him.
+        fields: Recipe field to value, from the key's value; None: no field.
+        settings: Setting of Azure to value, likewise.
+    """
+
+    verdict: str
+    why: str = ""
+    fields: Callable[[Any], dict[str, Any]] | None = None
+    settings: Callable[[Any], dict[str, Any]] | None = None
+
+
+def kept(field: str) -> Rule:
+    """The same name in the recipe."""
+    return Rule("kept", f"recipe field {field}", lambda value: {field: value})
+
+
+def renamed(field: str, why: str = "") -> Rule:
+    """Another name in the recipe, the same value."""
+    return Rule("renamed", f"recipe field {field}{'; ' + why if why else ''}", lambda value: {field: value})
+
+
+def replaced(why: str, fields: Callable[[Any], dict[str, Any]] | None = None) -> Rule:
+    """Something of another kind does this job."""
+    return Rule("replaced", why, fields)
+
+
+def dropped(why: str) -> Rule:
+    """Nothing takes its place."""
+    return Rule("dropped", why)
