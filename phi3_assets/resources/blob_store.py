@@ -141,7 +141,7 @@ class BlobArtifactStore(ArtifactStore):
             return publish_attempt(self.container, self.settings.prefix, manifest, attempt)
 
     def adopt_attempt(self, call: StepCall, attempt: str) -> Manifest:
-        """Make what a job has sealed and uploaded the artefact; if another was faster its artefact stays, and is returned.
+        """Make what a job has sealed and uploaded the artefact; if another was faster its artefact is returned.
 
         Args:
             call: What it was to be.
