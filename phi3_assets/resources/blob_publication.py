@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phi3_assets.azure import layout
-from phi3_assets.azure.blobs import remove_blobs, remove_folder, url_of
+from phi3_assets.azure.blobs import list_folder, remove_blobs, remove_folder, url_of
 from phi3_assets.azure.errors import retried
 from phi3_assets.azure.transfer import damaged
-from phi3_assets.core.manifest import Manifest
+from phi3_assets.core.errors import DamagedArtefact
+from phi3_assets.core.manifest import MANIFEST, Manifest
 from phi3_assets.resources.blob_listing import compare, to_json
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def read_published(container: "ContainerClient", prefix: str, kind: str, identit
 
 
 def publish_attempt(container: "ContainerClient", prefix: str, manifest: Manifest, attempt: str) -> Manifest:
-    """Make an attempt that is uploaded the artefact; it is removed if another attempt is the artefact already.
+    """Make an attempt that is uploaded the artefact, and remove all others; itself, if another is the artefact already.
 
     Returns:
         The manifest of whichever is.
@@ -67,18 +68,30 @@ def publish_attempt(container: "ContainerClient", prefix: str, manifest: Manifes
     folder = f"{prefix}/{layout.attempt(kind, identity, attempt)}"
     kept = f"{prefix}/{layout.listing(kind, identity, attempt)}"
     blob = container.get_blob_client(f"{prefix}/{layout.manifest(kind, identity)}")
-    listing = to_json(compare(container, folder, manifest))
-    retried(lambda: container.upload_blob(kept, listing, overwrite=True))
     try:
+        listing = to_json(compare(container, folder, manifest))
+        retried(lambda: container.upload_blob(kept, listing, overwrite=True))
         retried(lambda: blob.upload_blob(manifest.to_json(), metadata={layout.ATTEMPT: attempt}))
-    except ResourceExistsError:
+    except (ResourceExistsError, DamagedArtefact):
         made = read_published(container, prefix, kind, identity)
-        assert made is not None
+        if made is None:
+            raise
         if made.attempt != attempt:  # else the answer was lost, and azure-core asked again
             remove_folder(container, folder)
             remove_blobs(container, [kept])
         return made.manifest
+    _remove_others(container, f"{prefix}/{layout.artefact(kind, identity)}", attempt)
     return manifest
+
+
+def _remove_others(container: "ContainerClient", folder: str, attempt: str) -> None:
+    """Remove what other attempts left, as when they were killed; one that is under way has lost already."""
+    own = (MANIFEST, f"{attempt}.json")
+    found = list_folder(container, folder)
+    remove_blobs(
+        container,
+        [f"{folder}/{path}" for path in found if path not in own and not path.startswith(f"{attempt}/")],
+    )
 
 
 def read_text(blob: "BlobClient") -> tuple[str, dict[str, str]] | None:

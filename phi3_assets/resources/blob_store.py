@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import dagster as dg
 from pydantic import PrivateAttr
 
 from phi3_assets.azure import layout
 from phi3_assets.azure.blobs import url_of
 from phi3_assets.azure.clients import clients_of
-from phi3_assets.azure.errors import readable, retried
+from phi3_assets.azure.errors import patiently, readable, retried
 from phi3_assets.azure.lease import leased
 from phi3_assets.azure.settings import AzureSettings, load_settings
 from phi3_assets.azure.transfer import upload_directory
@@ -123,21 +124,24 @@ class BlobArtifactStore(ArtifactStore):
         if made is None:
             # Of this home and this content, so that an upload that was cut off goes on, and nobody else writes there.
             attempt = f"{home_id(self.home_path).hex[:8]}-{manifest.digest[:SHORT]}"
-            folder = self._at(layout.attempt(call.step, call.identity, attempt))
-            with self._reached():
-                upload_directory(self.container, folder, staged, manifest.files)
-                upload_directory(self.container, folder, staged, {MANIFEST: hash_file(staged / MANIFEST)})
-                made = publish_attempt(self.container, self.settings.prefix, manifest, attempt)
+            # Hours of training may be in it: a service that is away is waited for.
+            wait_s = self.settings.grace_minutes * 60
+            made = patiently(lambda: self._upload(manifest, staged, attempt), wait_s, dg.get_dagster_logger().info)
         if made == manifest:
             take_the_place(staged, self.directory(call.step, call.identity))
         else:
             shutil.rmtree(staged)
         return made
 
-    def adopt_attempt(self, call: StepCall, attempt: str) -> Manifest:
-        """Make what a job has sealed and uploaded the artefact of its identity.
+    def _upload(self, manifest: Manifest, staged: Path, attempt: str) -> Manifest:
+        folder = self._at(layout.attempt(manifest.call.step, manifest.call.identity, attempt))
+        with self._reached():
+            upload_directory(self.container, folder, staged, manifest.files)
+            upload_directory(self.container, folder, staged, {MANIFEST: hash_file(staged / MANIFEST)})
+            return publish_attempt(self.container, self.settings.prefix, manifest, attempt)
 
-        If another writer was faster its artefact stays, and is returned.
+    def adopt_attempt(self, call: StepCall, attempt: str) -> Manifest:
+        """Make what a job has sealed and uploaded the artefact; if another was faster its artefact is returned.
 
         Args:
             call: What it was to be.
@@ -150,6 +154,8 @@ class BlobArtifactStore(ArtifactStore):
         with self._reached():
             found = read_text(blob)
             if found is None:
+                if published := self._published(call.step, call.identity):
+                    return published.manifest
                 raise DamagedArtefact(f"{url_of(blob)} is missing: the job uploaded no finished artefact.")
             manifest = Manifest.from_json(found[0], url_of(blob))
             if manifest.call.identity != call.identity:

@@ -85,6 +85,15 @@ def test_an_upload_survives(container, directory, files, azure, fault, tmp_path)
     assert hash_files(tmp_path / "back") == files
 
 
+@pytest.mark.parametrize("fault", [{"kind": "lost"}, {"status": 503}, {"kind": "reset"}])
+def test_the_end_of_an_upload_survives(container, directory, files, azure, fault, tmp_path):
+    azure.fault(method="PUT", host="blob", path=LARGE, query="comp=blocklist", **fault)
+    upload_directory(container, "a", directory, files)
+    assert [rule["used"] for rule in azure.faults()] == [1]
+    download_directory(container, "a", tmp_path / "back", files)
+    assert hash_files(tmp_path / "back") == files
+
+
 @pytest.mark.parametrize(
     "fault", [{"status": 503, "times": 2}, {"kind": "reset"}, {"kind": "cut", "bytes": 2_000_000}, {"status": 401}]
 )

@@ -195,6 +195,32 @@ def test_the_loser_of_a_race_gets_the_winners(store, other, monkeypatch):
     monkeypatch.undo()
 
 
+def test_a_loser_whose_files_the_winner_removed_gets_the_winners(store, other, monkeypatch):
+    staged = stage(other, "second")
+    first = store.publish(CALL, stage(store, "first"))
+    monkeypatch.setattr(Impatient, "find", lambda *_: None)
+    monkeypatch.setattr("phi3_assets.resources.blob_store.upload_directory", lambda *_: None)
+    assert other.publish(CALL, staged) == first
+
+
+def test_what_killed_attempts_left_goes_with_the_first_that_is_published(store):
+    left = f"{store.settings.prefix}/{layout.attempt(CALL.step, CALL.identity, 'killed')}/sub/file.txt"
+    store.container.upload_blob(left, b"half")
+    made = store.publish(CALL, stage(store))
+    assert not [name for name in everything(store) if "killed" in name]
+    store.verify(made.ref)
+
+
+def test_a_service_that_is_away_costs_no_training(store, azure, monkeypatch):
+    """It is waited for longer than a request is tried again."""
+    monkeypatch.setattr("phi3_assets.azure.errors.PAUSES_S", ())
+    staged = stage(store)
+    azure.fault(method="PUT", host="blob", path="sub/file.txt", status=503, times=5)
+    made = store.publish(CALL, staged)
+    assert [rule["used"] for rule in azure.faults()] == [5]
+    store.verify(made.ref)
+
+
 def test_a_publication_whose_answer_was_lost_is_ours(store, azure):
     azure.fault(method="PUT", host="blob", path=f"{CALL.identity}/manifest.json", kind="lost")
     made = store.publish(CALL, stage(store))
