@@ -71,11 +71,15 @@ def release_bundle(
 
 @dg.asset(group_name="evaluation", kinds={"onnx"}, owners=OWNERS, output_required=False)
 def champion(
-    context: dg.AssetExecutionContext, recipe: RecipeResource, store: ArtifactStore, release_bundle: Record
+    context: dg.AssetExecutionContext,
+    recipe: RecipeResource,
+    execution: Execution,
+    store: ArtifactStore,
+    release_bundle: Record,
 ) -> Iterator[dg.MaterializeResult[Record]]:
-    """The release to take. It changes when a release is measurably better, or a person says so.
+    """The release to take. It changes when a release is better, and in nothing worse, or a person says so.
 
     Every promotion, rollback and retirement is a materialisation of it. A release that is refused, or waits for a
     person's approval, leaves the champion as it is, and an observation here that says why.
     """
-    yield from crown(context, recipe, store, release_bundle)
+    yield from crown(context, recipe, store, execution, release_bundle)

@@ -277,7 +277,9 @@ class Recipe(pydantic.BaseModel):
     )
 
     # Evaluation
-    max_new_tokens: int = field(64, "eval_report", ge=1, description="Longest generated answer, in tokens.")
+    max_new_tokens: int = field(
+        64, "eval_report", "champion_comparison", ge=1, description="Longest generated answer, in tokens."
+    )
     gate_metric: Literal["nll", "exact_match", "f1"] = field(
         "nll",
         "release_bundle",
@@ -317,13 +319,78 @@ class Recipe(pydantic.BaseModel):
         le=1,
         description="Least share of int4's answers that must end by themselves.",
     )
-    gate_max_general_nll_ratio: float = field(
-        1.5,
+    gate_max_int4_loss: float = field(
+        0.02,
+        "release_bundle",
+        asked_by="the gate",
+        ge=0,
+        le=1,
+        description="Most exact match and F1 that int4 may lose against merged, as a share of answers, or what the "
+        "test set can tell, if that is more.",
+    )
+    gate_max_general_perplexity_ratio: float = field(
+        4.0,
         "release_bundle",
         asked_by="the gate",
         ge=1,
-        description="Most that int4's NLL of general text may be, as a multiple of base's: what fine-tuning may make "
-        "it forget.",
+        description="Most that int4's perplexity of general text may be, as a multiple of base's: what fine-tuning may "
+        "make it forget. 4 is 1.39 nats per token.",
+    )
+    gate_min_effect: float = field(
+        0.01,
+        asked_by="the champion",
+        ge=0,
+        description="Least gain in gate_metric over the champion that is worth a promotion: nats per token, or a share "
+        "of answers.",
+    )
+    gate_training_noise: float = field(
+        0.01,
+        asked_by="the champion",
+        ge=0,
+        description="Standard deviation of gate_metric between trainings that differ in their seeds alone; "
+        "taken until three such retrains are in the champion's history, which then say what it is.",
+    )
+    gate_max_loss: float = field(
+        0.02,
+        asked_by="the champion",
+        ge=0,
+        le=1,
+        description="Most exact match, F1, stop rate and valid JSON that a release may lose against the champion and "
+        "against the best champion so far, as a share of answers, or what the test set can tell, if that is more.",
+    )
+    gate_max_nll_loss: float = field(
+        0.05,
+        asked_by="the champion",
+        ge=0,
+        description="The same for the likelihood of right answers, in nats per token.",
+    )
+    gate_max_slice_loss: float = field(
+        0.1,
+        asked_by="the champion",
+        ge=0,
+        le=1,
+        description="Most exact match and F1 that may be lost on a slice of the test set: a source file, short or long "
+        "answers, items old or new to the champion.",
+    )
+    gate_max_perplexity_growth: float = field(
+        1.15,
+        asked_by="the champion",
+        ge=1,
+        description="Most that int4's perplexity of general text may be, as a multiple of the champion's and of the "
+        "best champion's so far.",
+    )
+    gate_max_bytes_growth: float = field(
+        1.1,
+        asked_by="the champion",
+        gt=0,
+        description="Most that int4's bytes may be, as a multiple of the champion's and of the smallest champion's.",
+    )
+    gate_min_speed_kept: float = field(
+        0.7,
+        asked_by="the champion",
+        ge=0,
+        description="Least decoding speed, as a multiple of the champion's, on one machine in one run. Neighbours on "
+        "that machine move it, so it is loose.",
     )
 
     @property

@@ -1,100 +1,100 @@
-"""Is this model better than the champion? The rules that decide a promotion, on the items both were scored on."""
+"""Is this release to replace the champion? The rules that decide a promotion.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Candidate and champion are scored side by side, by one process on one machine, on the questions that are asked now. The
+candidate must be better in one metric, by more than items and trainings vary; and in all others a loss beyond a margin
+must be ruled out, against the champion and against the best that a champion was. The champion alone would not do:
+each of ten releases could lose a little, and each would be compared with one that had lost already. The first champion
+alone would not do either: what was gained since could be lost again.
+"""
+
+import math
+from collections.abc import Sequence
 
 from phi3_assets.core.finding import Finding
-from phi3_assets.evaluation.findings import Thresholds, difference, numbers, title
-from phi3_assets.evaluation.statistics import COMPARED, Comparison, compare, item_values, mean_tokens
+from phi3_assets.evaluation.findings import Margins, amount, title
+from phi3_assets.evaluation.gain import least_visible, p_better
+from phi3_assets.evaluation.groups import groups_of
+from phi3_assets.evaluation.kept import (
+    language_kept,
+    metric_kept,
+    size_kept,
+    slices_kept,
+    slices_learnt,
+    speed_kept,
+)
+from phi3_assets.evaluation.side_by_side import CHAMPION, SideBySide, gain_on
 
-Record = Mapping[str, Any]
-# Two test sets count as the same one grown if nearly all of the champion's items are still in it.
-MIN_SHARED = 0.9
-RULES = ("same_test_set", "not_worse_than_champion", "better_than_champion")
+KEPT_METRICS = ("exact_match", "f1", "nll", "stop_rate", "json_valid")
+RULES = (
+    "scored_side_by_side",
+    *(f"{metric}_is_kept" for metric in KEPT_METRICS),
+    "language_is_kept",
+    "size_is_kept",
+    "speed_is_kept",
+    "every_slice_is_kept",
+    "every_slice_is_learnt",
+    "better_than_champion",
+)
 
 
-def judge_against(records: Sequence[Record], champion: Sequence[Record], thresholds: Thresholds) -> list[Finding]:
-    """A finding for each rule; of two test sets that differ the first alone.
-
-    Args:
-        records: What the candidate's items.jsonl holds.
-        champion: What the champion's holds.
-        thresholds: The recipe's.
-    """
-    pairs = common_items(records, champion)
-    share = len(pairs) / len(champion) if champion else 0.0
-    if share < MIN_SHARED or len(pairs) < thresholds.min_items:
-        return [
-            Finding(
-                "same_test_set",
-                False,
-                f"The champion was scored on another test set: {len(pairs)} of its {len(champion)} items are in this "
-                "one; score the champion on this test set, or go back to its data.",
-                {"items": len(pairs), "share": share},
-            )
-        ]
-    found = compare_with_champion(pairs)
+def judge_against(side: SideBySide, margins: Margins) -> list[Finding]:
+    """A finding for each rule; of a test set that is too small the first alone."""
+    groups = groups_of(side.records)
+    together = _together(side, groups, margins)
+    if not together.passed:
+        return [together]
+    kept = [metric for metric in KEPT_METRICS if metric != margins.metric]
     return [
-        Finding(
-            "same_test_set",
-            True,
-            f"{len(pairs)} items were put to both, {share:.0%} of the champion's.",
-            {"items": len(pairs), "share": share},
-        ),
-        _not_worse(found, thresholds.alpha),
-        _better(found[thresholds.metric], thresholds.alpha),
+        together,
+        *(found for metric in kept if (found := metric_kept(side, groups, metric, margins)) is not None),
+        language_kept(side, margins.max_perplexity_growth),
+        size_kept(side, margins.max_bytes_growth),
+        speed_kept(side, margins.min_speed_kept),
+        slices_kept(side, groups, margins),
+        slices_learnt(side, groups, margins),
+        _better(side, groups, margins),
     ]
 
 
-def common_items(records: Sequence[Record], champion: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """(candidate's, champion's) record of each item that is in both: the same question with the same reference."""
-    theirs = {_key(record): record for record in champion}
-    return [(record, theirs[_key(record)]) for record in records if _key(record) in theirs]
-
-
-def compare_with_champion(pairs: Sequence[tuple[Record, Record]]) -> dict[str, Comparison]:
-    """int4 of both in every compared metric, on the same items and in the same unit."""
-    ours, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    unit = mean_tokens(ours)
-    return {
-        metric: compare(
-            metric,
-            "int4",
-            "champion",
-            item_values(ours, "int4", metric, unit),
-            item_values(others, "int4", metric, unit),
+def _together(side: SideBySide, groups: Sequence[int], margins: Margins) -> Finding:
+    items, count = len(side.records), len(set(groups))
+    new = sum(record["id"] not in side.known for record in side.records)
+    if items < margins.min_items or count < 2:
+        return Finding(
+            "scored_side_by_side",
+            False,
+            f"The test set has {items} items in {count} groups, a comparison needs at least {margins.min_items} in "
+            "two; add data.",
+            {"items": items, "groups": count},
         )
-        for metric in COMPARED
-    }
-
-
-def _not_worse(found: Mapping[str, Comparison], alpha: float) -> Finding:
-    # Several metrics are looked at: Bonferroni keeps the chance of a false alarm at alpha.
-    worse = [one for one in found.values() if one.p_worse <= alpha / len(found)]
-    told = "; ".join(
-        f"{title(one.metric)} is measurably worse than the champion's, by {abs(one.difference):.3f} "
-        f"(p = {one.p_worse:.4f})"
-        for one in worse
+    found = gain_on(side, groups, margins.metric, CHAMPION)
+    assert found is not None
+    error = math.sqrt(found.error**2 + 2 * side.noise.deviation**2)
+    visible = max(margins.min_effect, least_visible(error, count, margins.alpha))
+    noise = (
+        f"trainings on unchanged data differ by {amount(margins.metric, side.noise.deviation)} (standard deviation, "
+        + (f"seen on {side.noise.retrains} retrains)" if side.noise.retrains else "as the recipe states)")
     )
     return Finding(
-        "not_worse_than_champion",
-        not worse,
-        f"{told or 'Nothing is measurably worse than the champion: ' + ', '.join(title(one) for one in found)}.",
-        {f"p_{one.metric}": one.p_worse for one in found.values()},
+        "scored_side_by_side",
+        True,
+        f"{items} items in {count} groups, {new} of them new since the champion, were put to both on one machine. "
+        f"{title(margins.metric)} must differ by {amount(margins.metric, visible)} to be found better four times in "
+        f"five; {noise}.",
+        {"items": items, "groups": count, "new": new, "visible": round(visible, 6)},
     )
 
 
-def _better(found: Comparison, alpha: float) -> Finding:
-    passed = found.p_better <= alpha
-    needed = "" if found.items_needed is None or passed else f"; to tell, {found.items_needed} items would be needed"
+def _better(side: SideBySide, groups: Sequence[int], margins: Margins) -> Finding:
+    found = gain_on(side, groups, margins.metric, CHAMPION)
+    assert found is not None
+    p = p_better(found, side.noise.deviation, side.noise.freedom)
+    passed = p <= margins.alpha and found.mean >= margins.min_effect
+    least = f"at least {amount(margins.metric, margins.min_effect)} and p at most {margins.alpha} are asked for"
     return Finding(
         "better_than_champion",
         passed,
-        f"{title(found.metric)} is {'' if passed else 'not '}measurably better than the champion's: it differs by "
-        f"{difference(found, alpha)}{needed}.",
-        numbers(found),
+        f"{title(margins.metric)} is {'' if passed else 'not '}measurably better than the champion's: by "
+        f"{amount(margins.metric, found.mean)} (p = {p:.4f}; {least}).",
+        {"gain": round(found.mean, 6), "error": round(found.error, 6), "p": round(p, 6), "least": margins.min_effect},
     )
-
-
-def _key(record: Record) -> tuple[str, str, str]:
-    return str(record["id"]), str(record["question"]), str(record["reference"])

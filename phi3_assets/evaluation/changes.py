@@ -11,10 +11,11 @@ from typing import Any
 
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import Manifest
-from phi3_assets.evaluation.against_champion import common_items, compare_with_champion
 from phi3_assets.evaluation.gate import Decision
+from phi3_assets.evaluation.groups import groups_of
 from phi3_assets.evaluation.present import COLUMNS, Column
-from phi3_assets.evaluation.statistics import Comparison
+from phi3_assets.evaluation.slices import slices_of
+from phi3_assets.evaluation.statistics import COMPARED, Comparison, compare, item_values, mean_tokens
 
 Record = Mapping[str, Any]
 SHOWN_ITEMS = 8  # of the gained ones, and of the lost ones
@@ -27,20 +28,16 @@ class Side:
     """One of the two releases.
 
     Attributes:
-        records: What items.jsonl of its eval_report holds.
+        records: What its int4 model made of each item of the comparison, as variant int4.
         manifests: Of the artefacts it was made of, by name; those that are gone are missing.
         rows: Ids of its training rows, which follow from their content; None if they are gone.
+        numbers: All numbers of its int4 model, measured beside the other's.
     """
 
     records: Sequence[Record]
     manifests: Mapping[str, Manifest]
     rows: Collection[str] | None
-
-    @property
-    def numbers(self) -> Mapping[str, float | None]:
-        """All numbers of its int4 model."""
-        report = self.manifests.get("eval_report")
-        return report.metrics["variants"]["int4"] if report else {}
+    numbers: Mapping[str, float | None]
 
     @property
     def code_versions(self) -> dict[str, str]:
@@ -72,6 +69,8 @@ class Changes:
         libraries: The same for library versions.
         code: The same for steps whose code version differs.
         data: (what, how it changed).
+        slices: (slice, its items, exact match of the champion, of the candidate, difference in token F1 with its
+            interval).
         gained: (candidate's, champion's) record of items whose answer became better, most first.
         lost: The same for those whose answer became worse.
     """
@@ -81,16 +80,22 @@ class Changes:
     libraries: list[tuple[str, str, str]]
     code: list[tuple[str, str, str]]
     data: list[tuple[str, str]]
+    slices: list[tuple[str, str, str, str, str]]
     gained: list[tuple[Record, Record]]
     lost: list[tuple[Record, Record]]
 
 
-def find_changes(ours: Side, champion: Side) -> Changes:
-    """Compare a candidate with the champion."""
-    pairs = common_items(ours.records, champion.records)
-    compared = compare_with_champion(pairs) if pairs else {}
+def find_changes(ours: Side, champion: Side, known: Collection[str]) -> Changes:
+    """Compare a candidate with the champion, item by item of one comparison.
+
+    Args:
+        ours: The candidate.
+        champion: The champion, on the same items in the same order.
+        known: Ids of the items that the champion's own report was made on.
+    """
+    pairs = list(zip(ours.records, champion.records, strict=True))
     moved = sorted(((_moved(*pair), pair) for pair in pairs), key=lambda one: (-abs(one[0]), one[1][0]["id"]))
-    data = [("training rows", _rows(ours.rows, champion.rows)), ("test set", _test_set(ours, champion, len(pairs)))]
+    data = [("training rows", _rows(ours.rows, champion.rows)), ("test set", _test_set(ours, known))]
     # What one side was made of cannot be compared if the other's is gone: dozens of lines would say no more than this.
     known = ours.manifests.keys() & champion.manifests.keys()
     if unknown := sorted(ours.manifests.keys() ^ champion.manifests.keys()):
@@ -99,29 +104,50 @@ def find_changes(ours: Side, champion: Side) -> Changes:
         replace(side, manifests={name: side.manifests[name] for name in known}) for side in (ours, champion)
     )
     return Changes(
-        scores=_scores(ours, champion, compared),
+        scores=_scores(ours, champion),
         recipe=_differing(before.recipe, after.recipe),
         libraries=_differing(before.libraries, after.libraries),
         code=_differing(before.code_versions, after.code_versions),
         data=data,
+        slices=_slices(ours, champion, known),
         gained=[pair for amount, pair in moved if amount > 0],
         lost=[pair for amount, pair in moved if amount < 0],
     )
 
 
-def _scores(ours: Side, champion: Side, compared: Mapping[str, Comparison]) -> list[tuple[str, str, str, str]]:
+def _scores(ours: Side, champion: Side) -> list[tuple[str, str, str, str]]:
+    compared = {metric: _compare(metric, ours.records, champion.records) for metric in COMPARED}
+
     def text(column: Column, side: Side) -> str:
         value = side.numbers.get(column.metric)
         return "-" if value is None else column.text(value)
 
     def difference(column: Column) -> str:
         found = compared.get(column.metric)
-        if found is None:
-            return ""
-        return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+        return _difference(found) if found else ""
 
     rows = [(column.title, text(column, champion), text(column, ours), difference(column)) for column in COLUMNS]
     return [row for row in rows if row[1:3] != ("-", "-")]
+
+
+def _compare(metric: str, ours: Sequence[Record], theirs: Sequence[Record]) -> Comparison:
+    unit = mean_tokens(ours)
+    own, others = (item_values(records, "int4", metric, unit) for records in (ours, theirs))
+    return compare(metric, "int4", "champion", own, others, groups_of(ours))
+
+
+def _difference(found: Comparison) -> str:
+    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def _slices(ours: Side, champion: Side, known: Collection[str]) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for name, places in slices_of(ours.records, known).items():
+        own, others = ([side.records[place] for place in places] for side in (ours, champion))
+        right = [sum(record["variants"]["int4"]["exact_match"] for record in one) / len(one) for one in (others, own)]
+        found = _difference(_compare("f1", own, others))
+        rows.append((name, str(len(places)), f"{right[0]:.1%}", f"{right[1]:.1%}", found))
+    return rows
 
 
 def _moved(own: Record, champion: Record) -> float:
@@ -152,17 +178,22 @@ def _rows(ours: Collection[str] | None, champion: Collection[str] | None) -> str
     return f"{len(old)} before, {len(new)} now: {len(new - old)} added, {len(old - new)} removed"
 
 
-def _test_set(ours: Side, champion: Side, shared: int) -> str:
-    before, now = len(champion.records), len(ours.records)
-    if before == now == shared:
-        return f"the same {now} items"
-    return f"{before} items before, {now} now, {shared} in both"
+def _test_set(ours: Side, known: Collection[str]) -> str:
+    ids = {record["id"] for record in ours.records}
+    if ids == set(known):
+        return f"the same {len(ids)} items"
+    return f"{len(ids)} items now, {len(ids - set(known))} of them new since the champion, {len(set(known) - ids)} gone"
 
 
 def markdown(changes: Changes) -> str:
     """The changes for the Dagster UI; no text of the user's."""
     lines = ["| int4 | champion | this release | difference (95 % interval) |", "| :-- | --: | --: | --: |"]
     lines += ["| " + " | ".join(row) + " |" for row in changes.scores]
+    if changes.slices:
+        lines += ["", "| slice | items | exact match, champion | this release | token F1 (95 % interval) |"]
+        lines += ["| :-- | --: | --: | --: | --: |"]
+        # A file of the user's may have any name.
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in changes.slices]
     lines += ["", f"Answers: {len(changes.gained)} became better, {len(changes.lost)} worse.", ""]
     lines += [f"- {what}: {how}" for what, how in changes.data]
     for title, rows in (("recipe", changes.recipe), ("library", changes.libraries), ("code of step", changes.code)):

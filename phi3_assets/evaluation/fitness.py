@@ -10,7 +10,9 @@ from typing import Any
 
 from phi3_assets.core.finding import Finding
 from phi3_assets.evaluation import VARIANTS
-from phi3_assets.evaluation.findings import Thresholds, difference, numbers, title
+from phi3_assets.evaluation.findings import Thresholds, amount, difference, numbers, title
+from phi3_assets.evaluation.gain import gain, non_inferior
+from phi3_assets.evaluation.groups import groups_of
 from phi3_assets.evaluation.statistics import COMPARED, compare, item_values
 
 NEEDED_METRICS = ("nll", "exact_match", "f1", "stop_rate", "general_nll")
@@ -22,6 +24,7 @@ RULES = {
     "int4_is_measurably_better": "int4 is better than base by more than chance would bring (paired permutation test).",
     "answers_were_learnt": "int4 prefers the right answer to that of another question more than base does.",
     "int4_keeps_the_gain": "int4 keeps enough of the likelihood that fine-tuning gained.",
+    "int4_answers_like_merged": "int4 loses no more exact match and F1 against merged than the recipe allows.",
     "answers_end_by_themselves": "int4 ends its answers by itself.",
     "devices_ask_as_trained": "A device's own tokenizer and chat template build the prompts of the training.",
     "general_language_is_kept": "Fine-tuning and int4 did not make the model forget ordinary language.",
@@ -48,9 +51,10 @@ def judge_fitness(
         _measurably_better(records, thresholds),
         _answers_learnt(records, thresholds),
         _keeps_gain(scores, thresholds.min_gain_kept),
+        _answers_like_merged(records, thresholds),
         _stops(scores, thresholds.min_stop_rate),
         _asks_as_trained(scores),
-        _remembers(scores, thresholds.max_general_nll_ratio),
+        _remembers(scores, thresholds.max_general_perplexity_ratio),
     ]
 
 
@@ -106,7 +110,8 @@ def _every_variant_beats_base(scores: Mapping[str, Any]) -> Finding:
 
 def _measurably_better(records: Sequence[Mapping[str, Any]], thresholds: Thresholds) -> Finding:
     metric = thresholds.metric
-    found = compare(metric, "int4", "base", item_values(records, "int4", metric), item_values(records, "base", metric))
+    ours, theirs = (item_values(records, variant, metric) for variant in ("int4", "base"))
+    found = compare(metric, "int4", "base", ours, theirs, groups_of(records))
     passed = found.p_better <= thresholds.alpha
     return Finding(
         "int4_is_measurably_better",
@@ -130,7 +135,7 @@ def _answers_learnt(records: Sequence[Mapping[str, Any]], thresholds: Thresholds
             "All test answers are the same, so it cannot be told whether answers were learnt; add data, or set "
             "gate_learnt_answers to false if style is all that is to be learnt.",
         )
-    found = compare("preference", "int4", "base", values["int4"], values["base"])
+    found = compare("preference", "int4", "base", values["int4"], values["base"], groups_of(records))
     passed = found.p_better <= thresholds.alpha
     return Finding(
         rule,
@@ -154,6 +159,30 @@ def _keeps_gain(scores: Mapping[str, Any], least: float) -> Finding:
         f"int4 keeps {kept:.1%} of the likelihood that fine-tuning gained, "
         f"{'at least' if passed else 'less than the'} {least:.1%} {'are' if passed else 'that is'} needed.",
         {"kept": kept, "least": least},
+    )
+
+
+def _answers_like_merged(records: Sequence[Mapping[str, Any]], thresholds: Thresholds) -> Finding:
+    """Likelihood can be kept where answers are not: 98 % of the gain, and 76 % of the answers, were seen together."""
+    groups = groups_of(records)
+    told, passed, measured = [], True, {}
+    for metric in ("exact_match", "f1"):
+        pairs = zip(item_values(records, "int4", metric), item_values(records, "merged", metric), strict=True)
+        found = gain([ours - theirs for ours, theirs in pairs], groups, shares=True)
+        shown = non_inferior(found, thresholds.max_int4_loss, thresholds.alpha)
+        passed = passed and shown.passed
+        measured[f"{metric}_lost"] = round(-found.mean, 6)
+        told.append(
+            f"{title(metric)} {amount(metric, found.mean)} (a loss of more than {amount(metric, shown.margin)} "
+            f"{'can' if shown.passed else 'cannot'} be ruled out"
+            + (")" if shown.is_finest else f"; {found.items} items in {found.groups} groups allow no finer margin)")
+        )
+    return Finding(
+        "int4_answers_like_merged",
+        passed,
+        f"int4 against merged: {', '.join(told)}. At most {amount('f1', thresholds.max_int4_loss)} may be lost"
+        + ("." if passed else "; quantise more exactly: int4_algorithm gptq, a smaller int4_block_size, int8_modules."),
+        {**measured, "most": thresholds.max_int4_loss},
     )
 
 
@@ -185,15 +214,18 @@ def _asks_as_trained(scores: Mapping[str, Any]) -> Finding:
 
 
 def _remembers(scores: Mapping[str, Any], most: float) -> Finding:
+    """A ratio of perplexities is a difference in nats; a ratio of NLLs would allow more the worse base already is."""
     own, base = (scores["variants"][name]["general_nll"] for name in ("int4", "base"))
-    ratio = own / base
+    # No text is so surprising that the ratio is of interest beyond this, and exp has an end.
+    ratio = math.exp(min(own - base, 100.0))
     passed = bool(ratio <= most)
     return Finding(
         "general_language_is_kept",
         passed,
-        f"int4's NLL of general text is {own:.3f}, {ratio:.2f} times base's {base:.3f}; at most {most:.2f} times is "
-        f"allowed{'' if passed else ', so it forgot too much: train less, or with a lower learning_rate'}.",
-        {"ratio": round(ratio, 4), "most": most},
+        f"int4's NLL of general text is {own:.3f}, {own - base:+.3f} nats from base's {base:.3f}: {ratio:.3g} times "
+        f"its perplexity; at most {most:.3g} times is allowed"
+        f"{'' if passed else ', so it forgot too much: train less, or with a lower learning_rate'}.",
+        {"ratio": round(ratio, 4), "nats": round(own - base, 6), "most": most},
     )
 
 

@@ -1,8 +1,8 @@
-"""The gate: may this model be released, and is it measurably better than the champion?
+"""The gate: may this model be released, and is it to replace the champion?
 
 The one place where the rules of `fitness` and `against_champion` become a decision. The asset checks of eval_report,
 the release step and the promotion all ask here, so they cannot disagree; and every decision can be made again from what
-eval_report holds.
+eval_report and champion_comparison hold.
 """
 
 import json
@@ -24,7 +24,7 @@ class Decision:
 
     Attributes:
         fit: May be released: all rules that look at the model alone are kept.
-        promote: May become the champion: fit, and measurably better than the champion if there is one.
+        promote: May become the champion: fit, and if there is a champion, better than it and in nothing worse.
         findings: Every rule that was applied, in order.
     """
 
@@ -53,7 +53,7 @@ def decide(
     scores: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     thresholds: Thresholds,
-    champion_records: Sequence[Mapping[str, Any]] | None = None,
+    against: Sequence[Finding] | None = None,
 ) -> Decision:
     """Judge an evaluation.
 
@@ -61,12 +61,12 @@ def decide(
         scores: What the candidate's scores.json holds.
         records: What its items.jsonl holds.
         thresholds: The recipe's.
-        champion_records: What the champion's items.jsonl holds; None when there is no champion.
+        against: What `against_champion` finds; None when there is no champion.
     """
     findings = judge_fitness(scores, records, thresholds)
     fit = all(finding.passed for finding in findings)
-    if fit and champion_records is not None:
-        findings += against_champion.judge_against(records, champion_records, thresholds)
+    if fit and against is not None:
+        findings += against
     return Decision(fit=fit, promote=all(finding.passed for finding in findings), findings=tuple(findings))
 
 

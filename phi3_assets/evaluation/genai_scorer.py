@@ -15,6 +15,8 @@ from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import STEPS, Speed, time_decoding
 from phi3_assets.models.genai import greedy, new_generator, new_tokens
 
+PATHS_COMPARED = 4  # items; that two paths differ is a matter of the kernel and not of the question
+
 
 def score(
     model: Any,
@@ -65,6 +67,27 @@ def _answer_loss(generator: Any, prompt_ids: Sequence[int], answer_ids: Sequence
     nll = mean_nll(generator.get_output("logits")[0], answer_ids)
     generator.rewind_to(len(prompt_ids) - 1)
     return nll
+
+
+def path_difference(model: Any, items: Sequence[Item]) -> float:
+    """Most nats per token by which the likelihood of an answer in one pass differs from that of one token at a time.
+
+    Answers are generated a token at a time, and int4 kernels compute a single row in another order than rows together:
+    likelihoods and answers are numbers of two models that are not quite the same. Zero where they are.
+    """
+    most = 0.0
+    for item in items[:PATHS_COMPARED]:
+        start = len(item.prompt_ids)
+        generator = new_generator(model, start + len(item.answer_ids))
+        if start > 1:
+            generator.append_tokens(list(item.prompt_ids[:-1]))
+        together = _answer_loss(generator, item.prompt_ids, item.answer_ids)
+        nats = 0.0
+        for token, target in zip([item.prompt_ids[-1], *item.answer_ids[:-1]], item.answer_ids, strict=True):
+            generator.append_tokens([token])
+            nats += mean_nll(generator.get_output("logits")[0][-1:], [target])
+        most = max(most, abs(nats / len(item.answer_ids) - together))
+    return round(most, 9)
 
 
 def losses(model: Any, passages: Sequence[Passage]) -> list[float]:

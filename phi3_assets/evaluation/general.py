@@ -40,6 +40,11 @@ class GeneralSuite:
         """All that is to be scored, in the order that `summarise` expects."""
         return [*self.texts, *(one for question in self.questions for one in question)]
 
+    @property
+    def tokens(self) -> int:
+        """Scored tokens of the texts."""
+        return sum(_scored(passage) for passage in self.texts)
+
     def summarise(self, losses: Sequence[float]) -> dict[str, float]:
         """A variant's numbers.
 
@@ -51,9 +56,8 @@ class GeneralSuite:
             likelier, per token, than all wrong ones.
         """
         texts, rest = losses[: len(self.texts)], iter(losses[len(self.texts) :])
-        tokens = sum(_scored(passage) for passage in self.texts)
         return {
-            "general_nll": round(math.fsum(texts) / tokens, 6),
+            "general_nll": round(math.fsum(texts) / self.tokens, 6),
             "general_right": round(
                 sum(_chosen(question, rest) for question in self.questions) / len(self.questions), 6
             ),

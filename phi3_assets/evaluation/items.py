@@ -22,6 +22,8 @@ class Item:
         answer: The reference answer.
         prompt_ids: Tokens of the prompt, up to and including what opens the assistant's turn.
         answer_ids: Tokens of the reference answer; the last one is the end token.
+        group: Names the dataset's group that the row is in; "": not known.
+        source: File that the row came from; "": not known.
         other_ids: Tokens of the answer to another question; a model that learnt answers prefers its own. Empty if all
             items have the same answer.
     """
@@ -32,6 +34,8 @@ class Item:
     answer: str
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
+    group: str = ""
+    source: str = ""
     other_ids: tuple[int, ...] = ()
 
     @property
@@ -80,6 +84,8 @@ def load_items(path: Path) -> list[Item]:
                     answer=row["answer"],
                     prompt_ids=tuple(row["prompt_ids"]),
                     answer_ids=tuple(row["answer_ids"]),
+                    group=row.get("group", ""),
+                    source=row.get("source", ""),
                 )
             )
     if not items:

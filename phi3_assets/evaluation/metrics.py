@@ -61,6 +61,8 @@ def new_record(item: Item) -> dict[str, Any]:
         "question": item.question,
         "reference": item.answer,
         "reference_tokens": len(item.answer_ids),
+        "group": item.group,
+        "source": item.source,
         "variants": {},
     }
 

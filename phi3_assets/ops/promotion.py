@@ -6,10 +6,10 @@ anew against whoever is champion now.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -23,7 +23,8 @@ from phi3_assets.ops.registering import refuse_unregistrable, register_champion,
 from phi3_assets.ops.show import Metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
-from phi3_assets.resources.execution import readable_errors
+from phi3_assets.release.history import present as present_of
+from phi3_assets.resources.execution import Execution, readable_errors
 from phi3_assets.resources.lineage import lineage, manifests
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
@@ -33,6 +34,9 @@ from phi3_assets.steps import EVALUATION_FILES
 
 if TYPE_CHECKING:
     from phi3_assets.evaluation.changes import Side
+    from phi3_assets.evaluation.gate import Decision
+    from phi3_assets.evaluation.side_by_side import SideBySide
+    from phi3_assets.ops.comparing import Compared
 
 # Of so many promotions in a row, each between our look at the champion and our word, something else is wrong.
 TRIES = 5
@@ -53,7 +57,9 @@ class Decided:
     shown: Metadata = field(default_factory=dict)
 
 
-def decide_champion(context: Context, release: ArtefactRef, recipe: Recipe, store: ArtifactStore) -> Decided:
+def decide_champion(
+    context: Context, release: ArtefactRef, recipe: Recipe, store: ArtifactStore, execution: Execution
+) -> Decided:
     """Let the gate decide whether a release becomes the champion of the recipe's product, and record what it decided.
 
     Where another run promotes its release meanwhile, the decision is made again, against that one.
@@ -61,24 +67,31 @@ def decide_champion(context: Context, release: ArtefactRef, recipe: Recipe, stor
     Raises:
         UserError: The release's report is gone.
         DamagedArtefact: The release or its report is not what was made.
+        dagster.Failure: The champion could not be scored.
     """
     champion = Champion(store.ledger, recipe.product)
     for _ in range(TRIES):
         try:
-            return _decide(context, champion, release, recipe, store)
+            return _decide(context, champion, release, recipe, store, execution)
         except ChampionChanged as changed:
             context.log.info(f"Judged anew: {changed}")
     raise UserError(f"The champion of {recipe.product} changes all the time; materialise champion again.")
 
 
 def _decide(
-    context: Context, champion: Champion, release: ArtefactRef, recipe: Recipe, store: ArtifactStore
+    context: Context,
+    champion: Champion,
+    release: ArtefactRef,
+    recipe: Recipe,
+    store: ArtifactStore,
+    execution: Execution,
 ) -> Decided:
     from phi3_assets.evaluation import gate
-    from phi3_assets.evaluation.changes import find_changes, markdown, page, page_name
     from phi3_assets.evaluation.findings import Thresholds
+    from phi3_assets.ops.comparing import Compared, compare, training_of
 
-    present = champion.present()
+    history = champion.history()
+    present = present_of(history)
     if present is not None and present.release == release:
         return Decided(present, True, {"decision": "It is the champion.", "reused": True})
     made_of = lineage(store, release)
@@ -86,30 +99,23 @@ def _decide(
     if report is None:
         raise UserError(f"Of release {release.identity[:SHORT]} nobody knows its report; materialise it again.")
     scores, records = gate.read_evaluation(store.peek(report, *EVALUATION_FILES))
+    compared: Compared | None = None
+    if present is not None:
+        compared = compare(context, made_of, history, present, recipe, store, execution)
     thresholds = Thresholds.from_params(recipe.model_dump())
-    against = None
-    if present is not None and present.report is not None:
-        _, against = gate.read_evaluation(store.peek(present.report, *EVALUATION_FILES))
-    decision = gate.decide(scores, records, thresholds, against)
-    lineage_told = {name: ref.to_dict() for name, ref in made_of.items()}
-    record = {**decision.to_dict(), "made_of": lineage_told, **wanted(recipe)}
+    decision = gate.decide(scores, records, thresholds, compared.findings if compared else None)
+    record = {
+        **decision.to_dict(),
+        "made_of": {name: ref.to_dict() for name, ref in made_of.items()},
+        "training": training_of(made_of, manifests(store, made_of), scores),
+        **wanted(recipe),
+    }
     shown: Metadata = {"decision": decision.sentence}
-    if present is not None and present.release is not None and present.report is not None and against is not None:
-        theirs = _made_of(present)
-        changes = find_changes(_side(store, made_of, records), _side(store, theirs, against))
-        name = page_name(release.identity, present.release.identity)
-        key = product_key(recipe.product, "decisions", name)
-        links = {
-            "Report of this release": _link(store, key, report),
-            "Report of the champion": _link(store, key, present.report),
-        }
-        content = page(changes, decision, links).encode()
-        update(store.ledger, key, lambda _: content)
+    if present is not None and compared is not None and compared.comparison is not None:
+        record |= {"best": compared.best, "comparison": compared.comparison.to_dict()}
+        name, more = _keep_page(store, recipe, release, made_of, present, compared, decision)
         record["page"] = name
-        shown |= {
-            "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
-            "page": place(store.ledger.where(key)),
-        }
+        shown |= more
     judged_against = present.release if present else None
     if not decision.promote:
         entry = champion.refuse(release, report, record)
@@ -124,8 +130,45 @@ def _decide(
     return Decided(entry, entry.action == "promote", shown)
 
 
+def _keep_page(
+    store: ArtifactStore,
+    recipe: Recipe,
+    release: ArtefactRef,
+    made_of: dict[str, ArtefactRef],
+    present: Entry,
+    compared: "Compared",
+    decision: "Decision",
+) -> tuple[str, Metadata]:
+    """Keep the page of a decision in the ledger; its name there, and what the UI shows of it."""
+    from phi3_assets.evaluation.changes import find_changes, markdown, page, page_name
+    from phi3_assets.evaluation.side_by_side import CANDIDATE, CHAMPION
+    from phi3_assets.ops.comparing import made_of_entry
+
+    side = compared.side
+    assert side is not None
+    assert present.release is not None
+    ours = _side(store, made_of, side, CANDIDATE)
+    theirs = _side(store, made_of_entry(present), side, CHAMPION)
+    changes = find_changes(ours, theirs, side.known)
+    name = page_name(release.identity, present.release.identity)
+    key = product_key(recipe.product, "decisions", name)
+    links = {"Report of this release": _link(store, key, made_of["eval_report"])}
+    if present.report is not None:
+        links["Report of the champion"] = _link(store, key, present.report)
+    content = page(changes, decision, links).encode()
+    update(store.ledger, key, lambda _: content)
+    return name, {
+        "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
+        "page": place(store.ledger.where(key)),
+    }
+
+
 def crown(
-    context: dg.AssetExecutionContext, recipe_resource: RecipeResource, store: ArtifactStore, release_bundle: Record
+    context: dg.AssetExecutionContext,
+    recipe_resource: RecipeResource,
+    store: ArtifactStore,
+    execution: Execution,
+    release_bundle: Record,
 ) -> Iterator[dg.MaterializeResult[Record]]:
     """Decide about a release; a materialisation of champion if it is the champion now, else an observation of it.
 
@@ -140,7 +183,7 @@ def crown(
         release = CalledFor(recipe, store, context.log.info, {"release_bundle": release_bundle}).artefact(
             "release_bundle"
         )
-        decided = decide_champion(context, release, recipe, store)
+        decided = decide_champion(context, release, recipe, store, execution)
     metadata = {"product": recipe.product, **decided.shown}
     if decided.is_champion:
         failure = None
@@ -185,12 +228,8 @@ def report_champion(entry: Entry, product: str) -> None:
         )
 
 
-def _made_of(entry: Entry) -> dict[str, ArtefactRef]:
-    refs: Mapping[str, Any] = entry.decision.get("made_of", {})
-    return {name: ArtefactRef(**ref) for name, ref in refs.items()}
-
-
-def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], records: list[dict[str, Any]]) -> "Side":
+def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], both: "SideBySide", model: str) -> "Side":
+    """What one model made of the comparison, and what it was made of itself."""
     from phi3_assets.evaluation.changes import Side
 
     standing = manifests(store, made_of)
@@ -199,7 +238,8 @@ def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], records: list[d
         from phi3_assets.data.records import RECORDS, training_ids  # here, because it imports pyarrow
 
         rows = training_ids(store.peek(made_of["raw_dataset"], RECORDS) / RECORDS)
-    return Side(records, standing, rows)
+    records = [{**record, "variants": {"int4": record["variants"][model]}} for record in both.records]
+    return Side(records, standing, rows, both.numbers[model])
 
 
 def _link(store: ArtifactStore, page_key: str, report: ArtefactRef) -> str:

@@ -160,8 +160,9 @@ class Champion:
             target = line[-2]
             assert target.release is not None
             check(target.release)
-            # What it was made of goes along, for the next candidate is compared with it.
-            kept = {name: target.decision[name] for name in ("made_of",) if name in target.decision}
+            # What it was made of goes along, and who was best in something, for the next candidate is compared with it.
+            carried = ("made_of", "best")
+            kept: dict[str, Any] = {name: target.decision[name] for name in carried if name in target.decision}
             return following(entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
 
         return self._append(change)

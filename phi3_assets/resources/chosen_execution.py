@@ -13,7 +13,7 @@ from phi3_assets.resources.azureml_execution import AzureMLExecution
 from phi3_assets.resources.execution import Execution, UserFiles
 from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.resources.store import ArtifactStore
-from phi3_assets.steps import STEPS
+from phi3_assets.steps import EVAL_REPORT, STEPS
 
 VARIABLE = "PHI3_EXECUTION"
 LOCAL, AZUREML, AZURE_ARC = CHOICES = ("local", "azureml", "azure_arc")
@@ -80,7 +80,9 @@ class ChosenExecution(Execution):
         store: ArtifactStore,
     ) -> Manifest:
         """See `Execution.run_step`."""
-        where = chosen(os.environ, self.where, self.assets)[call.step]
+        places = chosen(os.environ, self.where, self.assets)
+        # A comparison is no asset; it scores as eval_report does, so it runs where that does.
+        where = places.get(call.step, places[EVAL_REPORT.name])
         if where == LOCAL:
             return self.local.run_step(context, call, inputs, store)
         return self.azureml.run_step(context, call, inputs, store, arc=where == AZURE_ARC)

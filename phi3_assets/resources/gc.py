@@ -30,7 +30,7 @@ from phi3_assets.resources.blob_copies import FETCHING, PEEKED
 from phi3_assets.resources.disk import folders, mtime, newest, size
 from phi3_assets.resources.runs import GOING_ON, open_instance
 from phi3_assets.resources.store import ArtifactStore
-from phi3_assets.steps import LORA_ADAPTER, STEPS
+from phi3_assets.steps import ALL_STEPS, LORA_ADAPTER
 
 DAY_S = 24 * 3600
 _GONE = ".gone-"
@@ -119,8 +119,8 @@ def find_garbage(store: ArtifactStore, keep_days: float, log: Callable[[str], No
     ]
     staying = standing.keys() - {one.ref for one in artefacts}
     found = [
-        *(one for kind in STEPS for one in _unfinished(store, kind, oldest)),
-        *(one for kind in STEPS for one in _leftovers(store, kind, oldest)),
+        *(one for kind in ALL_STEPS for one in _unfinished(store, kind, oldest)),
+        *(one for kind in ALL_STEPS for one in _leftovers(store, kind, oldest)),
         *(_copies(store, oldest) if store.elsewhere else _pages(store, staying, oldest)),
         *(Garbage("cache", path, size(path)) for root in _caches(store) for path in stale(root)),
     ]
@@ -232,7 +232,7 @@ def _remove(item: Garbage) -> bool:
 
 
 def _standing(store: ArtifactStore, log: Callable[[str], None]) -> Iterator[Standing]:
-    for kind in STEPS:
+    for kind in ALL_STEPS:
         for path in folders(store.directory(kind, "")):
             try:
                 manifest = read_manifest(path)
@@ -246,8 +246,10 @@ def _standing(store: ArtifactStore, log: Callable[[str], None]) -> Iterator[Stan
 
 
 def _caches(store: ArtifactStore) -> Iterator[Path]:
-    """The caches of the data steps; that of the pieces is one of caches."""
+    """The caches of the steps; that of the pieces is one of caches."""
     yield from (
-        path for path in (store.cache_path / name for name in ("raw_dataset", "formatted_corpus")) if path.is_dir()
+        path
+        for path in (store.cache_path / name for name in ("raw_dataset", "formatted_corpus", "scores"))
+        if path.is_dir()
     )
     yield from (path for path in folders(store.cache_path / "formatted_corpus") if not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""The eight steps, in the order of the graph. Each name is also its asset's and its artefact's.
+"""The steps, in the order of the graph. Each name is also its artefact's, and that of an asset but for the last.
 
 Only this table is read while the code location loads; the functions are imported by the worker. Which recipe fields
 belong to a step is said in `phi3_assets.core.recipe`, field by field.
@@ -68,7 +68,7 @@ BASE_MODEL = Step(
 )
 FORMATTED_CORPUS = Step(
     name="formatted_corpus",
-    code_version="3",
+    code_version="4",
     inputs=("raw_dataset", "base_model"),
     libraries=("jinja2", "numpy", "orjson", "pyarrow", "tokenizers"),
     function="phi3_assets.steps.corpus:format_corpus",
@@ -147,7 +147,7 @@ ONNX_INT4_MODEL = Step(
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="4",
+    code_version="5",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     libraries=(
         "jinja2",
@@ -179,7 +179,7 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="5",
+    code_version="6",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     libraries=(
         "cyclonedx-python-lib",
@@ -212,6 +212,21 @@ STEPS = {
     )
 }
 
+# What the asset champion has made when it decides: no asset, but an artefact like all others.
+CHAMPION_COMPARISON = Step(
+    name="champion_comparison",
+    code_version="1",
+    inputs=("formatted_corpus", "base_model", "onnx_int4_model"),
+    libraries=EVAL_REPORT.libraries,
+    function="phi3_assets.steps.compare:compare_with_champion",
+    folder="gen-model",
+    imports_torch=True,
+    on_device=True,
+)
+ALL_STEPS = {**STEPS, CHAMPION_COMPARISON.name: CHAMPION_COMPARISON}
+# What an evaluation of models side by side is read from.
+COMPARISON_FILES = (*EVALUATION_FILES, "speed.json")
+
 
 def step_of(kind: str) -> Step:
     """The step that makes artefacts of this kind.
@@ -219,6 +234,6 @@ def step_of(kind: str) -> Step:
     Raises:
         UserError: No step of this version does.
     """
-    if kind not in STEPS:
+    if kind not in ALL_STEPS:
         raise UserError(f"No step makes a {kind!r}.{nearest(kind, list(STEPS))} The steps: {', '.join(STEPS)}.")
-    return STEPS[kind]
+    return ALL_STEPS[kind]

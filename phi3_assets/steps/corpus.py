@@ -3,8 +3,8 @@
 Leaves:
 - `train.parquet`: a directory of parquet files, in the order of their names, that `pyarrow.parquet.read_table` reads as
   one table: id, input_ids, labels (-100 where nothing is learnt), length, group (a hash)
-- `test.jsonl`: id, messages of the prompt, question, answer, prompt_ids, answer_ids; the two id lists together are the
-  conversation up to and with its last end token
+- `test.jsonl`: id, messages of the prompt, question, answer, prompt_ids, answer_ids, group (a hash), source (its file);
+  the two id lists together are the conversation up to and with its last end token
 - `quarantine.jsonl`: file, row and reason of the records left out, never their text
 """
 

@@ -3,7 +3,6 @@
 import platform
 import shutil
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -14,12 +13,11 @@ from pathlib import Path
 from phi3_assets.core.disk import is_out_of_space
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.files import FileEntry, hash_files, what_it_is
+from phi3_assets.core.machine import devices
 from phi3_assets.core.manifest import Manifest, artefact_files, digest_of, fingerprint, read_manifest, seal, verify
 from phi3_assets.core.step import Interruption, NoInterruption, StepCall, StepContext, installed_versions
 from phi3_assets.steps import step_of
 from phi3_assets.worker.step_file import StepFile, StepInput
-
-CPUS = Path("/proc/cpuinfo")
 
 
 def run_step(
@@ -170,26 +168,6 @@ def versions(call: StepCall) -> dict[str, str]:
         "phi3-assets": metadata.version("phi3-assets"),
         **{name: metadata.version(name) for name in sorted(call.libraries)},
     }
-
-
-def devices() -> dict[str, str]:
-    """What computes here: two of a kind give equal digits, another kind other last digits.
-
-    Returns:
-        cpu, and gpu if this process has torch imported and there is one.
-    """
-    torch = sys.modules.get("torch")
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
-    return {"cpu": _cpu_model(), **gpu}
-
-
-def _cpu_model() -> str:
-    try:
-        lines = CPUS.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def describe_failure(error: BaseException, step_file: StepFile) -> tuple[str, bool]:

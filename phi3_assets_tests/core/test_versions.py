@@ -2,6 +2,7 @@
 
 import importlib.metadata
 
+from phi3_assets.core import machine
 from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.worker import running
 
@@ -20,7 +21,7 @@ def test_worker_with_another_build_makes_the_artefact_and_records_it(monkeypatch
 
 
 def test_record_names_what_computed(monkeypatch, tmp_path):
-    monkeypatch.setattr(running, "CPUS", tmp_path / "cpuinfo")
-    assert running.devices()["cpu"]  # a system without such a file
-    running.CPUS.write_text("processor\t: 0\nmodel name\t: Fast CPU 9000 @ 3 GHz\n")
-    assert running.devices()["cpu"] == "Fast CPU 9000 @ 3 GHz"
+    monkeypatch.setattr(machine, "CPUS", tmp_path / "cpuinfo")
+    assert machine.devices()["cpu"]  # a system without such a file
+    machine.CPUS.write_text("processor\t: 0\nmodel name\t: Fast CPU 9000 @ 3 GHz\n")
+    assert machine.devices()["cpu"] == "Fast CPU 9000 @ 3 GHz"

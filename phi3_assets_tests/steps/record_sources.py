@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.step import Step
-from phi3_assets.steps import STEPS
+from phi3_assets.steps import ALL_STEPS
 from phi3_assets_tests.steps.sources import reached
 
 RECORD = Path(__file__).with_name("reached_sources.json")
@@ -52,7 +52,7 @@ def record(names: list[str], reason: str | None) -> None:
     """
     kept = read()
     for name in names:
-        step, now = STEPS[name], reached(STEPS[name])
+        step, now = ALL_STEPS[name], reached(ALL_STEPS[name])
         old = kept.get(name)
         raised = old is None or old["code_version"] != step.code_version
         if raised and reason is not None:
@@ -61,14 +61,14 @@ def record(names: list[str], reason: str | None) -> None:
             raise SystemExit(f"{name}: code_version is {step.code_version} as before; raise it in phi3_assets/steps.")
         same = [] if raised else [*old["same_result"], reason]
         kept[name] = {"code_version": step.code_version, "same_result": same, "reached": now}
-    ordered = {name: kept[name] for name in STEPS if name in kept}
+    ordered = {name: kept[name] for name in ALL_STEPS if name in kept}
     RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("steps", nargs="+", choices=[*STEPS, "all"], metavar="STEP")
+    parser.add_argument("steps", nargs="+", choices=[*ALL_STEPS, "all"], metavar="STEP")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--new-version", action="store_true")
     how.add_argument("--same-result", metavar="REASON")
@@ -78,7 +78,7 @@ def main() -> None:
     recorded = read()
     names = options.steps
     if "all" in names:
-        names = [n for n, step in STEPS.items() if n not in recorded or complaint(step, recorded[n], reached(step))]
+        names = [n for n, step in ALL_STEPS.items() if n not in recorded or complaint(step, recorded[n], reached(step))]
     record(names, options.same_result)
     print(f"Recorded: {', '.join(names) or 'nothing changed'}.")
 

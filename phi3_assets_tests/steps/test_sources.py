@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 
-from phi3_assets.steps import LORA_ADAPTER, ONNX_INT4_MODEL, STEPS
+from phi3_assets.steps import ALL_STEPS, LORA_ADAPTER, ONNX_INT4_MODEL
 from phi3_assets_tests.data.running import Run, write_model, write_sample
 from phi3_assets_tests.steps import record_sources, sources
 
@@ -24,17 +24,17 @@ RECIPE = {
 }  # what `Run` loads to have parameters
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", ALL_STEPS)
 def test_code_version_stands_for_this_source(name):
     recorded = record_sources.read().get(name)
     assert recorded, f"Run: {record_sources.COMMAND} {name} --new-version"
-    wrong = record_sources.complaint(STEPS[name], recorded, present()[name])
+    wrong = record_sources.complaint(ALL_STEPS[name], recorded, present()[name])
     assert not wrong, wrong
 
 
 @cache
 def present():
-    return {name: sources.reached(step) for name, step in STEPS.items()}
+    return {name: sources.reached(step) for name, step in ALL_STEPS.items()}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def tree(tmp_path, monkeypatch):
         tmp_path / "phi3_assets",
         lambda: (
             sources.load.cache_clear(),
-            {name for name, step in STEPS.items() if sources.reached(step) != before[name]},
+            {name for name, step in ALL_STEPS.items() if sources.reached(step) != before[name]},
         )[1],
     )
     sources.load.cache_clear()
@@ -105,7 +105,10 @@ def test_nothing_runs_that_was_not_seen(tmp_path):
     run = Run(tmp_path / "home")
     write_sample(run.data)
     model = write_model(tmp_path / "model")
-    for step, start in ((STEPS["raw_dataset"], run.ingest), (STEPS["formatted_corpus"], lambda: run.corpus(model))):
+    for step, start in (
+        (ALL_STEPS["raw_dataset"], run.ingest),
+        (ALL_STEPS["formatted_corpus"], lambda: run.corpus(model)),
+    ):
         step.load()
         called.clear()
         threading.setprofile(note)
@@ -144,6 +147,6 @@ def test_recording_asks_for_a_version_or_a_reason(tmp_path, monkeypatch):
         record_sources.record([name], None)
     record_sources.record([name], "Only a name changed.")
     assert json.loads(record_sources.RECORD.read_text())[name]["same_result"] == ["Only a name changed."]
-    monkeypatch.setitem(STEPS, name, replace(LORA_ADAPTER, code_version="99"))
+    monkeypatch.setitem(ALL_STEPS, name, replace(LORA_ADAPTER, code_version="99"))
     with pytest.raises(SystemExit, match="use --new-version"):
         record_sources.record([name], "Only a name changed.")

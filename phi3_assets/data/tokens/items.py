@@ -61,7 +61,7 @@ def _write(
     batch: pa.RecordBatch, laid_out: LaidOut, tokens: TokenRows, short: Any, items: Any, facts: dict[str, int]
 ) -> None:
     starts, ends, ended = _last_answers(tokens)
-    ids = batch["id"].to_pylist()
+    ids, groups, files = (batch[name].to_pylist() for name in ("id", "group", "file"))
     messages = list(conversations(batch))
     for i in short.tolist():
         place = laid_out.places[i]
@@ -74,6 +74,9 @@ def _write(
             "answer": turns[-1][1],
             "prompt_ids": tokens.ids[first : starts[i]].tolist(),
             "answer_ids": tokens.ids[starts[i] : ends[i]].tolist(),
+            # For what is said of the answers: which items tell the same thing twice, and where they came from.
+            "group": groups[place],
+            "source": files[place],
         }
         items.write(orjson.dumps(item) + b"\n")
         facts["rows"] += 1
