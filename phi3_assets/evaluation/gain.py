@@ -37,8 +37,8 @@ def gain(gains: Sequence[float], groups: Sequence[int], *, shares: bool = False)
     Args:
         gains: Of each item.
         groups: Group of each item, from `groups_of`.
-        shares: Gains are differences of answers right or wrong. That none was seen to differ does not show that none
-            ever does, so the error is at least that of one group.
+        shares: Gains are differences of answers right or wrong, and few differ. That none was seen to does not show
+            that none ever does: the error counts one group more than was seen to differ.
     """
     items, count = len(gains), len(set(groups))
     mean = math.fsum(gains) / items
@@ -50,7 +50,7 @@ def gain(gains: Sequence[float], groups: Sequence[int], *, shares: bool = False)
     error = math.inf
     if count > 1:
         error = math.sqrt(count / (count - 1) * math.fsum(one * one for one in sums.values())) / items
-    return Gain(mean, max(error, 1 / count) if shares else error, items, count)
+    return Gain(mean, math.hypot(error, 1 / count) if shares else error, items, count)
 
 
 def p_better(found: Gain, noise: float = 0.0, noise_freedom: float = math.inf) -> float:

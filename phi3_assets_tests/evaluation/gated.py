@@ -49,12 +49,16 @@ def publish(
 
 
 def publish_report(
-    store: LocalArtifactStore, scores: Mapping[str, Any], records: Sequence[Mapping[str, Any]], name: str = ""
+    store: LocalArtifactStore,
+    scores: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    name: str = "",
+    made_from: Mapping[str, ArtefactRef] | None = None,
 ) -> ArtefactRef:
     """An eval_report with these scores."""
     lines = "".join(json.dumps(record) + "\n" for record in records)
     files = {"scores.json": json.dumps(scores), "items.jsonl": lines}
-    return publish(store, "eval_report", files, name, variants=scores["variants"])
+    return publish(store, "eval_report", files, name, made_from, variants=scores["variants"])
 
 
 def through_the_checks(home: Path, report: ArtefactRef, **recipe: Any) -> Outcome:

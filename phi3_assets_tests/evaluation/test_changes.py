@@ -3,8 +3,7 @@
 from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.evaluation.changes import Side, find_changes, markdown, page
-from phi3_assets.evaluation.gate import decide
-from phi3_assets_tests.evaluation.test_gate import MEANS, RIGHT, THRESHOLDS, make
+from phi3_assets_tests.evaluation.test_gate import MEANS, RIGHT, against, make
 
 
 def manifest(step, params, code="1", library="1.0", metrics=None):
@@ -13,31 +12,34 @@ def manifest(step, params, code="1", library="1.0", metrics=None):
 
 def side(evaluation, rows, lora_r=64, **more):
     scores, records = evaluation
-    report = {"variants": {"int4": {**scores["variants"]["int4"], "bytes": 117_000_000, "tokens_per_s": 110.0}}}
+    numbers = {**scores["variants"]["int4"], "bytes": 117_000_000, "tokens_per_s": 110.0}
     manifests = {
         "lora_adapter": manifest("lora_adapter", {"lora_r": lora_r, "target_modules": ["o_proj"]}, **more),
-        "eval_report": manifest("eval_report", {"max_new_tokens": 48}, metrics=report, **more),
+        "eval_report": manifest("eval_report", {"max_new_tokens": 48}, **more),
     }
-    return Side(records, manifests, rows)
+    return Side(records, manifests, rows, numbers)
+
+
+KNOWN = {f"row-{number}" for number in range(60)}
 
 
 def two_sides():
     evaluation = make(right={**RIGHT, "int4": 0.9})
-    before = make(items=70, means={**MEANS, "int4": 1.0}, right={**RIGHT, "int4": 0.5})
+    before = make(means={**MEANS, "int4": 1.0}, right={**RIGHT, "int4": 0.5})
     ours = side(evaluation, {"a", "b", "c"}, lora_r=16)
     champion = side(before, {"b", "c", "d", "e"}, library="0.9", code="0")
-    return ours, champion, decide(*evaluation, THRESHOLDS, before[1])
+    return ours, champion, against(evaluation, before)
 
 
 def test_what_differs_is_found():
     ours, champion, _ = two_sides()
-    changes = find_changes(ours, champion)
+    changes = find_changes(ours, champion, KNOWN)
     assert changes.recipe == [("lora_r", "64", "16")]
     assert changes.libraries == [("torch", "0.9", "1.0")]
     assert changes.code == [("eval_report", "0", "1"), ("lora_adapter", "0", "1")]
     assert changes.data == [
         ("training rows", "4 before, 3 now: 1 added, 2 removed"),
-        ("test set", "70 items before, 76 now, 70 in both"),
+        ("test set", "76 items now, 16 of them new since the champion, 0 gone"),
     ]
     _, before, now, difference = next(row for row in changes.scores if row[0] == "Exact match")
     assert difference.startswith("+0.")
@@ -47,21 +49,21 @@ def test_what_differs_is_found():
 
 def test_gained_and_lost_items_are_those_whose_answers_moved():
     ours, champion, _ = two_sides()
-    changes = find_changes(ours, champion)
+    changes = find_changes(ours, champion, KNOWN)
     for found, before, after in ((changes.gained, 0, 1), (changes.lost, 1, 0)):
         for own, theirs in found:
             assert own["id"] == theirs["id"]
             assert theirs["variants"]["int4"]["exact_match"] == before
             assert own["variants"]["int4"]["exact_match"] == after
     assert len(changes.gained) > 10
-    same = find_changes(ours, ours)
+    same = find_changes(ours, ours, {record["id"] for record in ours.records})
     assert [same.gained, same.lost, same.recipe, same.libraries, same.code] == [[]] * 5
     assert same.data[1] == ("test set", "the same 76 items")
 
 
 def test_a_champion_whose_artefacts_are_gone_can_still_be_compared():
     ours, champion, _ = two_sides()
-    changes = find_changes(ours, Side(champion.records, {}, None))
+    changes = find_changes(ours, Side(champion.records, {}, None, {}), KNOWN)
     assert changes.recipe == changes.libraries == changes.code == []
     assert changes.data[0] == ("training rows", "not known: the raw_dataset of the champion is gone")
     assert changes.data[2] == (
@@ -74,7 +76,7 @@ def test_a_champion_whose_artefacts_are_gone_can_still_be_compared():
 def test_the_page_tells_all_and_escapes_what_users_write():
     ours, champion, decision = two_sides()
     evil = "<script>alert(1)</script>"
-    changes = find_changes(ours, champion)
+    changes = find_changes(ours, champion, KNOWN)
     changes.gained[0][0]["question"] = evil
     text = page(changes, decision, {"Report of this release": "../eval_report/x/report.html"})
     assert evil not in text
@@ -87,7 +89,7 @@ def test_the_page_tells_all_and_escapes_what_users_write():
 
 def test_the_ui_is_told_the_same_without_text_of_the_user():
     ours, champion, _ = two_sides()
-    changes = find_changes(ours, champion)
+    changes = find_changes(ours, champion, KNOWN)
     text = markdown(changes)
     assert "- recipe `lora_r`: `64` to `16`" in text
     assert "- training rows: 4 before, 3 now: 1 added, 2 removed" in text

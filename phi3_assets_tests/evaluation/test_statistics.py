@@ -78,3 +78,35 @@ def test_one_item_is_judged_and_proves_nothing():
     assert (better.p_better, better.p_worse, better.items_needed) == (0.5, 1.0, None)
     assert (same.p_better, same.p_worse) == (1.0, 1.0)
     assert compare("nll", "a", "b", [1.0], [0.5]).p_worse == 0.5
+
+
+def clustered(source, groups=40, size=4):
+    """Values whose correlation within a group is 0.5, and the group of each."""
+    values, numbers = [], []
+    for group in range(groups):
+        shared = source.gauss(0, 0.5**0.5)
+        values += [shared + source.gauss(0, 0.5**0.5) for _ in range(size)]
+        numbers += [group] * size
+    return values, numbers
+
+
+def test_near_alike_items_are_resampled_together():
+    """Taken as independent they gave 18 to 26 % false alarms, and intervals that missed the truth as often."""
+    source = random.Random(5)
+    covered, alarms, taken_apart = 0, 0, 0
+    for _ in range(100):
+        values, groups = clustered(source, size=8)
+        low, high = interval(values, groups)
+        covered += low <= 0 <= high
+        alarms += compare("f1", "a", "b", values, [0.0] * len(values), groups).p_better <= 0.05
+        taken_apart += compare("f1", "a", "b", values, [0.0] * len(values)).p_better <= 0.05
+    assert covered >= 95 - 2 * (100 * 0.95 * 0.05) ** 0.5
+    assert alarms <= 5 + 2.33 * (100 * 0.95 * 0.05) ** 0.5
+    assert taken_apart > 15
+
+
+def test_more_items_are_needed_where_they_are_near_alike():
+    values, groups = clustered(random.Random(6), groups=400)
+    shifted = [value + 0.2 for value in values]
+    # The design effect of four to a group at a correlation of 0.5 is 1 + 3 * 0.5.
+    assert items_needed(shifted, groups=groups) == pytest.approx(2.5 * items_needed(shifted), rel=0.15)

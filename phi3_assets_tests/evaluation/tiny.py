@@ -27,7 +27,7 @@ ROWS = [
 ]
 
 
-def make_tokenizer(directory: Path):
+def make_tokenizer(directory: Path, vocab: int = 400):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -35,7 +35,7 @@ def make_tokenizer(directory: Path):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocab,
         special_tokens=["<unk>", END, USER, ASSISTANT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -50,11 +50,11 @@ def make_tokenizer(directory: Path):
     return fast
 
 
-def make_base(directory: Path, **config):
+def make_base(directory: Path, vocab: int = 400, **config):
     import torch
     from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
-    tokenizer = make_tokenizer(directory)
+    tokenizer = make_tokenizer(directory, vocab)
     torch.manual_seed(0)
     model = Phi3ForCausalLM(
         Phi3Config(

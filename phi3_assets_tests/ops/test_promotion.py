@@ -1,16 +1,23 @@
 """Decisions about releases, in a home that was really made: recorded with why, and with what changed."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from phi3_assets.core.files import hash_files
+from phi3_assets.core.manifest import Manifest, seal
 from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.evaluation import metrics
 from phi3_assets.ops.promotion import decide_champion
 from phi3_assets.release.champion import Champion, ChampionChanged
+from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.steps import STEPS
+from phi3_assets_tests.evaluation.beside import beside
 from phi3_assets_tests.evaluation.gated import publish, publish_report
 from phi3_assets_tests.evaluation.test_gate import MEANS, RIGHT, make
 from phi3_assets_tests.tiny_graph import TINY
@@ -48,15 +55,55 @@ def champion(home) -> Champion:
     return Champion(LocalArtifactStore(home=str(home)).ledger, "operations-desk")
 
 
+class Scored(Execution):
+    """Makes comparisons from reports that were invented: each model's scores are those of its report."""
+
+    def run_step(self, context, call, inputs, store):
+        reports = {name: self._report(store, ref) for name, ref in inputs.items() if ref.kind == "onnx_int4_model"}
+        side = beside(
+            reports.pop("int4"),
+            reports.pop("champion"),
+            [reports[name] for name in sorted(reports)],
+        )
+        names = ["int4", "champion", *sorted(reports)]
+        numbers = dict(zip(names, side.numbers.values(), strict=True))
+        for name, known in zip(names, side.numbers, strict=True):
+            numbers[name] |= metrics.summarise(side.records, known)
+        staged = store.staging_path(call)
+        staged.mkdir(parents=True)
+        speeds = {name: {"tokens_per_s": one.pop("tokens_per_s")} for name, one in numbers.items()}
+        lines = "".join(json.dumps(record).replace("earlier_0", names[-1]) + "\n" for record in side.records)
+        (staged / "items.jsonl").write_text(lines)
+        (staged / "scores.json").write_text(json.dumps({"variants": numbers}))
+        (staged / "speed.json").write_text(json.dumps({"variants": speeds}))
+        seal(staged, Manifest(call=call, files=hash_files(staged), metrics={}, made_from=inputs))
+        return store.publish(call, staged)
+
+    def _report(self, store, model):
+        return json.loads((store.fetch(model) / "records.json").read_text())
+
+
 @pytest.fixture
 def release(tmp_path):
     """Publishes an evaluation with its release and lets the gate decide; returns what the UI is told."""
 
     def decide(name, evaluation, **recipe):
         store = LocalArtifactStore(home=str(tmp_path))
-        report = publish_report(store, *evaluation, name)
+        files = {"records.json": json.dumps(evaluation[1])}
+        made_from = {
+            kind: publish(store, kind, files, name) for kind in ("formatted_corpus", "base_model", "onnx_int4_model")
+        }
+        report = publish_report(store, *evaluation, name, made_from)
         bundle = publish(store, "release_bundle", {"release.json": name}, name, made_from={"eval_report": report})
-        return decide_champion(dg.build_op_context(), bundle, load_recipe("smol-cpu", recipe), store).shown
+        shown = []
+
+        @dg.op
+        def champion(context):
+            decided = decide_champion(context, bundle, load_recipe("smol-cpu", recipe), store, Scored())
+            shown.append(decided.shown)
+
+        dg.GraphDefinition("decide", node_defs=[champion]).execute_in_process()
+        return shown[0]
 
     return decide
 
@@ -75,16 +122,29 @@ def test_a_better_release_is_promoted_and_shows_what_changed(release, tmp_path):
     assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "promote"]
 
 
-def test_another_test_set_than_the_champion_s_is_refused_and_kept(release, tmp_path):
+def test_a_champion_whose_model_is_gone_is_said_to_be_gone(release, tmp_path):
     release("first", make())
-    scores, records = better()
-    for record in records:
-        record["question"] += " (of another test set)"
-    sentence = release("second", (scores, records))["decision"]
-    assert "The champion was scored on another test set: 0 of its 76 items are in this one" in sentence
-    first, refused = champion(tmp_path).history()
-    assert (refused.action, refused.decision["sentence"]) == ("refuse", sentence)
-    assert champion(tmp_path).present() == first
+    shutil.rmtree(tmp_path / "gen-model" / "onnx_int4_model")
+    sentence = release("second", better())["decision"]
+    assert "The champion's int4 model is gone from the store" in sentence
+    assert "phi3 champion retire" in sentence
+    assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "refuse"]
+
+
+def test_whoever_was_best_in_something_stays_in_mind(release, tmp_path):
+    """A second champion that answers a little less exactly is held against the first one too when a third comes."""
+    release("first", make(items=300, right={**RIGHT, "int4": 0.8}))
+    release("second", make(items=300, means={**MEANS, "int4": 0.51}, right={**RIGHT, "int4": 0.795}))
+    first, second = champion(tmp_path).history()
+    assert second.action == "promote"
+    assert [ref["identity"] for ref in second.decision["best"]] == [
+        first.decision["made_of"]["onnx_int4_model"]["identity"]
+    ]
+    release("third", make(items=300, means={**MEANS, "int4": 0.45}, right={**RIGHT, "int4": 0.5, "merged": 0.5}))
+    refused = champion(tmp_path).history()[-1]
+    (sentence,) = (one["sentence"] for one in refused.decision["findings"] if one["rule"] == "exact_match_is_kept")
+    assert "worse than the champion" in sentence
+    assert "worse than the best champion so far" in sentence
 
 
 def test_the_champion_stays_when_the_new_one_is_no_better(release, tmp_path):

@@ -14,6 +14,7 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.ops.registering import refuse_unregistrable
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.blob_store import BlobArtifactStore
+from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.resources.pointers import PointerIOManager
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets_tests.evaluation.gated import publish, publish_report
@@ -54,6 +55,7 @@ def crown(store, release, **recipe):
         resources={
             "store": store,
             "recipe": RecipeResource(recipe="smol-cpu", **recipe),
+            "execution": LocalExecution(),
             "io_manager": PointerIOManager(store=store),
         },
         raise_on_error=False,
