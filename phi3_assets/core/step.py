@@ -135,6 +135,7 @@ class Step:
             GPU end in out-of-memory.
         resumes: Leaves sealed checkpoints in its work directory, so that another machine can go on with them.
         reads_hub: Reads from the Hugging Face Hub, and so may need a token.
+        progress_of: Asset that its progress is shown with; "": the one of its own name.
         data_parallel: Several processes, on several machines, may work on it together, each on a part of every batch.
     """
 
@@ -158,6 +159,7 @@ class Step:
     rules: str = ""
     rules_read: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
+    progress_of: str = ""
 
     def params(self, recipe: "Recipe") -> dict[str, Any]:
         """The part of the recipe that can change this step's result."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import dagster as dg
+
 from phi3_assets.core.files import read_json
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
@@ -35,6 +37,19 @@ GONE = Finding(
     "The champion's int4 model is gone from the store, so it cannot be put the questions that are asked now. "
     "Restore it, or retire this champion (phi3 champion retire): the next release that is fit becomes it.",
 )
+
+
+class StepAside(dg.OpExecutionContext):
+    """For a step whose artefact is no output of the op that runs it.
+
+    Of an op of an asset, Dagster's Pipes demands from then on that it yields a materialisation; the asset champion has
+    none to yield where a release is refused.
+    """
+
+    @property
+    def has_assets_def(self) -> bool:
+        """No asset is made by this step."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,8 @@ def compare(
     inputs = {name: made_of[name] for name in ("formatted_corpus", "base_model")} | models
     call = make_call(CHAMPION_COMPARISON, recipe, inputs)
     plan = {"call": call.to_dict(), "inputs": {name: to_json(ref) for name, ref in inputs.items()}}
-    comparison = ArtefactRef(**run_plan(context, plan, execution, store)["ref"])
+    aside = StepAside(context.get_step_execution_context())
+    comparison = ArtefactRef(**run_plan(aside, plan, execution, store)["ref"])
     numbers, records = _read(store, comparison)
     margins = Margins.from_params(recipe.model_dump())
     side = SideBySide(

@@ -108,7 +108,7 @@ class _Attempt:
             # Its orchestrator died before it could publish.
             log.info(f"Job {followed.name} has ended well already.")
             return self._publish(followed.name)
-        messages = Messages(self._context, call.step, observe_every_s)
+        messages = Messages(self._context, step_of(call.step).progress_of or call.step, observe_every_s)
         reader = BlobMessageReader(
             self._store.container,
             self._path(f"{layout.job(followed.name)}/messages"),

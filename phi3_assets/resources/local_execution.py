@@ -91,7 +91,7 @@ class LocalExecution(Execution):
         log: Path,
         own: Mapping[str, str],
     ) -> None:
-        messages = Messages(context, call.step, self.observe_every_s)
+        messages = Messages(context, step_of(call.step).progress_of or call.step, self.observe_every_s)
         with open_pipes_session(
             context=context,
             context_injector=PipesTempFileContextInjector(),

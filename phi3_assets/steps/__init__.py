@@ -219,6 +219,7 @@ CHAMPION_COMPARISON = Step(
     inputs=("formatted_corpus", "base_model", "onnx_int4_model"),
     libraries=EVAL_REPORT.libraries,
     function="phi3_assets.steps.compare:compare_with_champion",
+    progress_of="champion",
     folder="gen-model",
     imports_torch=True,
     on_device=True,

@@ -38,7 +38,11 @@ def compared(sealed, tmp_path):
         output = tmp_path / f"output-{len(runs)}"
         output.mkdir()
         runs.append(output)
-        inputs = {"formatted_corpus": corpus or sealed["formatted_corpus"], "base_model": sealed["base_model"], **models}
+        inputs = {
+            "formatted_corpus": corpus or sealed["formatted_corpus"],
+            "base_model": sealed["base_model"],
+            **models,
+        }
         params = {"max_new_tokens": 8}
         compare_with_champion(
             StepContext(params, inputs, output, tmp_path / "work", tmp_path / "cache", lines.append, lambda **_: None)
