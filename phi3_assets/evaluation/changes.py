@@ -97,11 +97,11 @@ def find_changes(ours: Side, champion: Side, known: Collection[str]) -> Changes:
     moved = sorted(((_moved(*pair), pair) for pair in pairs), key=lambda one: (-abs(one[0]), one[1][0]["id"]))
     data = [("training rows", _rows(ours.rows, champion.rows)), ("test set", _test_set(ours, known))]
     # What one side was made of cannot be compared if the other's is gone: dozens of lines would say no more than this.
-    known = ours.manifests.keys() & champion.manifests.keys()
+    standing = ours.manifests.keys() & champion.manifests.keys()
     if unknown := sorted(ours.manifests.keys() ^ champion.manifests.keys()):
         data.append(("not compared", f"recipe and versions of {', '.join(unknown)}: one of the two is gone"))
     after, before = (
-        replace(side, manifests={name: side.manifests[name] for name in known}) for side in (ours, champion)
+        replace(side, manifests={name: side.manifests[name] for name in standing}) for side in (ours, champion)
     )
     return Changes(
         scores=_scores(ours, champion),

@@ -68,7 +68,8 @@ def roots(store: ArtifactStore) -> set[ArtefactRef]:
         for entry in Champion(ledger, product).history():
             if entry.action != "refuse":
                 made_of = [ArtefactRef(**ref) for ref in entry.decision.get("made_of", {}).values()]
-                found |= {ref for ref in (entry.report, entry.release, *made_of) if ref is not None}
+                compared = _refs(entry.decision.get("comparison"))  # what the decision can be made again from
+                found |= {ref for ref in (entry.report, entry.release, *made_of, *compared) if ref is not None}
         for key in ledger.keys(product_key(product, "latest") + "/"):
             found |= set(_refs(read_json(ledger, key)))
     for run in running_runs(store.home_path):

@@ -41,6 +41,12 @@ def test_what_differs_is_found():
         ("training rows", "4 before, 3 now: 1 added, 2 removed"),
         ("test set", "76 items now, 16 of them new since the champion, 0 gone"),
     ]
+    assert [row[:2] for row in changes.slices] == [
+        ("long answers", "38"),
+        ("new items", "16"),
+        ("old items", "60"),
+        ("short answers", "38"),
+    ]
     _, before, now, difference = next(row for row in changes.scores if row[0] == "Exact match")
     assert difference.startswith("+0.")
     assert float(before.split()[0]) < float(now.split()[0])

@@ -51,6 +51,35 @@ def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(cop
     assert len(phi3_here("champion", "history", home=copied_home).splitlines()) == 2
 
 
+def test_rows_on_a_new_subject_promote_the_model_that_learnt_them(copied_home, phi3_here):
+    """The headline use failed: items that arrived after the freeze never counted against a champion.
+
+    The champion is put the new questions too, by a step that runs once; the same run again scores nothing.
+    """
+    with (copied_home / "datasets" / "lamps.csv").open("w", encoding="utf-8") as file:
+        file.write("Question,Best Answer\n")
+        file.writelines(f"Which lamp is at door {n} of hall {n % 7}?,A red lamp hangs at {n}!\n" for n in range(60))
+    grown = [*TINY, "--set", "test_set=grow", "--set", "test_share=0.3", "--set", "gate_max_perplexity_growth=1e9"]
+    said = phi3_here("run", *grown, home=copied_home)
+    assert "Step champion_comparison" in said
+    _, second = champion(copied_home).history()
+    assert second.action == "promote", second.sentence
+    findings = {one["rule"]: one for one in second.decision["findings"]}
+    assert findings["scored_side_by_side"]["numbers"]["new"] >= 12
+    page = (copied_home / "ledger/products/operations-desk/decisions" / second.decision["page"]).read_text()
+    for name in ("new items", "source lamps.csv"):
+        assert re.search(rf"<td>{name}</td><td>\d+</td>", page), page
+    comparison = second.decision["comparison"]["identity"]
+
+    changed = [*grown, "--set", "int4_block_size=64", "--set", "gate_min_effect=5"]
+    said = phi3_here("run", *changed, home=copied_home)
+    refused = champion(copied_home).history()[-1]
+    assert (refused.action, refused.decision["comparison"]["identity"] != comparison) == ("refuse", True)
+    again = phi3_here("run", *changed, home=copied_home)
+    assert "Step " not in again
+    assert champion(copied_home).history()[-1] == refused
+
+
 def champion(home) -> Champion:
     return Champion(LocalArtifactStore(home=str(home)).ledger, "operations-desk")
 

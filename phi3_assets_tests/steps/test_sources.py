@@ -66,9 +66,9 @@ def edit(path, old, new):
     ("file", "old", "new", "steps"),
     [
         ("olive/int4_configs.py", "DAMPING = 0.05", "DAMPING = 0.01", {"onnx_int4_model"}),
-        ("evaluation/general.yaml", "a", "b", {"eval_report"}),
+        ("evaluation/general.yaml", "a", "b", {"eval_report", "champion_comparison"}),
         ("evaluation/style.css.j2", "{", "{ color: red;", {"eval_report"}),
-        ("evaluation/probe.py", "import json", "import json\nREPEATS = 7", {"eval_report"}),
+        ("evaluation/probe.py", "import json", "import json\nREPEATS = 7", {"eval_report", "champion_comparison"}),
         ("release/smoke_test.py", "import json", "import json\nMORE = 1", {"release_bundle"}),
         ("release/MODEL_CARD.md.j2", "#", "##", {"release_bundle"}),
         ("core/errors.py", "Bad input", "Wrong input", set()),
