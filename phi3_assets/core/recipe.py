@@ -292,7 +292,8 @@ class Recipe(pydantic.BaseModel):
         asked_by="the gate",
         gt=0,
         lt=0.5,
-        description="How often a model that is no better may pass for better, per decision.",
+        description="How often a model that is no better may pass for better: than base, per decision; than the "
+        "champion, over all decisions on one test set.",
     )
     gate_min_items: int = field(
         20, "release_bundle", asked_by="the gate", ge=2, description="Fewest test items a decision may rest on."

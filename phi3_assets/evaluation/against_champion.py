@@ -22,6 +22,7 @@ from phi3_assets.evaluation.kept import (
     slices_learnt,
     speed_kept,
 )
+from phi3_assets.evaluation.looks import alpha_of
 from phi3_assets.evaluation.side_by_side import CHAMPION, SideBySide, gain_on
 
 KEPT_METRICS = ("exact_match", "f1", "nll", "stop_rate", "json_valid")
@@ -70,7 +71,7 @@ def _together(side: SideBySide, groups: Sequence[int], margins: Margins) -> Find
     found = gain_on(side, groups, margins.metric, CHAMPION)
     assert found is not None
     error = math.sqrt(found.error**2 + 2 * side.noise.deviation**2)
-    visible = max(margins.min_effect, least_visible(error, count, margins.alpha))
+    visible = max(margins.min_effect, least_visible(error, count, alpha_of(margins.alpha, side.look)))
     noise = (
         f"trainings on unchanged data differ by {amount(margins.metric, side.noise.deviation)} (standard deviation, "
         + (f"seen on {side.noise.retrains} retrains)" if side.noise.retrains else "as the recipe states)")
@@ -89,8 +90,12 @@ def _better(side: SideBySide, groups: Sequence[int], margins: Margins) -> Findin
     found = gain_on(side, groups, margins.metric, CHAMPION)
     assert found is not None
     p = p_better(found, side.noise.deviation, side.noise.freedom)
-    passed = p <= margins.alpha and found.mean >= margins.min_effect
-    least = f"at least {amount(margins.metric, margins.min_effect)} and p at most {margins.alpha} are asked for"
+    alpha = alpha_of(margins.alpha, side.look)
+    passed = p <= alpha and found.mean >= margins.min_effect
+    least = (
+        f"at least {amount(margins.metric, margins.min_effect)} and p at most {alpha:.2g} are asked for at look "
+        f"{side.look} at this test set"
+    )
     return Finding(
         "better_than_champion",
         passed,

@@ -44,8 +44,8 @@ class Margins:
 
     Attributes:
         metric: What has to get better: nll, exact_match or f1.
-        alpha: How often a model no better than the champion may pass for better, and how often one that loses as much
-            as a margin may pass for one that does not. Per decision and rule.
+        alpha: How often a model no better than the champion may pass for better, over all looks at one test set; and
+            how often one that loses as much as a margin may pass for one that does not, per decision and rule.
         min_items: Fewest test items a decision may rest on.
         min_effect: Least gain in `metric`, in nats per token or as a share of answers.
         training_noise: Standard deviation of `metric` between trainings on unchanged data, where it was not seen.

@@ -38,9 +38,11 @@ def score_int4(
     )
 
 
-def asks_alike(folder: Path, items: Sequence[Item]) -> bool:
-    """Whether the folder's own tokenizer and template give the tokens of these items."""
-    return genai_scorer.prompts_as_trained(genai.load_model(folder), folder, items) == 1
+def asks_alike(folder: Path, tokenizer: Any, items: Sequence[Item]) -> bool:
+    """Whether an int4 folder's own tokenizer and template give the tokens of these items."""
+    if not genai_scorer.has_chat_template(folder):
+        return False
+    return all(_prompt_ids(tokenizer, item) == item.prompt_ids for item in items)
 
 
 def in_own_tokens(folder: Path, tokenizer: Any, items: Sequence[Item]) -> list[Item]:
@@ -63,14 +65,13 @@ def in_own_tokens(folder: Path, tokenizer: Any, items: Sequence[Item]) -> list[I
     end = tokenizer.eos_token_id if tokenizer.eos_token_id in ends else min(ends)
 
     def own(item: Item) -> Item:
-        prompt = tokenizer.apply_chat_template(item.prompt_messages, add_generation_prompt=True, tokenize=False)
         answer = tokenizer(item.answer, add_special_tokens=False).input_ids
-        return replace(
-            item,
-            prompt_ids=tuple(tokenizer(prompt, add_special_tokens=False).input_ids),
-            answer_ids=(*answer, end),
-            other_ids=(),
-        )
+        return replace(item, prompt_ids=_prompt_ids(tokenizer, item), answer_ids=(*answer, end), other_ids=())
 
     found = [own(item) for item in items]
     return [replace(item, other_ids=other) for item, other in zip(found, others(found), strict=True)]
+
+
+def _prompt_ids(tokenizer: Any, item: Item) -> tuple[int, ...]:
+    prompt = tokenizer.apply_chat_template(item.prompt_messages, add_generation_prompt=True, tokenize=False)
+    return tuple(tokenizer(prompt, add_special_tokens=False).input_ids)

@@ -102,14 +102,18 @@ def slices_kept(side: SideBySide, groups: Sequence[int], margins: Margins) -> Fi
 
 
 def slices_learnt(side: SideBySide, groups: Sequence[int], margins: Margins) -> Finding:
-    """Style is learnt of any answers, also of shuffled ones; a slice of those would pass by its likelihood."""
+    """Style is learnt of any answers, also of shuffled ones; a slice of those would pass by its likelihood.
+
+    Asked of slices that hold items new to the champion: with the others it became champion.
+    """
     rule = "every_slice_is_learnt"
     if not margins.learnt_answers:
         return Finding(rule, True, "The recipe does not ask for it (gate_learnt_answers).")
     missing, measured, looked_at = [], {}, []
     for name, places in slices_of(side.records, side.known).items():
         values = [side.records[place]["variants"][CANDIDATE]["preference"] for place in places]
-        if to_be_learnt(name) and None not in values:
+        is_new = any(side.records[place]["id"] not in side.known for place in places)
+        if is_new and to_be_learnt(name) and None not in values:
             found = gain(values, [groups[place] for place in places])
             measured[name] = round(found.mean, 6)
             looked_at.append(name)
@@ -121,7 +125,7 @@ def slices_learnt(side: SideBySide, groups: Sequence[int], margins: Margins) -> 
         "The right answer is not measurably preferred to that of another question on a slice of the test set, so its "
         f"questions and answers may not belong together: {'; '.join(missing)}."
         if missing
-        else f"Right answers are preferred on each slice: {', '.join(looked_at) or 'none is large enough'}.",
+        else f"Right answers are preferred on each slice with new items: {', '.join(looked_at) or 'there is none'}.",
         measured,
     )
 

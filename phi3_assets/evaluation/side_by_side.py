@@ -25,12 +25,14 @@ class SideBySide:
         numbers: Of each model: general_nll, bytes, tokens_per_s.
         known: Ids of the items that the champion's own report was made on.
         noise: Of the metric that has to get better.
+        look: Which look at this test set it is, from 1.
     """
 
     records: Sequence[Record]
     numbers: Mapping[str, Mapping[str, Any]]
     known: Collection[str] = ()
     noise: Noise = field(default_factory=lambda: Noise(0.0))
+    look: int = 1
 
     @property
     def earlier(self) -> list[str]:

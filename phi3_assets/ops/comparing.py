@@ -19,6 +19,7 @@ from phi3_assets.core.step import sha256_of
 from phi3_assets.evaluation.against_champion import judge_against
 from phi3_assets.evaluation.findings import Margins
 from phi3_assets.evaluation.gate import read_evaluation
+from phi3_assets.evaluation.looks import look_of
 from phi3_assets.evaluation.noise import training_noise
 from phi3_assets.evaluation.side_by_side import CANDIDATE, CHAMPION, SideBySide, best_so_far
 from phi3_assets.ops.planning import Context, make_call, to_json
@@ -28,7 +29,7 @@ from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import CHAMPION_COMPARISON, COMPARISON_FILES, EVALUATION_FILES
 
-BEST_IN = ("exact_match", "f1", "nll", "stop_rate", "general_nll", "bytes")
+BEST_IN = ("exact_match", "f1", "nll", "stop_rate", "json_valid", "general_nll", "bytes")
 """What the best champion so far is kept in mind for."""
 SEEDS = ("seed", "data_seed")
 GONE = Finding(
@@ -74,6 +75,7 @@ def compare(
     made_of: Mapping[str, ArtefactRef],
     history: Sequence[Entry],
     present: Entry,
+    test_set: str,
     recipe: Recipe,
     store: ArtifactStore,
     execution: Execution,
@@ -85,6 +87,7 @@ def compare(
         made_of: The candidate's artefacts, by name.
         history: All decisions so far.
         present: The one that made the champion.
+        test_set: Digest of the candidate's questions and answers.
         recipe: This run's.
         store: Where artefacts stand.
         execution: Runs what is not scored yet.
@@ -104,11 +107,14 @@ def compare(
     comparison = ArtefactRef(**run_plan(aside, plan, execution, store)["ref"])
     numbers, records = _read(store, comparison)
     margins = Margins.from_params(recipe.model_dump())
+    # What was decided about this very release before must not change what is decided about it now.
+    decisions = [entry.decision for entry in history if entry.release != made_of["release_bundle"]]
     side = SideBySide(
         records=records,
         numbers=numbers,
         known=_known(store, present),
-        noise=training_noise((entry.decision for entry in history), margins.metric, margins.training_noise),
+        noise=training_noise(decisions, margins.metric, margins.training_noise),
+        look=look_of(decisions, test_set),
     )
     names = [CANDIDATE, CHAMPION, *side.earlier]
     best = dict.fromkeys(best_so_far(side, metric, names) for metric in BEST_IN)

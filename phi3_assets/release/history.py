@@ -25,9 +25,9 @@ class Entry:
         release: The release_bundle that it is about; None with retire.
         report: The eval_report it was judged by.
         decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason; "made_of", the
-            artefacts of the release by name, "training", which training it came from, "comparison", where it was scored
-            beside the champion, "best", int4 models of champions that are better in something, and "page", what changed
-            since the champion, where there are such.
+            artefacts of the release by name, "training", which training it came from, "test_set", a digest of its
+            questions, "comparison", where it was scored beside the champion, "best", int4 models of champions that are
+            better in something, and "page", what changed since the champion, where there are such.
         at: UTC, ISO 8601.
         previous: SHA-256 of the entry before; "" for the first.
     """

@@ -24,7 +24,7 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation import metrics
 from phi3_assets.evaluation.general import load_general
 from phi3_assets.evaluation.int4_scores import asks_alike, in_own_tokens
-from phi3_assets.evaluation.items import load_items, test_set_digest
+from phi3_assets.evaluation.items import RawScore, load_items, test_set_digest
 from phi3_assets.evaluation.kept_scores import KeptScores
 from phi3_assets.evaluation.side_by_side import CANDIDATE, CHAMPION
 from phi3_assets.steps.scoring import Scoring, check_lengths, context_tokens, load_tokenizer
@@ -49,25 +49,19 @@ def compare_with_champion(ctx: StepContext) -> dict[str, Any]:
     numbers: dict[str, dict[str, Any]] = {}
     speeds: dict[str, dict[str, Any]] = {}
     for place, (name, folder) in enumerate(models.items()):
-        own_items, own_tokenizer, own_suite = items, tokenizer, suite
-        if not asks_alike(folder, items):
-            own_tokenizer = load_tokenizer(folder)
+        own_items, own_suite = items, suite
+        own_tokenizer = load_tokenizer(folder)
+        if not asks_alike(folder, own_tokenizer, items):
             own_items = in_own_tokens(folder, own_tokenizer, items)
             own_suite = load_general(own_tokenizer, context_tokens(base_model))
         scoring = Scoring(kept, own_items, own_suite, max_new_tokens)
         if name in (CANDIDATE, CHAMPION):
             speeds[name] = scoring.int4_speed(folder).to_dict()
         found, was_known = scoring.int4(folder)
-        for record, item, own, score in zip(records, items, own_items, found.raw, strict=True):
+        for record, own, score in zip(records, own_items, found.raw, strict=True):
             answer = own_tokenizer.decode(list(score.generated_ids), skip_special_tokens=True).strip()
-            # Nats per token of the candidate's, whatever tokens the model itself has: the same answer, the same unit.
-            scale = len(own.answer_ids) / len(item.answer_ids)
-            score = replace(
-                score,
-                nll=score.nll * scale,
-                other_nll=None if score.other_nll is None else score.other_nll * scale,
-            )
-            record["variants"][name] = metrics.judge(name, record, score, answer)
+            scaled = _in_unit(score, len(own.answer_ids) / record["reference_tokens"])
+            record["variants"][name] = metrics.judge(name, record, scaled, answer)
         general = {**found.general, "general_nll": found.general["general_nll"] * own_suite.tokens / suite.tokens}
         size = sum((folder / relative).stat().st_size for relative in artefact_files(folder))
         numbers[name] = {**metrics.summarise(records, name), **general, "bytes": size}
@@ -89,3 +83,9 @@ def compare_with_champion(ctx: StepContext) -> dict[str, Any]:
     with (ctx.output / "items.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     return {"items": len(items), "models": list(models), "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _in_unit(score: RawScore, tokens: float) -> RawScore:
+    """Nats per token of the candidate's, of which a model's own token is `tokens`: one answer, one unit."""
+    other = None if score.other_nll is None else score.other_nll * tokens
+    return replace(score, nll=score.nll * tokens, other_nll=other)

@@ -23,7 +23,7 @@ MARGINS = Margins(
 NUMBERS = {"general_nll": 3.6, "bytes": 100_000_000, "tokens_per_s": 100.0}
 
 
-def beside(ours, champion, earlier=(), noise=0.01, known=None, **numbers):
+def beside(ours, champion, earlier=(), noise=0.01, known=None, look=1, **numbers):
     """Candidate, champion and earlier champions on the candidate's items; `numbers` are the candidate's.
 
     Each is a list of records whose int4 scores count; all are of the same items in the same order.
@@ -36,7 +36,7 @@ def beside(ours, champion, earlier=(), noise=0.01, known=None, **numbers):
     known = {record["id"] for record in ours} if known is None else known
     every = {name: dict(NUMBERS) for name in models}
     every[CANDIDATE] |= numbers
-    return SideBySide(records, every, known, Noise(noise))
+    return SideBySide(records, every, known, noise if isinstance(noise, Noise) else Noise(noise), look)
 
 
 def margins(**changes):

@@ -8,6 +8,7 @@ from scipy import stats
 
 from phi3_assets.evaluation.gain import Gain, gain, least_visible, non_inferior, p_better
 from phi3_assets.evaluation.groups import groups_of
+from phi3_assets.evaluation.looks import alpha_of, look_of
 from phi3_assets.evaluation.noise import training_noise
 from phi3_assets.evaluation.slices import slices_of
 
@@ -109,3 +110,21 @@ def test_slices_are_named_and_large_enough():
         "source errno.csv": 12,
         "source http.csv": 12,
     }
+
+
+def decided(release, test_set="t", **more):
+    return {"test_set": test_set, "made_of": {"release_bundle": {"identity": release}}, **more}
+
+
+def test_looks_at_one_test_set_are_counted_and_spend_one_alpha():
+    history = [
+        decided("first"),  # the first champion was compared with nobody
+        decided("a", comparison={}),
+        decided("b", comparison={}),
+        decided("b", comparison={}),  # judged twice, looked at once
+        decided("c", "before it grew", comparison={}),
+        {"sentence": "rolled back"},
+    ]
+    assert look_of(history, "t") == 3
+    assert look_of(history, "grown") == 1
+    assert sum(alpha_of(0.05, look) for look in range(1, 10_000)) == pytest.approx(0.05, rel=1e-3)

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from phi3_assets.evaluation.against_champion import judge_against
+from phi3_assets.evaluation.noise import training_noise
 from phi3_assets.evaluation.side_by_side import CHAMPION, best_so_far
 from phi3_assets_tests.evaluation.beside import MARGINS, beside, margins
 
@@ -82,8 +83,41 @@ def test_two_trainings_that_differ_by_chance(phrasings):
     assert pairs(phrasings) <= MOST
 
 
+def test_noise_that_was_seen_on_three_retrains_keeps_the_rate():
+    """Nobody states it: the champion's history holds three trainings, and the gate takes it from them."""
+    count = 0
+    for seed in range(TRIALS):
+        world = World(3000 + seed, phrasings=2)
+        *before, ours, champion = (world.training() for _ in range(5))
+        history = [
+            {"training": {"of": "same", "adapter": str(number), "scores": {"nll": mean_nll(records)}}}
+            for number, records in enumerate(before)
+        ]
+        seen = training_noise(history, "nll", stated=0.0)
+        assert seen.retrains == 3
+        count += promoted(beside(ours, champion, noise=seen))
+    assert count <= MOST
+
+
+def mean_nll(records):
+    return float(np.mean([record["variants"]["int4"]["nll"] for record in records]))
+
+
 def test_twelve_seeds_on_unchanged_data():
-    """Every pair of twelve, of which 39 % were measurably better when training noise was left out."""
+    """One after the other, each held against who is champion then: over all looks together, at most alpha."""
+    changed = 0
+    for seed in range(TRIALS):
+        world = World(700 + seed, phrasings=2)
+        champion = world.training()
+        for look in range(1, 12):
+            if promoted(beside(world.training(), champion, noise=NOISE, look=look)):
+                changed += 1
+                break
+    assert changed <= MOST
+
+
+def test_every_pair_of_twelve_seeds():
+    """Of all pairs, as first looks, 39 % were measurably better when training noise was left out."""
     found = []
     for seed in range(40):
         world = World(900 + seed, phrasings=2)
@@ -97,12 +131,12 @@ def test_twelve_seeds_on_unchanged_data():
         found.append(sum(decisions) / len(decisions))
     assert np.mean(found) <= MARGINS.alpha + 2.33 * np.std(found) / len(found) ** 0.5  # 99 %
     # The other way round: a gate that never promotes anything would pass the tests of this kind.
-    assert np.mean(found) >= MARGINS.alpha / 2
+    assert np.mean(found) >= MARGINS.alpha / 4
 
 
 def test_without_groups_or_without_training_noise_the_rate_is_not_kept():
     """What makes the tests above pass: each of the two, taken away, breaks the stated rate."""
-    assert pairs(4, ungrouped=True, stated=0.0, trained=0.0) > MOST
+    assert pairs(8, ungrouped=True, stated=0.0, trained=0.0) > MOST
     assert pairs(1, stated=0.0) > MOST
 
 
