@@ -190,7 +190,8 @@ def test_a_killed_run_leaves_its_job_to_another_machine(azure, tmp_path, monkeyp
     store.verify(_manifest(store, "lora_adapter").ref)
 
 
-LONG = ["--set", "num_train_epochs=200", "--to", "lora_adapter"]
+# Some twenty seconds: a node is told within three that it will be gone, twice.
+LONG = ["--set", "num_train_epochs=400", "--to", "lora_adapter"]
 
 
 def test_a_training_that_is_taken_its_nodes_twice_goes_on_bit_by_bit(azure, copied_home, tmp_path, monkeypatch):
@@ -199,8 +200,8 @@ def test_a_training_that_is_taken_its_nodes_twice_goes_on_bit_by_bit(azure, copi
     home = lay_out(tmp_path / "home")
     run = start(home, training_there(azure, PHI3_AZURE_COMPUTE="spot-cluster"), *LONG)
     said = ""
-    for _ in range(2):
-        said += read_until(run, "loss")
+    for words in ("Training on", "Resuming from"):
+        said += read_until(run, words) + read_until(run, "loss")
         azure.preempt(job_of(azure, "lora_adapter"), notice_s=8)
     rest, _ = run.communicate(timeout=240)
     said += rest
