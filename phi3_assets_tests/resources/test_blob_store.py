@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from phi3_assets.azure import layout
-from phi3_assets.azure.blobs import list_folder
+from phi3_assets.azure.blobs import list_folder, remove_folder
 from phi3_assets.azure.transfer import upload_directory
 from phi3_assets.core.errors import DamagedArtefact, TransientError, UserError
 from phi3_assets.core.files import hash_files
@@ -125,6 +125,16 @@ def test_a_blob_that_was_deleted_is_damage_with_a_way_out(store, other):
     for ask in (other.fetch, other.verify, other.peek, lambda ref: other.find(ref.kind, ref.identity)):
         with pytest.raises(DamagedArtefact, match=r"sub/file\.txt is missing\. Delete the artefact's directory in the"):
             ask(made.ref)
+
+
+def test_what_was_deleted_is_no_longer_found_by_who_has_seen_it(store):
+    """What a run has read of an artefact is kept, for it never changes; but it may be gone."""
+    made = store.publish(CALL, stage(store))
+    assert store.find(CALL.step, CALL.identity) == made
+    remove_folder(store.container, f"{store.settings.prefix}/{layout.artefact(CALL.step, CALL.identity)}")
+    assert store.find(CALL.step, CALL.identity) is None
+    again = store.publish(CALL, stage(store, "again"))
+    assert store.find(CALL.step, CALL.identity) == again
 
 
 def test_verify_sees_a_blob_of_the_same_size_that_was_changed(store):
