@@ -160,6 +160,21 @@ def test_verify_reads_what_the_service_cannot_vouch_for(store, azure):
     assert len(azure.traffic("GET", "blob", "sub/file.txt")) == 1
 
 
+@pytest.mark.parametrize("listing", [None, b"{", b"[]", b'{"sub/file.txt": {}}'])
+def test_verify_reads_the_blobs_where_the_listing_is_lost(store, azure, listing):
+    made = store.publish(CALL, stage(store))
+    kept = store.container.get_blob_client(f"{store.settings.prefix}/{store.attempt_path(made.ref)}.json")
+    kept.delete_blob()
+    if listing is not None:
+        kept.upload_blob(listing)
+    azure.clear()
+    store.verify(made.ref)
+    assert len(azure.traffic("GET", "blob", "sub/file.txt")) == 1
+    blob_of(store, made.ref, "sub/file.txt").upload_blob(b"c0ntent", overwrite=True)
+    with pytest.raises(DamagedArtefact, match=r"sub/file\.txt was changed since it was published"):
+        store.verify(made.ref)
+
+
 def test_peek_brings_no_weights(store, other, azure):
     staged = store.staging_path(CALL)
     staged.mkdir(parents=True)
