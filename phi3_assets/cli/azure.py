@@ -1,5 +1,6 @@
 """`phi3 azure`: whether a workspace is ready for this project."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -25,6 +26,8 @@ def check(
     """
     from phi3_assets.resources.azureml_check import WRONG, check_azure
 
+    # What the clients log as an error they raise too, and then it is told in the line it belongs to.
+    logging.getLogger("azure").setLevel(logging.CRITICAL)
     wrong = 0
     for found in check_azure(write=write, create_environment=create_environment):
         wrong += found.verdict == WRONG

@@ -221,6 +221,8 @@ class Narrator:
         parts += [f"{name} {numbers[name]:.4g}" for name in ("loss", "tokens_per_s") if numbers.get(name) is not None]
         if numbers.get("eta_s"):
             parts.append(f"{numbers['eta_s']:.0f} s left")
+        if not parts:  # an observation of another kind, such as where its job is to be seen
+            return
         text = f"        {asset} {', '.join(parts)}"
         if sys.stdout.isatty():  # one line that moves; in a log file it would be thousands
             print(f"\r{text:<100}", end="", flush=True)

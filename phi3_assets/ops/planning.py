@@ -215,7 +215,7 @@ def _adopt_test_sets(recipe: Recipe, store: ArtifactStore) -> None:
 def what_changed(previous: Manifest | None, call: StepCall) -> str:
     """One sentence: why the artefact that stands is not the one called for."""
     if previous is None:
-        return "It has not been made in this home yet."
+        return "It has not been made yet."
     before, now = previous.call.to_dict(), call.to_dict()
     changes = []
     if before["code_version"] != now["code_version"]:

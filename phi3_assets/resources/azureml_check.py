@@ -30,6 +30,7 @@ _PACKAGES = ("adlfs", "azure.ai.ml", "azure.identity", "azure.keyvault.secrets",
 _SCOPE = "https://management.azure.com/.default"
 # Without these nothing else can be asked.
 _NEEDED = ("packages", "settings", "credential")
+_OF_COMPUTE = ("identity", "quota")
 # The five values, and how to find each.
 FIVE = {
     VARIABLE: f"{AZUREML} for a compute cluster or serverless, {AZURE_ARC} for an attached Kubernetes cluster",
@@ -83,10 +84,10 @@ def check_azure(*, write: bool = False, create_environment: bool = False) -> Ite
         ("secret", asked.secret),
         ("environment", asked.environment),
     ]
-    missing = ""
+    missing, no_compute = "", False
     for what, question in questions:
-        if missing:
-            yield Checked(what, NOT_ASKED, f"{missing} first")
+        if missing or (no_compute and what in _OF_COMPUTE):
+            yield Checked(what, NOT_ASKED, f"{missing or 'compute'} first")
             continue
         try:
             yield Checked(what, OK, question())
@@ -97,6 +98,7 @@ def check_azure(*, write: bool = False, create_environment: bool = False) -> Ite
             asked.more = ()
             if what in _NEEDED or (what == "workspace" and not _refused(error)):
                 missing = what
+            no_compute |= what == "compute" and error.__cause__ is not None  # of the service; else it is there
 
 
 class _Questions:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from phi3_assets.azure.clients import Clients
@@ -54,7 +56,8 @@ class FollowedJob:
             from azure.ai.ml.exceptions import MlException
 
             try:
-                with readable(what, WORKSPACE_ROLE):
+                # It ends its progress bar, which is off, with a colour code and an empty line.
+                with readable(what, WORKSPACE_ROLE), redirect_stderr(StringIO()):
                     return self._clients.ml.jobs.create_or_update(entity)
             except MlException as error:  # the client's own validation
                 raise UserError(f"{what}: {' '.join(str(error).split())}") from error

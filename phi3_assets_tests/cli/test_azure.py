@@ -114,6 +114,7 @@ def test_a_workspace_that_is_ready(azure):
     assert "system_assigned" in answers["identity"][1].lower()
     assert "will be made with the first job" in answers["environment"][1]
     assert CANARY not in said
+    assert said.count("\n") == len(answers)  # a line each, and nothing of the clients' own
     changed = [one for one in azure.traffic() if one["method"] in ("PUT", "DELETE", "PATCH")]
     assert changed == []
 
@@ -153,6 +154,8 @@ def test_what_is_wrong_is_told_with_the_command_that_mends_it(asked, env, what, 
     if what not in ("credential", "workspace"):
         # It goes on: the others still say something.
         assert answers["environment" if what != "environment" else "datastore"][0] == "ok", answers
+    if "none" in env.get("PHI3_AZURE_COMPUTE", ""):
+        assert answers["identity"] == answers["quota"] == ("not asked", "compute first")
     if what == "workspace":
         assert answers["datastore"] == ("not asked", "workspace first")
 

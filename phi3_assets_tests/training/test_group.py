@@ -80,7 +80,7 @@ def test_nobody_waits_for_one_that_is_gone_or_hangs(number, tmp_path: Path) -> N
     assert other[0] == -9
 
 
-@pytest.mark.parametrize("number", ["SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize("number", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.slow)])
 def test_nor_for_the_first_one(number, tmp_path: Path) -> None:
     first, other = run_together(
         tmp_path,

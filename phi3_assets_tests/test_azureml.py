@@ -1,0 +1,241 @@
+"""Whole runs whose steps are jobs of an AzureML workspace: `phi3 run` as a user calls it, on Azurite and the stand-in.
+
+Which jobs there were, what was in them and what became of them is asked of the workspace and not of us.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from phi3_assets.core.home import initialise
+from phi3_assets.core.ledger import run_key
+from phi3_assets.resources.blob_store import BlobArtifactStore
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import latest
+from phi3_assets.steps import STEPS
+from phi3_assets_tests.azure_standin.judge import exchange_problems
+from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, write_rows
+from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, phi3
+
+pytestmark = pytest.mark.azure
+
+PRODUCT = "operations-desk"
+# What measures time cannot be the same twice, nor what is made of it.
+TIMED = {"eval_report": {"items.jsonl", "speed.json", "report.html"}}
+
+
+def lay_out(home: Path) -> Path:
+    """The rows of `made_home`, on what may be another machine."""
+    initialise(home)
+    for file in (home / "datasets").iterdir():
+        file.unlink()
+    write_rows(home / "datasets" / "codes.csv")
+    with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
+        file.write(f"{CANARY_QUESTION},Mine.\n")
+    return home
+
+
+def environment(azure, **more: str) -> dict[str, str]:
+    """A terminal from which everything runs on the cluster."""
+    return clean_env(**{**azure.env, "PHI3_EXECUTION": "azureml", "PHI3_AZURE_POLL_S": "0.4", **more})
+
+
+def training_there(azure, **more: str) -> dict[str, str]:
+    """A terminal from which only the training runs on the cluster."""
+    return environment(azure, PHI3_EXECUTION="local", PHI3_EXECUTION_LORA_ADAPTER="azureml", **more)
+
+
+def start(home: Path, env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    command = [*PHI3, "run", *TINY, *arguments, "--home", str(home)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def read_until(run: subprocess.Popen[str], words: str) -> str:
+    assert run.stdout is not None
+    said = ""
+    while words not in said:
+        line = run.stdout.readline()
+        assert line, said
+        said += line
+    return said
+
+
+def job_of(azure, step: str, timeout_s: float = 90) -> str:
+    """Name of the job of a step, once there is one."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for job in azure.jobs():
+            if job["name"].startswith(step.replace("_", "-")):
+                return job["name"]
+        time.sleep(0.2)
+    raise AssertionError(f"no job for {step}: {azure.jobs()}")
+
+
+def statuses(home: Path) -> list[dg.DagsterRunStatus]:
+    with dg.DagsterInstance.from_config(str(home / ".dagster")) as instance:
+        return [run.status for run in instance.get_runs()]
+
+
+def test_the_whole_graph_is_made_on_the_cluster_and_is_the_same_as_here(azure, made_home, tmp_path, monkeypatch):
+    azure.secret("hf-token", CANARY_SECRET)
+    home = lay_out(tmp_path / "home")
+    env = environment(azure, PHI3_AZURE_HF_TOKEN_SECRET="hf-token")
+    done = phi3("run", *TINY, home=home, env=env)
+    assert done.returncode == 0, done.stdout
+
+    azure.apply(monkeypatch)
+    there, here = BlobArtifactStore(home=str(home)), LocalArtifactStore(home=str(made_home))
+    assert [job["status"] for job in azure.jobs()] == ["Completed"] * len(STEPS)
+    for step in STEPS:
+        one, other = (_manifest(store, step) for store in (there, here))
+        assert one.ran["execution"] == "azureml"
+        if step in TIMED:
+            assert {path for path in one.files if one.files[path] != other.files[path]} <= TIMED[step]
+        elif step != "release_bundle":
+            assert one.digest == other.digest, step
+        there.verify(one.ref)
+
+    # Nothing that was sent or said is what Microsoft's schemas would not have.
+    traffic = azure.traffic()
+    assert [problem for exchange in traffic for problem in exchange_problems(exchange)] == []
+    assert sum(exchange["host"] == "management.azure.com" for exchange in traffic) > 100
+
+    # The hub's token was read inside one job, and is nowhere else.
+    reads = azure.traffic("GET", host="vault.azure.net", path="/secrets/hf-token")
+    assert [exchange["status"] for exchange in reads] == [401, 200]
+    said = [exchange for exchange in traffic if "vault" not in exchange["host"]]
+    assert CANARY_SECRET not in json.dumps(said)
+    assert CANARY_SECRET not in done.stdout
+    for blob in there.container.list_blobs():
+        assert CANARY_SECRET.encode() not in there.container.download_blob(blob.name).readall(), blob.name
+    for file in home.rglob("*"):
+        assert not file.is_file() or CANARY_SECRET.encode() not in file.read_bytes(), file
+    assert CANARY_QUESTION not in json.dumps(azure.traffic(host="management.azure.com"))
+
+    # From another machine, or after the home was lost: everything is found, nothing is submitted.
+    other_home = lay_out(tmp_path / "other")
+    again = phi3("run", *TINY, home=other_home, env=env)
+    assert again.returncode == 0, again.stdout
+    assert len(azure.jobs()) == len(STEPS)
+    assert there.ledger.keys(run_key(""))
+
+
+def _manifest(store, step):
+    ref = latest(store.ledger, PRODUCT, step)
+    assert ref is not None
+    manifest = store.find(ref.kind, ref.identity)
+    assert manifest is not None
+    return manifest
+
+
+def test_an_adapter_is_trained_on_kubernetes_behind_arc(azure, made_home, tmp_path, monkeypatch):
+    home = lay_out(tmp_path / "home")
+    there = {"PHI3_EXECUTION": "local", "PHI3_EXECUTION_LORA_ADAPTER": "azure_arc", "PHI3_AZURE_COMPUTE": "arc-cluster"}
+    env = environment(azure, **there)
+    refused = phi3("run", *TINY, "--to", "lora_adapter", home=home, env=env)
+    assert refused.returncode == 1
+    assert "PHI3_AZURE_INSTANCE_TYPE is not set" in refused.stdout
+    assert azure.jobs() == []
+    done = phi3("run", *TINY, "--to", "lora_adapter", home=home, env={**env, "PHI3_AZURE_INSTANCE_TYPE": "gpu-a100"})
+    assert done.returncode == 0, done.stdout
+    azure.apply(monkeypatch)
+    made = _manifest(BlobArtifactStore(home=str(home)), "lora_adapter")
+    assert made.ran["execution"] == "azure_arc"
+    assert made.digest == _manifest(LocalArtifactStore(home=str(made_home)), "lora_adapter").digest
+    (body,) = [job["properties"]["resources"] for job in azure.jobs()]
+    assert body["instanceType"] == "gpu-a100"
+
+
+def test_terminate_in_the_midst_of_training_ends_the_job(azure, tmp_path, monkeypatch):
+    home = lay_out(tmp_path / "home")
+    run = start(home, training_there(azure), *ENDLESS, "--to", "lora_adapter")
+    read_until(run, "lora_adapter   0%")
+    name = job_of(azure, "lora_adapter")
+    assert azure.job(name)["status"] == "Running"
+    run.send_signal(signal.SIGTERM)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output
+    assert azure.job(name)["status"] == "Canceled"
+    azure.wait_closed(name)
+    assert statuses(home) == [dg.DagsterRunStatus.CANCELED]
+    azure.apply(monkeypatch)
+    store = BlobArtifactStore(home=str(home))
+    assert latest(store.ledger, PRODUCT, "lora_adapter") is None
+    assert list(store.container.list_blob_names(name_starts_with="phi3-assets/artefacts/lora_adapter")) == []
+    assert list(store.container.list_blob_names(name_starts_with="phi3-assets/jobs/")) == []
+
+
+def test_a_killed_run_leaves_its_job_to_another_machine(azure, tmp_path, monkeypatch):
+    """Two machines want one adapter; the one that makes it is killed. One job in all, and the other has its adapter."""
+    azure.hold("cpu-cluster")  # the job waits for a node, so that it is still to be adopted
+    one = start(lay_out(tmp_path / "one"), training_there(azure), "--to", "lora_adapter")
+    name = job_of(azure, "lora_adapter")
+    other = start(lay_out(tmp_path / "other"), training_there(azure), "--to", "lora_adapter")
+    read_until(other, "is in the hands of")
+    os.kill(one.pid, signal.SIGKILL)
+    one.communicate()
+    said = read_until(other, "is making it already")
+    azure.hold("cpu-cluster", held=False)
+    rest, _ = other.communicate(timeout=120)
+    assert other.returncode == 0, said + rest
+    assert [job["name"] for job in azure.jobs()] == [name]
+    azure.apply(monkeypatch)
+    store = BlobArtifactStore(home=str(tmp_path / "third"))
+    store.verify(_manifest(store, "lora_adapter").ref)
+
+
+LONG = ["--set", "num_train_epochs=200", "--to", "lora_adapter"]
+
+
+def test_a_training_that_is_taken_its_nodes_twice_goes_on_bit_by_bit(azure, copied_home, tmp_path, monkeypatch):
+    uninterrupted = phi3("run", *TINY, *LONG, home=copied_home, env=clean_env())
+    assert uninterrupted.returncode == 0, uninterrupted.stdout
+    home = lay_out(tmp_path / "home")
+    run = start(home, training_there(azure, PHI3_AZURE_COMPUTE="spot-cluster"), *LONG)
+    said = ""
+    for _ in range(2):
+        said += read_until(run, "loss")
+        azure.preempt(job_of(azure, "lora_adapter"), notice_s=8)
+    rest, _ = run.communicate(timeout=240)
+    said += rest
+    assert run.returncode == 0, said
+    (job,) = azure.jobs()
+    assert (job["attempt"], job["history"].count("Queued")) == (3, 2)
+    assert said.count("This machine is to be taken away") == 2
+    assert said.count("Took the checkpoint of step") == 2
+    assert said.count("Resuming from the checkpoint of step") == 2
+    azure.apply(monkeypatch)
+    store = BlobArtifactStore(home=str(home))
+    made = _manifest(store, "lora_adapter")
+    assert made.metrics["resumed_from_step"] > 0
+    assert made.digest == _manifest(LocalArtifactStore(home=str(copied_home)), "lora_adapter").digest
+    assert list(store.container.list_blob_names(name_starts_with="phi3-assets/checkpoints/")) == []
+
+
+def test_two_nodes_with_two_processes_train_the_same_adapter(azure, copied_home, tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import load_file
+
+    plain = ["--set", "lora_dropout=0", "--to", "lora_adapter"]  # each process draws its own, so without it
+    alone = phi3("run", *TINY, *plain, home=copied_home, env=clean_env())
+    assert alone.returncode == 0, alone.stdout
+    home = lay_out(tmp_path / "home")
+    env = training_there(azure, PHI3_AZURE_INSTANCE_COUNT="2", PHI3_AZURE_PROCESSES_PER_NODE="2")
+    done = phi3("run", *TINY, *plain, home=home, env=env)
+    assert done.returncode == 0, done.stdout
+    assert "rank 0 of 4" in done.stdout
+    azure.apply(monkeypatch)
+    there, here = BlobArtifactStore(home=str(home)), LocalArtifactStore(home=str(copied_home))
+    one, other = _manifest(there, "lora_adapter"), _manifest(here, "lora_adapter")
+    assert one.call.identity == other.call.identity
+    weights = load_file(there.fetch(one.ref) / "adapter_model.safetensors")
+    for name, tensor in load_file(here.fetch(other.ref) / "adapter_model.safetensors").items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
+    (job,) = azure.jobs()
+    assert job["properties"]["resources"]["instanceCount"] == 2
