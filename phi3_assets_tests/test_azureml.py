@@ -106,6 +106,10 @@ def test_the_whole_graph_is_made_on_the_cluster_and_is_the_same_as_here(azure, m
     assert [problem for exchange in traffic for problem in exchange_problems(exchange)] == []
     assert sum(exchange["host"] == "management.azure.com" for exchange in traffic) > 100
 
+    # Code and environment went there once, and not once for each job.
+    for kind in ("codes", "environments"):
+        assert len(azure.traffic("PUT", host="management", path=f"/{kind}/")) == 1
+
     # The hub's token was read inside one job, and is nowhere else.
     reads = azure.traffic("GET", host="vault.azure.net", path="/secrets/hf-token")
     assert [exchange["status"] for exchange in reads] == [401, 200]
@@ -240,3 +244,22 @@ def test_two_nodes_with_two_processes_train_the_same_adapter(azure, copied_home,
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
     (job,) = azure.jobs()
     assert job["properties"]["resources"]["instanceCount"] == 2
+
+
+def test_data_of_the_workspace_is_read_where_it_is(azure, tmp_path, monkeypatch):
+    """Neither a second copy in the store, nor a job that reads anything but the original."""
+    azure.apply(monkeypatch)
+    home = tmp_path / "home"
+    initialise(home)
+    write_rows(tmp_path / "codes.csv")
+    store = BlobArtifactStore(home=str(home))
+    store.container.upload_blob("desk/codes.csv", (tmp_path / "codes.csv").read_bytes())
+    there = "azureml://datastores/workspaceblobstore/paths/desk"
+    done = phi3(
+        "run", *TINY, "--set", f"dataset_path={there}", "--to", "raw_dataset", home=home, env=environment(azure)
+    )
+    assert done.returncode == 0, done.stdout
+    (job,) = [job for job in azure.jobs() if job["name"].startswith("raw-dataset")]
+    assert job["properties"]["inputs"]["in_datasets"]["uri"].startswith(there)
+    assert list(store.container.list_blob_names(name_starts_with="phi3-assets/files/")) == []
+    assert _manifest(store, "raw_dataset").metrics["rows_read"] == 40
