@@ -95,6 +95,7 @@ def test_the_whole_graph_is_made_on_the_cluster_and_is_the_same_as_here(azure, m
     for step in STEPS:
         one, other = (_manifest(store, step) for store in (there, here))
         assert one.ran["execution"] == "azureml"
+        assert one.ran["job"].startswith(step.replace("_", "-"))
         if step in TIMED:
             assert {path for path in one.files if one.files[path] != other.files[path]} <= TIMED[step]
         elif step != "release_bundle":
