@@ -50,6 +50,12 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
     return service.get_container_client(container)
 
 
+def account_url_of(datastore: Any) -> str:
+    """Address of the storage account of a datastore of blobs, as azure-ai-ml describes it."""
+    endpoint = datastore.endpoint or "core.windows.net"
+    return f"{datastore.protocol or 'https'}://{datastore.account_name}.blob.{endpoint}"
+
+
 @lru_cache(maxsize=4)
 def clients_of(settings: AzureSettings) -> "Clients":
     """The clients of one workspace, kept, so that tokens and connections are used again."""
@@ -111,8 +117,7 @@ class Clients:
     @cached_property
     def account_url(self) -> str:
         """Address of the datastore's storage account."""
-        store = self.datastore
-        return f"{store.protocol or 'https'}://{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
+        return account_url_of(self.datastore)
 
     @cached_property
     def container(self) -> "ContainerClient":

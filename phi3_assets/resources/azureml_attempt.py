@@ -9,14 +9,16 @@ import dagster as dg
 from dagster import PipesEnvContextInjector, open_pipes_session
 
 from phi3_assets.azure import history, layout
-from phi3_assets.azure.blobs import remove_folder
+from phi3_assets.azure.blobs import remove_folder, url_of
 from phi3_assets.azure.clients import Clients
-from phi3_assets.core.errors import TransientError, UserError
+from phi3_assets.azure.errors import readable
+from phi3_assets.core import memory
+from phi3_assets.core.errors import DamagedArtefact, TransientError, UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources import azureml_setup as setup
-from phi3_assets.resources.azureml_following import COMPLETED, OVER, FollowedJob
+from phi3_assets.resources.azureml_following import COMPLETED, OVER, FollowedJob, status_of_job
 from phi3_assets.resources.azureml_job import JobRequest, command_job, job_name
 from phi3_assets.resources.blob_messages import BlobMessageReader
 from phi3_assets.resources.blob_store import BlobArtifactStore
@@ -59,7 +61,7 @@ class Attempt:
         call, log = self._call, self._context.log
         compute = setup.check_compute(self._clients, arc=self._arc)
         followed, job = self._newest()
-        if job is not None and _status(job) == COMPLETED:
+        if job is not None and status_of_job(job) == COMPLETED:
             # Its orchestrator died before it could publish.
             log.info(f"Job {followed.name} has ended well already.")
             return self._publish(followed.name)
@@ -78,16 +80,15 @@ class Attempt:
                     job = self._submit(followed, inputs, session.get_bootstrap_env_vars())
                     log.info(f"Step {call.step} {call.identity[:SHORT]} is job {followed.name} on {compute}.")
                 else:
-                    log.info(f"Job {followed.name} is making it already ({_status(job)}): going on with that one.")
+                    how = f"{status_of_job(job)} on {str(job.compute).rpartition('/')[2]}"
+                    log.info(f"Job {followed.name} is making it already ({how}): going on with that one.")
                 self._show(job)
                 status = followed.follow(job)
             except (UserError, TransientError):
                 raise  # whoever raised it has cancelled the job, or it may still be found by the next try
             except BaseException:
                 # Terminate, Ctrl-C: whatever ends this process on purpose must not leave a job that costs money.
-                log.info(f"Cancelling job {followed.name}.")
-                followed.cancel()
-                self._clean_up(followed.name, keep_checkpoints=True)
+                self._give_up(followed)
                 raise
         if status == COMPLETED:
             return self._publish(followed.name)
@@ -102,9 +103,9 @@ class Attempt:
             name = job_name(self._call, address, number)
             followed = FollowedJob(self._clients, name, self._context.log.info)
             job = followed.find()
-            if job is None or _status(job) not in OVER:
+            if job is None or status_of_job(job) not in OVER:
                 return followed, job
-            if _status(job) == COMPLETED and self._store.has_attempt(self._call, name):
+            if status_of_job(job) == COMPLETED and self._store.has_attempt(self._call, name):
                 return followed, job
         raise UserError(f"{MOST_ATTEMPTS} jobs have failed to make this artefact. Change something first.")
 
@@ -137,9 +138,9 @@ class Attempt:
             key_vault=setup.key_vault(self._clients) if needs_token else "",
             hf_token_secret=settings.hf_token_secret if needs_token else "",
         )
-        self._store.container.upload_blob(
-            self._path(f"{layout.job(followed.name)}/spec/{JOB_FILE}"), job_file.to_json().encode(), overwrite=True
-        )
+        path = self._path(f"{layout.job(followed.name)}/spec/{JOB_FILE}")
+        with readable(f"Writing to {url_of(self._store.container)}/{path}"):
+            self._store.container.upload_blob(path, job_file.to_json().encode(), overwrite=True)
         with setup.wheel_folder() as code:
             request = JobRequest(
                 name=followed.name,
@@ -181,26 +182,52 @@ class Attempt:
         try:
             manifest = self._store.adopt_attempt(self._call, name)
         except UserError as error:
+            if isinstance(error, DamagedArtefact):  # else nobody would ever submit another one
+                self._clean_up(name, keep_checkpoints=True)
             raise dg.Failure(
                 f"{self._call.step}: job {name} ended well, but left no whole artefact: {error}",
                 metadata={TRANSIENT: dg.MetadataValue.bool(False), **self._log_tail(name)},
                 allow_retries=False,
             ) from error
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "worker.log"
-            path.write_text(history.log_of(self._clients, name), encoding="utf-8")
-            self._store.keep_log(self._call, path)
+        self._keep_log(name)
         self._clean_up(name, keep_checkpoints=False)
         return manifest
 
+    def _keep_log(self, name: str) -> None:
+        """Keep the job's log where the artefact's is looked for; that it cannot be had is no failure of the step."""
+        try:
+            text = history.log_of(self._clients, name)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "worker.log"
+                path.write_text(text, encoding="utf-8")
+                self._store.keep_log(self._call, path)
+        except (UserError, TransientError) as error:
+            self._context.log.warning(f"The job's log stays in the workspace alone. {error}")
+
+    def _give_up(self, followed: FollowedJob) -> None:
+        """Cancel the job for somebody who wants an end of it, whatever hinders that."""
+        self._context.log.info(f"Cancelling job {followed.name}.")
+        try:
+            followed.cancel()
+        except (UserError, TransientError) as error:
+            self._context.log.error(str(error))
+        else:
+            self._clean_up(followed.name, keep_checkpoints=True)
+
     def _failure(self, name: str, job: "Job", status: str, messages: Messages) -> dg.Failure:
         """The worker's own reason if it gave one, else what the service says."""
-        said = history.reasons(self._clients, name)
+        try:
+            said = history.reasons(self._clients, name)
+        except (UserError, TransientError) as error:
+            said = [f"(what it says cannot be read: {error})"]
         preempted = any(word in line.lower() for line in said for word in _PREEMPTED)
         if messages.failed is not None and status != "Canceled":
             reason, transient = messages.failed, messages.transient
         elif status == "Canceled":
             reason, transient = f"Job {name} was cancelled, by its time limit or by somebody in the workspace.", False
+        elif history.was_killed(said) and not preempted:
+            lower = memory.what_to_lower({**self._call.params, **self._call.settings})
+            reason, transient = f"Job {name} was killed, which is what happens when memory runs out. {lower}", False
         else:
             reason, transient = f"Job {name} failed and gave no reason of its own.", preempted
         told = f" The service says: {' '.join(said)}" if said else ""
@@ -215,22 +242,27 @@ class Attempt:
         )
 
     def _log_tail(self, name: str) -> dict[str, Any]:
-        tail = "\n".join(history.log_of(self._clients, name).splitlines()[-LOG_TAIL_LINES:])
+        try:
+            tail = "\n".join(history.log_of(self._clients, name).splitlines()[-LOG_TAIL_LINES:])
+        except (UserError, TransientError) as error:
+            tail = str(error)
         return {"end of log": dg.MetadataValue.md(f"```\n{tail}\n```")}
 
     def _clean_up(self, name: str, *, keep_checkpoints: bool) -> None:
-        """Remove what nobody reads any more; the next attempt goes on from the checkpoints of one that failed."""
+        """Remove what nobody reads any more; the next attempt goes on from the checkpoints of one that failed.
+
+        What cannot be removed is in nobody's way, so it changes nothing of how the step ends.
+        """
+        step, identity = self._call.step, self._call.identity
+        other = layout.attempt(step, identity, name) if keep_checkpoints else layout.checkpoints(step, identity)
         container = self._store.container
-        remove_folder(container, self._path(layout.job(name)))
-        if keep_checkpoints:
-            remove_folder(container, self._path(layout.attempt(self._call.step, self._call.identity, name)))
-        else:
-            remove_folder(container, self._path(layout.checkpoints(self._call.step, self._call.identity)))
+        try:
+            with readable(f"Removing what job {name} left in {url_of(container)}"):
+                for path in (layout.job(name), other):
+                    remove_folder(container, self._path(path))
+        except (UserError, TransientError) as error:
+            self._context.log.warning(str(error))
 
     def _path(self, path: str) -> str:
         """A path of the store as the container knows it."""
         return f"{self._clients.settings.prefix}/{path}"
-
-
-def _status(job: "Job") -> str:
-    return str(getattr(job.status, "value", job.status))
