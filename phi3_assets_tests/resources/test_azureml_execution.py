@@ -329,11 +329,12 @@ def test_the_workers_reason_is_told_though_the_services_is_out_of_reach(azure, e
 def test_logs_stand_in_the_workspaces_own_account_wherever_artefacts_do(azure, execution, store):
     from azure.ai.ml.entities import AzureBlobDatastore
 
-    run(execution, store)
+    _foreign_job(store, "a-job", "echo something said")
+    azure.wait_for("a-job", "Completed")
     clients = Clients(store.settings)
     clients.datastore = AzureBlobDatastore(name="elsewhere", account_name="another", container_name="artefacts")
     assert clients.account_url == "https://another.blob.core.windows.net"
-    assert "raw_dataset" in log_of(clients, azure.jobs()[0]["name"])
+    assert "something said" in log_of(clients, "a-job")
 
 
 def test_a_store_that_takes_no_job_file_says_which_role_is_missing(azure, execution, store):
