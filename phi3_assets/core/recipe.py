@@ -335,10 +335,11 @@ class Recipe(pydantic.BaseModel):
     def _filled_in(self) -> "Recipe":
         # An imported recipe names what its configuration left open: it must not fall back to a default, which is data
         # or a model of somebody else's.
-        for name in ("base_model", "dataset_path"):
-            value = getattr(self, name)
-            if hole := re.search(r"<[^<>]+>", value):
-                raise ValueError(f"{name}: {value!r} is not filled in yet: put what you mean in place of {hole[0]}")
+        named = {"base_model": self.base_model, "dataset_path": self.dataset_path}
+        holes = {name: hole for name, value in named.items() if (hole := re.search(r"<[^<>]+>", value))}
+        if holes:
+            told = (f"{name}: {named[name]!r}, what is meant in place of {hole[0]}" for name, hole in holes.items())
+            raise ValueError(f"to be filled in first, a comment above the field says how: {'; '.join(told)}")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -105,10 +105,11 @@ def _lower(value: Any) -> Any:
 
 
 def _unknown(leaf: Leaf) -> str:
-    hint = RULES.hint(leaf.place)
-    if leaf.place[0] == "passes" and not hint and leaf.place[1] != "?":
-        hint = " " + hint_of(leaf.place[1], leaf.place[2:])
-    return f"no rule for this key.{hint}"
+    if leaf.place[0] == "passes" and leaf.place[1:2] not in ((), ("?",)):
+        kind, rest = leaf.place[1], leaf.place[2:]
+        if RULES.find(("passes", kind, "type")) is None:
+            return hint_of(kind, rest)
+    return f"no rule for this key.{RULES.hint(leaf.place)}"
 
 
 def _left_aside(leaf: Leaf, view: View) -> str:

@@ -3,14 +3,21 @@
 In a pattern `*` stands for one part, `**` at its end for any number of parts, none included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from phi3_assets.olive.rule import Rule
 
 # A misspelt word has most of its letters in common with the right one; below that, a hint misleads.
-_NEAR = 0.75
+_NEAR = 0.8
+
+
+def near(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The sentence " Did you mean 'x'?" for the known name that `name` misspells; empty where there is none."""
+    whole = {one.lower(): one for one in known}
+    match = get_close_matches(name.lower(), whole, n=1, cutoff=_NEAR)
+    return f" Did you mean {prefix + whole[match[0]]!r}?" if match else ""
 
 
 class Rules:
@@ -37,9 +44,7 @@ class Rules:
             elif "*" in node:
                 node, known = node["*"], [*known, "*"]
             else:
-                names = [name for name in node if name.strip("*")]
-                match = get_close_matches(part, names, n=1, cutoff=_NEAR)
-                return f" Did you mean {'.'.join([*known, *match])!r}?" if match else ""
+                return near(part, [name for name in node if name.strip("*")], ".".join([*known, ""]))
         return ""
 
 

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from phi3_assets.core.errors import nearest
+from phi3_assets.olive.legacy_find import near
 from phi3_assets.olive.rule import Rule, dropped
 
 METHODS = ("lora", "dora", "qlora")
@@ -54,7 +54,9 @@ def rule_of(kind: str, rest: tuple[str, ...]) -> Rule | None:
         rest: The key inside of the pass, such as ("type",) or ("overrides", "lm_head", "bits").
     """
     name, keys = known_passes().get(kind, ("", frozenset()))
-    if not name or not rest:
+    if not name:
+        return dropped("of a pass that is not known") if kind != "?" and rest and rest != ("type",) else None
+    if not rest:
         return None
     if rest == ("type",):
         return dropped(f"Olive's pass {name}: {_instead(kind)}")
@@ -68,10 +70,8 @@ def hint_of(kind: str, rest: tuple[str, ...]) -> str:
     """What an unknown pass, or an unknown key of a pass that is no step, is said to be."""
     name, keys = known_passes().get(kind, ("", frozenset()))
     if name:
-        return f"Olive's pass {name} has no such key, from 0.4 to 0.13.{nearest(rest[0], sorted(keys)) if rest else ''}"
-    if rest[:1] != ("type",):
-        return "of a pass that is not known"
-    close = nearest(kind, list(known_passes()))
+        return f"Olive's pass {name} has no such key, from 0.4 to 0.13.{near(rest[0], sorted(keys)) if rest else ''}"
+    close = near(kind, sorted(name for name, _ in known_passes().values()))
     return f"no pass of Olive 0.4 to 0.13 has this name.{close}"
 
 

@@ -100,7 +100,7 @@ def test_a_hub_dataset_is_pinned_or_asked_for(tmp_path: Path) -> None:
     """It was dropped, and the run trained on the shipped sample."""
     imported = wild("olive-0.4-hub.json")
     assert imported.values["dataset_path"] == "hf:acme/desk-chats@<commit>"
-    with pytest.raises(UserError, match=re.escape("'hf:acme/desk-chats@<commit>' is not filled in yet")):
+    with pytest.raises(UserError, match=re.escape("'hf:acme/desk-chats@<commit>', what is meant in place of <commit>")):
         run_reads(imported, tmp_path, base_model_revision=COMMIT)
     assert (
         "# To be filled in: dataset acme/desk-chats of the hub must be pinned" in (tmp_path / "mine.yaml").read_text()
@@ -285,7 +285,7 @@ def test_passes_of_all_versions_are_known() -> None:
         {"passes": {"p": {"type": "OnnxConversion", "target_opsett": 1}, "q": {"type": "OnxConversion"}}}
     )
     assert "Did you mean 'target_opset'" in told(imported, "passes.p.target_opsett")[1]
-    assert "Did you mean 'onnxconversion'" in told(imported, "passes.q.type")[1]
+    assert "Did you mean 'OnnxConversion'" in told(imported, "passes.q.type")[1]
 
 
 def test_a_hint_is_near_or_there_is_none() -> None:
@@ -294,6 +294,10 @@ def test_a_hint_is_near_or_there_is_none() -> None:
     assert told(imported, "engine.output_dri")[1].endswith("Did you mean 'output_dir'?")
     assert "mean" not in told(imported, "engine.colour")[1]
     assert "mean" not in told(imported, "passes.l.zzz")[1]
+    # A pass of somebody's fork, which is no misspelt one of Olive's.
+    imported = convert({"passes": {"p": {"type": "AcmePython", "bits": 4}}})
+    assert [line.key for line in imported.unknown] == ["passes.p.type"]
+    assert "mean" not in told(imported, "passes.p.type")[1]
 
 
 PARSED = [read_config(path) for path in (*WILD, CONFIGS / "cookbook-lora.json", CONFIGS / "cookbook-qlora.json")]
@@ -349,7 +353,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
             holder[last] = copy.deepcopy(at(other, draw(st.sampled_from(nodes(other)))))
         elif how == "add" and isinstance(holder, dict):
             holder[draw(st.sampled_from(WORDS) | st.text(max_size=8))] = draw(VALUES)
-        elif how == "drop":
+        elif how == "drop" and last in (holder if isinstance(holder, dict) else range(len(holder))):
             del holder[last]
     return config
 
