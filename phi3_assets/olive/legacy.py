@@ -39,12 +39,13 @@ def convert(config: Mapping[str, Any]) -> Imported:
     view = View(plain(config))
     result = Imported()
     source = data.source_of(view)
+    pinned = add_base_model(view, result)
     for leaf in view.leaves():
         result.report.append(_line(leaf, view, source, result))
     _name_environment(result)
     result.executions = azure.executions(view)
     result.fill("dataset_path", source.address, source.missing)
-    add_base_model(view, result)
+    result.report += pinned
     add_method(view, result)
     add_columns(result)
     add_provider(view, result)
@@ -75,14 +76,25 @@ def _line(leaf: Leaf, view: View, source: data.Source, result: Imported) -> Line
         told = source.told.get(leaf.place[3:]) or source.told.get(leaf.place[3:4])
         if told:
             return Line(key, *told)
+    if leaf.place[0] == "input_model" and rule.why.startswith("recipe field base_model"):
+        return _of_model(key, leaf.value, rule, result)
     return _take(key, leaf.value, rule, result)
+
+
+def _of_model(key: str, value: Any, rule: Rule, result: Imported) -> Line:
+    """What became of what names or pins the base model."""
+    name = rule.why.rpartition(" ")[2]
+    if name in result.missing:
+        return Line(key, "replaced", result.missing[name])
+    known = result.values[name]
+    return Line(key, rule.verdict, rule.why) if known == value else Line(key, "replaced", f"{rule.why}: {known or '-'}")
 
 
 def _take(key: str, value: Any, rule: Rule, result: Imported) -> Line:
     """Take the recipe's fields of a value."""
     if rule.fields is None:
         return Line(key, rule.verdict, rule.why)
-    if value is None:
+    if value is None or value == {}:
         return Line(key, "dropped", "null stands for Olive's default")
     try:
         if azure.is_hole(value):

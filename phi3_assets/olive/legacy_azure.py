@@ -14,8 +14,9 @@ from phi3_assets.azure.settings import CONFIG, AzureSettings
 from phi3_assets.olive.legacy_view import View, mapping
 
 EXECUTION = "PHI3_EXECUTION"
-# Olive's system of this type, and the secret it read in the key vault when hf_token was true.
-AZUREML_SYSTEM = "azureml"
+# How the types of Olive's systems in Azure begin, AzureML and AzureND12SSystem among them; and the secret that they
+# read in the key vault when hf_token was true.
+AZURE_SYSTEMS = "azure"
 HF_TOKEN_SECRET = "hf-token"  # noqa: S105 (a secret's name)
 
 _ASSETS = {
@@ -142,7 +143,7 @@ def run_command(recipe: str, settings: str, chosen: Mapping[str, str]) -> str:
 
 
 def _is_remote(system: Any) -> bool:
-    return isinstance(system, Mapping) and str(system.get("type")).lower() == AZUREML_SYSTEM
+    return isinstance(system, Mapping) and str(system.get("type")).lower().startswith(AZURE_SYSTEMS)
 
 
 def _of_folder(address: str) -> tuple[str, str]:

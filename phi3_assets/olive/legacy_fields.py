@@ -14,16 +14,15 @@ from phi3_assets.olive.legacy_view import View, items, mapping
 METHOD = "<lora, dora or qlora>"
 
 
-def add_base_model(view: View, result: Imported) -> None:
-    """What training starts from, and what pins it."""
+def add_base_model(view: View, result: Imported) -> list[Line]:
+    """What training starts from, and what pins it; with a line where that is not the configuration's own."""
     input_model = view.config.get("input_model")
     base_model, missing = base_model_of(input_model)
     result.fill("base_model", base_model, missing)
     revision, why = ("", "") if missing else revision_of(input_model, base_model)
     result.fill("base_model_revision", revision, "" if revision else why)
-    if why:
-        told = f"{revision}, {why}" if revision else why
-        result.report.append(Line("", "added", f"base_model_revision: {told}"))
+    told = f"{revision}, {why}" if revision else why
+    return [Line("", "added", f"base_model_revision: {told}")] if why else []
 
 
 def add_method(view: View, result: Imported) -> None:

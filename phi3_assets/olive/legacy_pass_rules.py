@@ -3,7 +3,7 @@
 from typing import Any
 
 from phi3_assets.olive.legacy_passes import FINE_TUNING, METHODS
-from phi3_assets.olive.rule import NotTaken, Rule, dropped, kept, renamed, replaced
+from phi3_assets.olive.rule import NotTaken, Rule, dropped, empty, kept, renamed, replaced
 
 _HOST = replaced("PHI3_EXECUTION of the asset, such as PHI3_EXECUTION_LORA_ADAPTER")
 _TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
@@ -143,8 +143,8 @@ _ADAPTER: dict[str, Rule] = {
     **_SHARED,
     **{f"training_args.{name}": rule for name, rule in _TRAINING_ARGS.items()},
     **{f"training_args.{name}.**": rule for name, rule in _TRAINING_ARGS.items() if rule.verdict == "dropped"},
-    "training_args": dropped("empty: the trainer's defaults"),
-    "training_args.extra_args": dropped("empty: the trainer's defaults"),
+    "training_args": empty(),
+    "training_args.extra_args": empty(),
     "type": Rule("renamed", "recipe field method", _method),
     "r": renamed("lora_r"),
     "lora_r": kept("lora_r"),
@@ -192,7 +192,7 @@ _MODEL_BUILDER: dict[str, Rule] = {
     "metadata_only": dropped("the model is always built"),
     "search": dropped("genai_config.json is written with settings that suit all variants"),
     "search.**": replaced("genai_config.json is written with settings that suit all variants"),
-    "extra_options": dropped("empty"),
+    "extra_options": empty(),
     "hf_remote": dropped("code of the repository is never run"),
     "hf_token": dropped("the environment variable HF_TOKEN"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from phi3_assets.olive.legacy_azure_rules import AZURE_RULES
 from phi3_assets.olive.legacy_find import Rules
 from phi3_assets.olive.legacy_pass_rules import PASS_RULES
-from phi3_assets.olive.rule import NotTaken, Rule, dropped, kept, renamed, replaced
+from phi3_assets.olive.rule import NotTaken, Rule, dropped, empty, kept, renamed, replaced
 
 _TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
 _PLACE = Rule("renamed", "part of recipe field dataset_path")
@@ -18,6 +18,8 @@ _LOADING = dropped("the step base_model loads and checks the model itself")
 _LOGS = dropped("a step's log is always kept")
 _NO_CODE = dropped("code of a configuration is never run")
 _REUSE = dropped("what is unchanged is reused, what is changed is made anew")
+_BASE_MODEL = Rule("renamed", "recipe field base_model")
+_REVISION = Rule("renamed", "recipe field base_model_revision")
 _STRATEGIES = {"line-by-line-random": "line-by-line", "join-random": "join", "join-sliding-window": "join"}
 # Olive's own components; another is code of the configuration's author.
 OWN_COMPONENTS = ("huggingface_dataset", "local_dataset", "skip_dataset", "text_generation_huggingface_pre_process")
@@ -35,6 +37,12 @@ def _text_columns(value: Any) -> dict[str, Any]:
             f"{len(columns)} columns, where rows have a question and an answer: set question_column and answer_column",
         )
     return {"question_column": columns[0], "answer_column": columns[1]}
+
+
+def _task(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and not value.startswith("text-generation"):
+        raise NotTaken("refused", f"{value}; a recipe's models generate text")
+    return {}
 
 
 def _component(value: Any) -> dict[str, Any]:
@@ -72,10 +80,10 @@ _FILES = f"{_LOAD}data_files."
 _PRE = "data_configs.*.pre_process_data_config."
 
 _MODEL_RULES: dict[str, Rule] = {
-    "input_model": dropped("what the base model is, is asked for"),
+    "input_model": _BASE_MODEL,
     "input_model.type": replaced("base models are always Hugging Face models (HfModel since Olive 0.7)"),
-    **_under("input_model.", "hf_config.model_name model_path", Rule("renamed", "recipe field base_model")),
-    **_under("input_model.", "hf_config.task task", dropped("the task is always text-generation")),
+    **_under("input_model.", "hf_config.model_name model_path", _BASE_MODEL),
+    **_under("input_model.", "hf_config.task task", replaced("the task is always text-generation", _task)),
     "input_model.adapter_path": replaced("recipe field adapter_path", lambda value: {"adapter_path": value}),
     **_under("input_model.", "model_script script_dir model_loader dummy_inputs_func", _NO_CODE),
     **_under(
@@ -89,21 +97,21 @@ _MODEL_RULES: dict[str, Rule] = {
     ),
 }
 for _args in ("hf_config.from_pretrained_args", "hf_config.model_loading_args", "load_kwargs"):
-    _MODEL_RULES[f"input_model.{_args}.revision"] = Rule("renamed", "recipe field base_model_revision")
+    _MODEL_RULES[f"input_model.{_args}.revision"] = _REVISION
     _MODEL_RULES[f"input_model.{_args}.trust_remote_code"] = dropped(
         "code of the repository is never run; transformers knows Phi-3 itself, and Phi-3's own code fails there"
     )
 
 _DATA_RULES: dict[str, Rule] = {
-    "data_configs": dropped("empty"),
-    "data_configs.*": dropped("empty"),
+    "data_configs": empty(),
+    "data_configs.*": empty(),
     "data_configs.*.name": dropped("a recipe has one corpus, so it needs no name"),
     "data_configs.*.type": _READER,
     **_under("data_configs.*.", "user_script script_dir", _NO_CODE),
     **_under(
         "data_configs.*.",
         "load_dataset_config pre_process_data_config components default_components default_components_type",
-        dropped("empty"),
+        empty(),
     ),
     **_under(
         "data_configs.*.",
@@ -168,11 +176,11 @@ _DATA_RULES: dict[str, Rule] = {
 }
 
 _ENGINE_RULES: dict[str, Rule] = {
-    "engine": dropped("empty"),
-    "passes": dropped("empty"),
-    "systems": dropped("empty"),
-    "systems.*": dropped("empty"),
-    "azureml_client": dropped("empty"),
+    "engine": empty(),
+    "passes": empty(),
+    "systems": empty(),
+    "systems.*": empty(),
+    "azureml_client": empty(),
     **_under(
         "", "log_severity_level ort_log_severity_level ort_py_log_severity_level log_to_file verbose debug", _LOGS
     ),

@@ -51,6 +51,17 @@ def replaced(why: str, fields: Callable[[Any], dict[str, Any]] | None = None) ->
     return Rule("replaced", why, fields)
 
 
+def empty() -> Rule:
+    """What may hold keys, and holds none."""
+
+    def check(value: Any) -> dict[str, Any]:
+        if value:
+            raise NotTaken("refused", "keys with values belong here")
+        return {}
+
+    return Rule("dropped", "it is empty", check)
+
+
 def dropped(why: str) -> Rule:
     """Nothing takes its place."""
     return Rule("dropped", why)

@@ -300,6 +300,17 @@ def test_a_hint_is_near_or_there_is_none() -> None:
     assert "mean" not in told(imported, "passes.p.type")[1]
 
 
+def test_a_task_that_generates_no_text_is_refused() -> None:
+    imported = convert({"input_model": {"model_path": "./x", "task": "text-classification"}, "passes": {}})
+    assert told(imported, "input_model.task") == ("refused", "text-classification; a recipe's models generate text")
+
+
+def test_what_is_no_mapping_where_keys_belong_is_refused() -> None:
+    imported = convert({"input_model": "./x", "passes": "LoRA", "systems": {"a": "LocalSystem"}, "engine": {}})
+    assert imported.values["base_model"] == "./x"
+    assert [line.key for line in imported.unknown] == ["passes", "systems.a"]
+
+
 PARSED = [read_config(path) for path in (*WILD, CONFIGS / "cookbook-lora.json", CONFIGS / "cookbook-qlora.json")]
 WORDS = [
     "type",
