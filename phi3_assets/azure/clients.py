@@ -3,6 +3,7 @@
 Storage is reached with tokens only, so accounts may forbid shared keys. Telemetry of azure-ai-ml is off.
 """
 
+import logging
 import os
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,8 @@ class Clients:
         from azure.ai.ml import MLClient
 
         settings = self.settings
+        # It remarks on each class of its own that is experimental, whoever uses it.
+        logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
         return MLClient(
             self.credential,
             settings.subscription_id,

@@ -24,7 +24,7 @@ def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:
 
     mend = (
         f"Put it there with `az keyvault secret set --vault-name {vault.split('//')[-1].split('.')[0]} --name {name} "
-        "--value ...`."
+        "--file token.txt`."
     )
     role = "'Key Vault Secrets User' on the key vault"
     with readable(f"Secret {name} of {vault}", role, mend), SecretClient(vault, credential) as client:

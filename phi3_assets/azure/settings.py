@@ -63,7 +63,7 @@ class AzureSettings(pydantic.BaseModel):
     environment: str = pydantic.Field(
         "",
         description="An environment of your own (azureml:name:version) that has this package's requirements; empty: "
-        "one is made from the lock.",
+        "one is made of the versions installed where Dagster runs.",
     )
     datastore: str = pydantic.Field(
         "workspaceblobstore", pattern=rf"^{_NAME}$", description="Datastore of blobs that artefacts are kept in."

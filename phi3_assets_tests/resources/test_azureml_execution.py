@@ -128,6 +128,15 @@ def test_what_passes_makes_no_second_job_and_loses_nothing(azure, execution, sto
     assert unused == []
 
 
+def test_tokens_that_run_out_while_a_job_runs(azure, execution, store):
+    azure.token_lifetime(2)
+    azure.fault(method="GET", host="blob", kind="answer", status=401, code="InvalidAuthenticationInfo", skip=3)
+    made, result = run(execution, store)
+    assert result.success, failure(result).description
+    assert len(azure.jobs()) == 1
+    store.verify(made.ref)
+
+
 def test_an_answer_that_is_lost_after_the_job_was_made_makes_no_second_one(azure, execution, store):
     azure.fault(method="PUT", host="management", path="/jobs/", kind="lost", times=2)
     made, result = run(execution, store)
