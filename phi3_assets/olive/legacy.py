@@ -66,6 +66,8 @@ def _line(leaf: Leaf, view: View, source: data.Source, result: Imported) -> Line
     of_data = view.data_of(leaf.path)
     if of_data and of_data is not view.training:
         return _beside(key, leaf, rule, of_data, view)
+    if rule is None and of_data and data.is_code(of_data) and leaf.place[2:3] == ("load_dataset_config",):
+        return Line(key, "dropped", "a parameter of code, which is never run")
     if rule is None:
         return Line(key, "unknown", _unknown(leaf))
     if why := _left_aside(leaf, view):

@@ -15,6 +15,8 @@ _READERS = {"json", "csv", "parquet", "arrow", "text", "pandas", "xml", "generat
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_FILE = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/.*)?")
 _FOLDERS = ("abfs", "abfss", "az", "s3", "gs", "gcs")
+# Olive's own components; another is code of the configuration's author.
+OWN_COMPONENTS = ("huggingface_dataset", "local_dataset", "skip_dataset", "text_generation_huggingface_pre_process")
 _PATHS = ("path", "name", "file", "folder")
 Told = dict[tuple[str, ...], tuple[str, str]]
 
@@ -45,6 +47,12 @@ def address_of(data: Data, view: View) -> str:
     """What recipe field dataset_path would be for another data config; "" where it names nothing that can be read."""
     address = _source(data, view).address
     return "" if address == FOLDER else address
+
+
+def is_code(data: Data) -> bool:
+    """Whether rows are made by code of the configuration's author."""
+    kind = data.load.get("type")
+    return isinstance(kind, str) and kind.lower() not in OWN_COMPONENTS
 
 
 def _without(view: View) -> Source:

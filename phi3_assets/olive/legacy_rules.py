@@ -6,6 +6,7 @@ Paths are written with dots, in the form that `legacy_view` brings them to. Pass
 from typing import Any
 
 from phi3_assets.olive.legacy_azure_rules import AZURE_RULES
+from phi3_assets.olive.legacy_data import OWN_COMPONENTS
 from phi3_assets.olive.legacy_find import Rules
 from phi3_assets.olive.legacy_pass_rules import PASS_RULES
 from phi3_assets.olive.rule import NotTaken, Rule, dropped, empty, kept, renamed, replaced
@@ -21,8 +22,6 @@ _REUSE = dropped("what is unchanged is reused, what is changed is made anew")
 _BASE_MODEL = Rule("renamed", "recipe field base_model")
 _REVISION = Rule("renamed", "recipe field base_model_revision")
 _STRATEGIES = {"line-by-line-random": "line-by-line", "join-random": "join", "join-sliding-window": "join"}
-# Olive's own components; another is code of the configuration's author.
-OWN_COMPONENTS = ("huggingface_dataset", "local_dataset", "skip_dataset", "text_generation_huggingface_pre_process")
 
 
 def _text_columns(value: Any) -> dict[str, Any]:
@@ -75,6 +74,10 @@ def _under(prefix: str, names: str, rule: Rule) -> dict[str, Rule]:
     return {f"{prefix}{name}{end}": rule for name in names.split() for end in ("", ".**")}
 
 
+_DATA_HOLDERS = (
+    *("load_dataset_config", "pre_process_data_config", "params_config", "component_kwargs", "components"),
+    *("default_components", "default_components_type"),
+)
 _LOAD = "data_configs.*.load_dataset_config."
 _FILES = f"{_LOAD}data_files."
 _PRE = "data_configs.*.pre_process_data_config."
@@ -84,6 +87,7 @@ _MODEL_RULES: dict[str, Rule] = {
     "input_model.type": replaced("base models are always Hugging Face models (HfModel since Olive 0.7)"),
     **_under("input_model.", "hf_config.model_name model_path", _BASE_MODEL),
     **_under("input_model.", "hf_config.task task", replaced("the task is always text-generation", _task)),
+    "input_model.hf_config": empty(),
     "input_model.adapter_path": replaced("recipe field adapter_path", lambda value: {"adapter_path": value}),
     **_under("input_model.", "model_script script_dir model_loader dummy_inputs_func", _NO_CODE),
     **_under(
@@ -91,7 +95,9 @@ _MODEL_RULES: dict[str, Rule] = {
         "io_config model_attributes model_file_format mlflow_transformer_model_cache_dir generative onnx_file_name "
         "inference_settings use_ort_extensions external_initializers_file_name constant_inputs_file_name is_file name "
         "model_components model_component_names model_name_pattern num_ranks input_names input_shapes output_names "
-        "output_shapes is_pytorch_model model_storage_kind load_kwargs hf_config test_model_config test_model_path "
+        "output_shapes is_pytorch_model model_storage_kind load_kwargs test_model_config test_model_path "
+        "hf_config.components hf_config.dataset hf_config.feature hf_config.model_class "
+        "hf_config.from_pretrained_args hf_config.model_loading_args "
         "quant_attrs model_variant version generation_config resource_type framework extra_args",
         _LOADING,
     ),
@@ -108,11 +114,7 @@ _DATA_RULES: dict[str, Rule] = {
     "data_configs.*.name": dropped("a recipe has one corpus, so it needs no name"),
     "data_configs.*.type": _READER,
     **_under("data_configs.*.", "user_script script_dir", _NO_CODE),
-    **_under(
-        "data_configs.*.",
-        "load_dataset_config pre_process_data_config components default_components default_components_type",
-        empty(),
-    ),
+    **{f"data_configs.*.{name}": empty() for name in _DATA_HOLDERS},
     **_under(
         "data_configs.*.",
         "post_process_data_config dataloader_config post_process_data dataloader",

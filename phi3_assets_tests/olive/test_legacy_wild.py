@@ -158,6 +158,7 @@ def test_what_a_recipe_cannot_say_is_asked_for() -> None:
     refused = {line.key for line in imported.unknown}
     assert {"passes.k.type", "data_configs.0.load_dataset_config.type"} <= refused
     assert "a recipe has no LoKr" in imported.missing["method"]
+    assert told(imported, "data_configs.0.load_dataset_config.params.language")[1].startswith("a parameter of code")
     assert wild("other-model.json").values["base_model"] == MODEL
 
 
@@ -294,6 +295,11 @@ def test_a_hint_is_near_or_there_is_none() -> None:
     assert told(imported, "engine.output_dri")[1].endswith("Did you mean 'output_dir'?")
     assert "mean" not in told(imported, "engine.colour")[1]
     assert "mean" not in told(imported, "passes.l.zzz")[1]
+    pre_process = {"text_tempalte": "{a}", "zzz": 1}
+    imported = convert({"data_configs": [{"pre_process_data_config": pre_process}], "passes": {"l": {"type": "LoRA"}}})
+    verdict, why = told(imported, "data_configs.0.pre_process_data_config.text_tempalte")
+    assert (verdict, why.rpartition(".")[2]) == ("unknown", "text_template'?")
+    assert told(imported, "data_configs.0.pre_process_data_config.zzz")[0] == "unknown"
     # A pass of somebody's fork, which is no misspelt one of Olive's.
     imported = convert({"passes": {"p": {"type": "AcmePython", "bits": 4}}})
     assert [line.key for line in imported.unknown] == ["passes.p.type"]
