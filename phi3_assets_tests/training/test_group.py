@@ -17,6 +17,8 @@ from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.training import group as meeting
 from phi3_assets.training.ranks import given_rank
 
+pytestmark = pytest.mark.azure
+
 meeting.COLLECTIVE_S = 3.0
 meeting.MEET_S = float(os.environ.get("MEET_S", 60))
 rank = given_rank(os.environ)
