@@ -375,6 +375,17 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.parametrize("other", [None, 3, "x", [], [3, {"type": "y"}]], ids=repr)
+def test_something_else_may_stand_wherever_keys_or_a_list_are_expected(other: Any) -> None:
+    """Every such place of every configuration, one by one: chance finds a rare place too seldom."""
+    for config in PARSED:
+        for path in nodes(config)[1:]:
+            if isinstance(at(config, path), dict | list):
+                changed = copy.deepcopy(config)
+                at(changed, path[:-1])[path[-1]] = copy.deepcopy(other)
+                check(changed, convert(changed))
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mutated())
 def test_no_configuration_ends_in_a_traceback(config: dict[str, Any]) -> None:
