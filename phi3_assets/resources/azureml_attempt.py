@@ -141,22 +141,21 @@ class Attempt:
         path = self._path(f"{layout.job(followed.name)}/spec/{JOB_FILE}")
         with readable(f"Writing to {url_of(self._store.container)}/{path}"):
             self._store.container.upload_blob(path, job_file.to_json().encode(), overwrite=True)
-        with setup.wheel_folder() as code:
-            request = JobRequest(
-                name=followed.name,
-                call=call,
-                inputs={name: self._address(name, item) for name, item in inputs.items()},
-                code=code,
-                environment=environment,
-                variables={"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", **variables},
-                tags={
-                    "phi3/step": call.step,
-                    "phi3/identity": call.identity,
-                    "dagster/run_id": self._context.run.run_id,
-                    "dagster/job": self._context.run.job_name,
-                },
-            )
-            return followed.submit(command_job(request, settings))
+        request = JobRequest(
+            name=followed.name,
+            call=call,
+            inputs={name: self._address(name, item) for name, item in inputs.items()},
+            package=settings.uri(setup.put_package(self._store)),
+            environment=environment,
+            variables={"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", **variables},
+            tags={
+                "phi3/step": call.step,
+                "phi3/identity": call.identity,
+                "dagster/run_id": self._context.run.run_id,
+                "dagster/job": self._context.run.job_name,
+            },
+        )
+        return followed.submit(command_job(request, settings))
 
     def _address(self, name: str, item: ArtefactRef | UserFiles) -> str:
         """What a job mounts for an input."""

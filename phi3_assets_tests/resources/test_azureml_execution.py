@@ -105,13 +105,10 @@ CALLS = {
         {"method": "GET", "path": "/datastores/"},
         {"method": "GET", "path": "/computes/"},
         {"method": "GET", "path": "/environments/"},
-        {"method": "GET", "path": "/codes/"},
     ],
     "looking at the job": [{"method": "GET", "host": "management", "path": "/jobs/"}],
     "submitting": [
         {"method": "PUT", "path": "/environments/"},
-        {"method": "POST", "path": "/startPendingUpload"},
-        {"method": "PUT", "path": "/codes/"},
         {"method": "PUT", "host": "management", "path": "/jobs/"},
     ],
     "writing blobs": [{"method": "PUT", "host": "blob"}],

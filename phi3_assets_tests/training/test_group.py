@@ -10,14 +10,14 @@ import pytest
 
 from phi3_assets_tests.steps.ranks import free_port
 
+pytestmark = pytest.mark.azure
+
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.training import group as meeting
 from phi3_assets.training.ranks import given_rank
-
-pytestmark = pytest.mark.azure
 
 meeting.COLLECTIVE_S = 3.0
 meeting.MEET_S = float(os.environ.get("MEET_S", 60))
