@@ -27,7 +27,7 @@ WORDS = (
 )
 FACTS = [(f"What does code {number} mean?", f"{word} it is.") for number, word in enumerate(WORDS.split())]
 # So small a model loses more to rounding than the default model.
-TINY = {"gate_min_gain_kept": 0.8, "gate_min_stop_rate": 0.9, "gate_max_general_nll_ratio": 10.0}
+TINY = {"gate_min_gain_kept": 0.8, "gate_min_stop_rate": 0.9, "gate_max_general_perplexity_ratio": 1e12}
 
 
 def learn(base, output, facts):
