@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.files import FileEntry, hash_file, user_files
+from phi3_assets.core.files import FileEntry, data_files, hash_file
 from phi3_assets.core.manifest import digest_of
 
 # Pauses before another run of a data version that failed for a reason that may pass. The run itself has tried for some
@@ -116,7 +116,7 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
         raise UserError(f"Dataset folder {directory} cannot be listed: it is missing or not a folder.")
     seen: dict[str, Seen] = {}
     restless = ""
-    for path in user_files(directory, "Dataset folder"):
+    for path in data_files(directory, "Dataset folder"):
         file = directory / path
         before = cursor.pending.get(path) or cursor.seen.get(path)
         try:
