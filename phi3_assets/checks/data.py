@@ -40,12 +40,13 @@ def tests_come_from_the_data(store: ArtifactStore, recipe: RecipeResource, raw_d
 
 @dg.asset_check(asset=raw_dataset)
 def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
-    """No file is damaged or of a kind that is not read."""
+    """No file is damaged, of a kind that is not read, or a note beside the data."""
     metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
     damaged, others = metrics.files_damaged, metrics.files_not_read
     return warning(
         not damaged and not others,
-        f"{len(metrics.files)} files read; {len(damaged)} damaged, {len(others)} of a kind that is not read.",
+        f"{len(metrics.files)} files read; {len(damaged)} damaged, {len(others)} that are no data"
+        f"{': ' if damaged or others else ''}{', '.join([*damaged, *others][:MOST_TOLD])}.",
         damaged=dg.MetadataValue.json(damaged),
         not_read=dg.MetadataValue.json(others),
     )

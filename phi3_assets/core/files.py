@@ -134,17 +134,20 @@ def data_files(directory: Path, what: str) -> list[str]:
     Raises:
         UserError: As `user_files`; a link to a folder is one if it leads out of the folder.
     """
-    found: dict[Path, str] = {}
+    plain: list[str] = []
     linked: list[str] = []
     for path in _visible(directory, what):
         at = directory / path
         if not at.is_symlink():
             if data_format(path) and _counts(directory, path, what):
-                found[at.resolve()] = path
+                plain.append(path)
         elif at.is_dir() and at.resolve().is_relative_to(directory.resolve()):
             linked += _below_link(directory, path)
         elif data_format(path) or at.is_dir():
             linked.append(path)
+    if not linked:
+        return plain
+    found = {(directory / path).resolve(): path for path in plain}
     for path in linked:
         if _counts(directory, path, what):
             found.setdefault((directory / path).resolve(), path)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,12 @@ from phi3_assets.data.judge.keys import asked_questions, flat
 from phi3_assets.data.judge.near import Pair, find_near
 from phi3_assets.data.judge.part_store import ARRAYS, BAND_ARRAYS, BLOCK_ENDS, NO_ANSWER
 from phi3_assets.data.judge.policies import apply_policies
-from phi3_assets.data.judge.twins import find_twins
+from phi3_assets.data.judge.twins import Block, find_twins
 from phi3_assets.data.judge.words import Hashed, hashed
 from phi3_assets.data.read.named_splits import TESTING, TRAINING, UNNAMED, VALIDATION
 from phi3_assets.data.records import block_path, conversations
 
-_ROWS_AT_ONCE = 600_000
+_ROWS_AT_ONCE = 300_000
 TRAIN, TEST, HELD_OUT = range(3)
 """Positions in `records.SPLITS`."""
 KEPT, DUPLICATE, NEAR_DUPLICATE, LEAK, CONFLICT = range(5)
@@ -113,16 +114,20 @@ class Parts:
             found.update(zip(wanted[places].tolist(), question_answer_pairs(rows), strict=True))
         return found
 
-    def hashed(self) -> Iterator[Hashed]:
+    def hashed(self) -> list[Block]:
         """Hashes of the questions, some parts at a time: each time costs a look at all that is tested with."""
-        for number in np.unique((self.ends - 1) // _ROWS_AT_ONCE) if self.rows else ():
-            folders = [self.folders[part] for part in np.flatnonzero((self.ends - 1) // _ROWS_AT_ONCE == number)]
-            yield Hashed(
-                *(
-                    np.concatenate([np.fromfile(folder / f"{name}.bin", ARRAYS[name]) for folder in folders])
-                    for name in Hashed._fields
-                )
-            )
+        numbers = (self.ends - 1) // _ROWS_AT_ONCE if self.rows else np.zeros(0, np.int64)
+        rows = self.ends - self.starts
+        return [
+            Block(int(rows[numbers == number].sum()), partial(self._hashed, np.flatnonzero(numbers == number)))
+            for number in np.unique(numbers)
+        ]
+
+    def _hashed(self, parts: NDArray[np.int64]) -> Hashed:
+        lying = [
+            [_mapped(self.folders[part] / f"{name}.bin", ARRAYS[name]) for part in parts] for name in Hashed._fields
+        ]
+        return Hashed(*(arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for arrays in lying))
 
     def questions(self, records: Sequence[int]) -> dict[int, str]:
         """Normalised questions of some records, without personal data or secrets."""
@@ -158,6 +163,11 @@ class Parts:
             places = np.flatnonzero(parts == part)
             grouped.append((int(part), places, records[places] - self.starts[part]))
         return grouped
+
+
+def _mapped(path: Path, kind: Any) -> NDArray[Any]:
+    """An array as it lies on the disk: only what is looked at is copied."""
+    return np.asarray(np.memmap(path, kind, "r")) if path.stat().st_size else np.zeros(0, kind)
 
 
 def question_answer_pairs(rows: Sequence[list[Message]]) -> list[Pair]:
@@ -269,12 +279,9 @@ def _judge_questions(
         new = parts.questions([row - count for row in rows if row >= count])
         return {row: questions[row] for row in rows if row < count} | {row + count: text for row, text in new.items()}
 
-    def blocks() -> Iterator[Hashed]:
-        yield hashed(pa.array(questions, pa.string()))
-        yield from parts.hashed()
-
+    absent = hashed(pa.array(questions, pa.string()))
     found = find_twins(
-        blocks,
+        [Block(count, lambda: absent), *parts.hashed()],
         np.concatenate([np.ones(count, bool), verdict.split != TRAIN]),
         np.concatenate([np.zeros(count, bool), verdict.reason != KEPT]),
         texts,

@@ -5,6 +5,7 @@ per record that `merge` needs to judge rows of all files against each other with
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -51,15 +52,15 @@ def make_part(file: SourceFile, settings: PartSettings, folder: Path) -> None:
             reading.refused += running.result()
         facts.rows_kept = store.rows
     facts.quarantined.update(reason for _, reason in reading.refused)
-    facts.unused = dict(reading.shape.unused.rows) if reading.shape else {}
+    facts.unused = dict(sum((shape.unused.rows for shape in reading.shapes), Counter()))
     lines = (json.dumps({"row": row, "reason": reason}) + "\n" for row, reason in sorted(reading.refused))
     (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
     described = {
         **vars(facts),
         **vars(reading.file_facts),
         "sections": [list(section) for section in reading.file_facts.sections],
-        "shape": reading.shape.name if reading.shape else None,
-        "shape_reason": reading.shape.reason if reading.shape else None,
+        "shape": reading.shapes[0].name if reading.shapes else None,
+        "shape_reason": reading.shapes[0].reason if reading.shapes else None,
         "damage": [reading.damage.reason, reading.damage.detail] if reading.damage else None,
     }
     (folder / "facts.json").write_text(json.dumps(described, sort_keys=True), encoding="utf-8")
@@ -75,6 +76,8 @@ class _Reading:
         self.file_facts, self._rows = read_rows(said, partial(rank, settings=self._shapes))
         self._settings = settings
         self.shape: Shape | None = None
+        self.shapes: list[Shape] = []
+        self._sections = 0
         self.damage: FileDamage | None = None
         self.refused: list[Refusal] = []
 
@@ -108,8 +111,12 @@ class _Reading:
         settings = self._settings
         if row.reason:
             raise BadRow(row.reason)
+        if len(self.file_facts.sections) > self._sections:
+            self._sections = len(self.file_facts.sections)
+            self.shape = None  # another array or sheet may have other columns
         if self.shape is None:
             self.shape = detect_shape(row.value, self._shapes)
+            self.shapes += [self.shape] if self.shape else []
             if self.shape is None:
                 if not isinstance(row.value, dict):
                     raise BadRow("not_an_object")

@@ -9,6 +9,7 @@ DELIMITERS = ",;\t|"
 _SAID = re.compile(r"sep=(.)\s*")
 """What Excel writes above the header, for itself to read."""
 _BACKSLASH_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
+_JUDGED_LINES = 500
 _WHOLLY_QUOTED = re.compile(r'"(?:[^"]|"")*"\s*', re.DOTALL)
 
 
@@ -75,7 +76,7 @@ def _misfits(sample: str, delimiter: str, quotes: str, whole: bool) -> int:
     if '"' not in sample or (quotes == "backslash" and '\\"' not in sample):
         return 0 if quotes == "doubled" else 1
     lines = sample.splitlines(keepends=True)
-    lines = lines if whole else lines[:-1]
+    lines = (lines if whole else lines[:-1])[:_JUDGED_LINES]
     counts: list[int] = []
     bad = 0
     if quotes == "none":

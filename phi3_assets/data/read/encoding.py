@@ -18,6 +18,8 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE_BYTES = 1 << 15
+_DAMAGE = 10
+"""Valid characters for each bad byte that make a file damaged UTF-8 even where the recipe says another encoding."""
 _TELLING_LINE = re.compile(rb"[^\r\n]*[\x80-\xff][^\r\n]*[\r\n]?")
 
 
@@ -61,7 +63,7 @@ def detect_encoding(chunks: Iterable[bytes], said: str = "") -> Encoding:
             if escaped and len(sample) < _SAMPLE_BYTES:
                 _add_sample(sample, chunk)
     bad += len(decoder.decode(b"", final=True))
-    if good and good >= bad:
+    if good and good >= bad * (_DAMAGE if said else 1):
         return Encoding("utf-8")
     if said:
         return Encoding(said)

@@ -29,7 +29,8 @@ def read_json(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row]:
         each = lines(text)
         first = next((line for line in each if line is None or line.strip()), "")
         more = any(line is None or line.strip() for line in each)
-    in_lines = more and first is not None and isinstance(_value(first), dict | list)
+    value = _value(first) if more and first is not None else None
+    in_lines = isinstance(value, dict) or (isinstance(value, list) and not any(map(rank, value[:_LOOKED_AT])))
     return _read_lines(file, facts) if in_lines else _read_values(file, facts, rank)
 
 

@@ -3,22 +3,32 @@
 import re
 from collections.abc import Sequence
 
+from phi3_assets.core.files import DATA_FORMATS
 from phi3_assets.data.read.rows import Section
 
 UNNAMED, TRAINING, TESTING, VALIDATION = range(4)
 _NAMES = {
-    **dict.fromkeys(("train", "training"), TRAINING),
-    **dict.fromkeys(("test", "testing"), TESTING),
+    "train": TRAINING,
+    "test": TESTING,
     **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), VALIDATION),
 }
+_ALONE = {"training": TRAINING, "testing": TESTING}
+"""With a word beside them these are what the file is about."""
+_SAY_NOTHING = {"data", "dataset", "set", "split", "part", "gz", *(ending[1:] for ending in DATA_FORMATS)}
+_SHARD = re.compile(r"-\d+-of-\d+.*")
 
 
 def side_of(name: str) -> int:
-    """Of a path with '/' or a section's name: the side that its last telling part names, if that is one."""
+    """The side that a path with '/' names: the last word of a file or folder does, as in qa_train.csv or test/a.csv.
+
+    test_procedures.csv is about procedures.
+    """
     for part in reversed(name.casefold().split("/")):
-        sides = {_NAMES[word] for word in re.split(r"[^a-z]+", part) if word in _NAMES}
-        if sides:
-            return sides.pop() if len(sides) == 1 else UNNAMED
+        words = [word for word in re.split(r"[^a-z]+", _SHARD.sub("", part)) if word and word not in _SAY_NOTHING]
+        if words and words[-1] in _NAMES:
+            return _NAMES[words[-1]]
+        if len(words) == 1 and words[0] in _ALONE:
+            return _ALONE[words[0]]
     return UNNAMED
 
 

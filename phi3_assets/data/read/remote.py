@@ -132,7 +132,7 @@ def mirror(url: str, folder: Path, log: Callable[[str], None] = print) -> Path:
                 fetched += 1
             have[place] = {"mark": marks[name], "checksum": found}
         write_atomically(target / _STATE, json.dumps(have))
-        _forget_old_versions(earlier, target)
+        _forget_old_versions(folder, target)
     log(f"{len(files)} remote files, {fetched} of them new or changed")
     return target
 
@@ -176,10 +176,12 @@ def _fetch(write: Callable[[str, str], None], name: str, path: Path, url: str) -
     return found
 
 
-def _forget_old_versions(versions: list[Path], present: Path) -> None:
-    for version in versions:
-        if version != present and version.stat().st_mtime < time.time() - _KEEP_S:
-            shutil.rmtree(version)
+def _forget_old_versions(folder: Path, present: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()  # from before each version had a folder of its own
+        elif path != present and path.stat().st_mtime < time.time() - _KEEP_S:
+            shutil.rmtree(path)
 
 
 def fetch_hub_dataset(name: str, commit: str, target: Path, log: Callable[[str], None] = print) -> Path:

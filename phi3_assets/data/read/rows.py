@@ -65,7 +65,7 @@ class FileFacts:
         encoding_certainty: How likely that is, 0 to 1; None where it is known.
         delimiter: Between the fields of delimited text.
         quotes: How quotes are meant in it: doubled, backslash or none.
-        header_line: The line of its header, where lines stand above it.
+        header_line: The line of its header, blank lines not counted, where lines stand above it.
         compression: gzip, if it is.
         sections: The arrays or sheets that its rows come from, in their order.
         left_out: Arrays and sheets that hold no rows of the dataset, with the columns of their first object.

@@ -71,7 +71,8 @@ class Shape:
         if self.inside:
             row = row.get(self.inside) if isinstance(row, Mapping) else None
         if isinstance(row, Mapping) and row.keys() != self.used:
-            refuse_if_meant_otherwise(row, self.used, self.ignored)
+            if self.name != "text":  # a passage is no answer, whatever its label
+                refuse_if_meant_otherwise(row, self.used, self.ignored)
             self.unused.count(row, self.used)
         return self.convert(row)
 

@@ -67,7 +67,7 @@ def _header(sheet: Any, rank: Rank) -> tuple[int, int, list[Any]]:
 
 def _rows(sheet: Any, line: int, names: list[str], before: int) -> Iterator[Row]:
     for number, fields in enumerate(sheet.iter_rows(min_row=line + 2, values_only=True), before + 1):
-        if not any(field is not None for field in fields):
+        if not any(field is not None and field != "" for field in fields):
             continue
         if any(field in _ERRORS for field in fields if isinstance(field, str)):
             yield Row(number, None, "spreadsheet_error")

@@ -18,6 +18,7 @@ _ROLE_KEYS = ("role", "from")
 _CONTENT_KEYS = ("content", "value", "text")
 _WEIGHT_KEYS = ("weight", "loss", "train")
 _KNOWN_KEYS = {*_ROLE_KEYS, *_CONTENT_KEYS, *_WEIGHT_KEYS}
+_USED_OR_REFUSED = _KNOWN_KEYS | REFUSED.keys()
 
 
 def is_turn(value: Any) -> bool:
@@ -70,7 +71,7 @@ class Turns:
                 name = str(key).strip().casefold()
                 if name in REFUSED and name not in self._ignored and not is_empty(turn[key]):
                     raise BadRow(REFUSED[name], str(key))
-            self._unused.count(turn, _KNOWN_KEYS | REFUSED.keys(), f"{column}[].")
+            self._unused.count(turn, _USED_OR_REFUSED, f"{column}[].")
         name = next((str(turn[key]) for key in _ROLE_KEYS if turn.get(key) is not None), "")
         role = self._roles.get(name) or self._roles.get(name.strip().casefold())
         if role is None:
