@@ -95,6 +95,7 @@ def test_the_whole_graph_is_made_on_the_cluster_and_is_the_same_as_here(azure, m
     for step in STEPS:
         one, other = (_manifest(store, step) for store in (there, here))
         assert one.ran["execution"] == "azureml"
+        assert one.ran["job"].startswith(step.replace("_", "-"))
         if step in TIMED:
             assert {path for path in one.files if one.files[path] != other.files[path]} <= TIMED[step]
         elif step != "release_bundle":
@@ -105,6 +106,10 @@ def test_the_whole_graph_is_made_on_the_cluster_and_is_the_same_as_here(azure, m
     traffic = azure.traffic()
     assert [problem for exchange in traffic for problem in exchange_problems(exchange)] == []
     assert sum(exchange["host"] == "management.azure.com" for exchange in traffic) > 100
+
+    # Code and environment went there once, and not once for each job.
+    assert len(azure.traffic("PUT", host="management", path="/environments/")) == 1
+    assert len(azure.traffic("PUT", host="blob", path=".whl")) == 1
 
     # The hub's token was read inside one job, and is nowhere else.
     reads = azure.traffic("GET", host="vault.azure.net", path="/secrets/hf-token")
@@ -190,7 +195,8 @@ def test_a_killed_run_leaves_its_job_to_another_machine(azure, tmp_path, monkeyp
     store.verify(_manifest(store, "lora_adapter").ref)
 
 
-LONG = ["--set", "num_train_epochs=200", "--to", "lora_adapter"]
+# Some twenty seconds: a node is told within three that it will be gone, twice.
+LONG = ["--set", "num_train_epochs=400", "--to", "lora_adapter"]
 
 
 def test_a_training_that_is_taken_its_nodes_twice_goes_on_bit_by_bit(azure, copied_home, tmp_path, monkeypatch):
@@ -199,8 +205,8 @@ def test_a_training_that_is_taken_its_nodes_twice_goes_on_bit_by_bit(azure, copi
     home = lay_out(tmp_path / "home")
     run = start(home, training_there(azure, PHI3_AZURE_COMPUTE="spot-cluster"), *LONG)
     said = ""
-    for _ in range(2):
-        said += read_until(run, "loss")
+    for words in ("Training on", "Resuming from"):
+        said += read_until(run, words) + read_until(run, "loss")
         azure.preempt(job_of(azure, "lora_adapter"), notice_s=8)
     rest, _ = run.communicate(timeout=240)
     said += rest
@@ -239,3 +245,23 @@ def test_two_nodes_with_two_processes_train_the_same_adapter(azure, copied_home,
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
     (job,) = azure.jobs()
     assert job["properties"]["resources"]["instanceCount"] == 2
+
+
+def test_data_of_the_workspace_is_read_where_it_is(azure, tmp_path, monkeypatch):
+    """Neither a second copy in the store, nor a job that reads anything but the original."""
+    azure.apply(monkeypatch)
+    home = tmp_path / "home"
+    initialise(home)
+    write_rows(tmp_path / "codes.csv")
+    store = BlobArtifactStore(home=str(home))
+    store.container.upload_blob("desk/codes.csv", (tmp_path / "codes.csv").read_bytes())
+    there = "azureml://datastores/workspaceblobstore/paths/desk"
+    done = phi3(
+        "run", *TINY, "--set", f"dataset_path={there}", "--to", "raw_dataset", home=home, env=environment(azure)
+    )
+    assert done.returncode == 0, done.stdout
+    (job,) = [job for job in azure.jobs() if job["name"].startswith("raw-dataset")]
+    assert job["properties"]["inputs"]["in_datasets"]["uri"].startswith(there)
+    kept = store.container.list_blob_names(name_starts_with="phi3-assets/files/")
+    assert not [name for name in kept if name.endswith(".csv")]
+    assert _manifest(store, "raw_dataset").metrics["rows_read"] == 40

@@ -24,7 +24,7 @@ _REQUIRED = ("subscription_id", "resource_group", "workspace")
 class AzureSettings(pydantic.BaseModel):
     """What a platform team fills in once. None of it is in any identity: where a step runs cannot change its result."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     subscription_id: str = pydantic.Field("", description="Azure subscription, as `az account show --query id` says.")
     resource_group: str = pydantic.Field("", description="Resource group of the workspace.")
@@ -63,7 +63,7 @@ class AzureSettings(pydantic.BaseModel):
     environment: str = pydantic.Field(
         "",
         description="An environment of your own (azureml:name:version) that has this package's requirements; empty: "
-        "one is made from the lock.",
+        "one is made of the versions installed where Dagster runs.",
     )
     datastore: str = pydantic.Field(
         "workspaceblobstore", pattern=rf"^{_NAME}$", description="Datastore of blobs that artefacts are kept in."

@@ -6,41 +6,22 @@ nothing by themselves; an artefact appears when its job has ended well and what 
 """
 
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pydantic
-from dagster import PipesEnvContextInjector, open_pipes_session
 
-from phi3_assets.azure import history, layout
-from phi3_assets.azure.blobs import remove_folder
-from phi3_assets.azure.clients import Clients, clients_of
+from phi3_assets.azure.clients import clients_of
 from phi3_assets.azure.settings import AzureSettings, load_settings
-from phi3_assets.core.errors import TransientError, UserError
-from phi3_assets.core.home import SHORT
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
-from phi3_assets.resources import azureml_setup as setup
-from phi3_assets.resources.azureml_following import COMPLETED, OVER, FollowedJob
-from phi3_assets.resources.azureml_job import JobRequest, command_job, job_name
-from phi3_assets.resources.blob_messages import BlobMessageReader
+from phi3_assets.resources.azureml_attempt import Attempt
 from phi3_assets.resources.blob_store import BlobArtifactStore
-from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles, readable_errors
-from phi3_assets.resources.messages import Messages
+from phi3_assets.resources.execution import Execution, UserFiles, readable_errors
 from phi3_assets.resources.store import ArtifactStore
-from phi3_assets.steps import step_of
-from phi3_assets.worker.job_file import JOB_FILE, JobFile
-from phi3_assets.worker.step_file import StepFile, StepInput
 
-if TYPE_CHECKING:
-    from azure.ai.ml.entities import Job
-
-LOG_TAIL_LINES = 30
-MOST_ATTEMPTS = 1000
-_PREEMPTED = ("preempt", "pre-empt")
 # Where a store is, which is not for one run to choose.
 _OF_THE_STORE = {"subscription_id", "resource_group", "workspace", "datastore", "prefix"}
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
@@ -81,201 +62,8 @@ class AzureMLExecution(_Fields):  # type: ignore[misc]
                     "PHI3_STORE=azure_blob, or PHI3_EXECUTION=azureml for the whole deployment."
                 )
             settings = load_settings({**os.environ, "PHI3_HOME": str(store.home_path)}, self._given())
-            attempt = _Attempt(context, clients_of(settings), call, store, arc=arc)
+            attempt = Attempt(context, clients_of(settings), call, store, arc=arc)
             return attempt.run(inputs, self.observe_every_s)
 
     def _given(self) -> dict[str, Any]:
         return {name: value for name in _fields if (value := getattr(self, name)) is not None}
-
-
-class _Attempt:
-    """The one job that makes an artefact, from before it is submitted until nothing of it is left but the artefact."""
-
-    def __init__(
-        self, context: Context, clients: Clients, call: StepCall, store: BlobArtifactStore, *, arc: bool
-    ) -> None:
-        self._context = context
-        self._clients = clients
-        self._call = call
-        self._store = store
-        self._arc = arc
-
-    def run(self, inputs: Mapping[str, ArtefactRef | UserFiles], observe_every_s: float) -> Manifest:
-        call, log = self._call, self._context.log
-        compute = setup.check_compute(self._clients, arc=self._arc)
-        followed, job = self._newest()
-        if job is not None and _status(job) == COMPLETED:
-            # Its orchestrator died before it could publish.
-            log.info(f"Job {followed.name} has ended well already.")
-            return self._publish(followed.name)
-        messages = Messages(self._context, call.step, observe_every_s)
-        reader = BlobMessageReader(
-            self._store.container,
-            self._path(f"{layout.job(followed.name)}/messages"),
-            messages,
-            min(2.0, self._clients.settings.poll_s),
-        )
-        with open_pipes_session(
-            context=self._context, context_injector=PipesEnvContextInjector(), message_reader=reader
-        ) as session:
-            try:
-                if job is None:
-                    job = self._submit(followed, inputs, session.get_bootstrap_env_vars())
-                    log.info(f"Step {call.step} {call.identity[:SHORT]} is job {followed.name} on {compute}.")
-                else:
-                    log.info(f"Job {followed.name} is making it already ({_status(job)}): going on with that one.")
-                self._show(job)
-                status = followed.follow(job)
-            except (UserError, TransientError):
-                raise  # whoever raised it has cancelled the job, or it may still be found by the next try
-            except BaseException:
-                # Terminate, Ctrl-C: whatever ends this process on purpose must not leave a job that costs money.
-                log.info(f"Cancelling job {followed.name}.")
-                followed.cancel()
-                self._clean_up(followed.name, keep_checkpoints=True)
-                raise
-        if status == COMPLETED:
-            return self._publish(followed.name)
-        failure = self._failure(followed.name, job, status, messages)
-        self._clean_up(followed.name, keep_checkpoints=True)
-        raise failure
-
-    def _newest(self) -> tuple[FollowedJob, "Job | None"]:
-        """The job that is making it, or has; else the next that may be submitted, which does not exist yet."""
-        address = f"{self._clients.account_url}/{self._clients.datastore.container_name}/{self._path('')}"
-        for number in range(1, MOST_ATTEMPTS):
-            name = job_name(self._call, address, number)
-            followed = FollowedJob(self._clients, name, self._context.log.info)
-            job = followed.find()
-            if job is None or _status(job) not in OVER:
-                return followed, job
-            if _status(job) == COMPLETED and self._store.has_attempt(self._call, name):
-                return followed, job
-        raise UserError(f"{MOST_ATTEMPTS} jobs have failed to make this artefact. Change something first.")
-
-    def _submit(
-        self, followed: FollowedJob, inputs: Mapping[str, ArtefactRef | UserFiles], variables: Mapping[str, str]
-    ) -> "Job":
-        settings, call = self._clients.settings, self._call
-        environment = setup.find_environment(self._clients)
-        if environment is None:
-            self._context.log.info(
-                "The environment is new to this workspace: its image is built first, for 10 to 20 minutes."
-            )
-            environment = setup.make_environment(self._clients)
-        needs_token = bool(settings.hf_token_secret) and step_of(call.step).reads_hub
-        job_file = JobFile(
-            step=StepFile(
-                call=call,
-                inputs={
-                    name: StepInput("", item.digest, item if isinstance(item, ArtefactRef) else None)
-                    for name, item in inputs.items()
-                },
-                output="",
-                work="",
-                cache="",
-                execution="azure_arc" if self._arc else "azureml",
-            ),
-            account_url=self._clients.account_url,
-            container=self._clients.datastore.container_name,
-            client_id=settings.client_id,
-            key_vault=setup.key_vault(self._clients) if needs_token else "",
-            hf_token_secret=settings.hf_token_secret if needs_token else "",
-        )
-        self._store.container.upload_blob(
-            self._path(f"{layout.job(followed.name)}/spec/{JOB_FILE}"), job_file.to_json().encode(), overwrite=True
-        )
-        with setup.wheel_folder() as code:
-            request = JobRequest(
-                name=followed.name,
-                call=call,
-                inputs={name: self._address(name, item) for name, item in inputs.items()},
-                code=code,
-                environment=environment,
-                variables={"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", **variables},
-                tags={
-                    "phi3/step": call.step,
-                    "phi3/identity": call.identity,
-                    "dagster/run_id": self._context.run.run_id,
-                    "dagster/job": self._context.run.job_name,
-                },
-            )
-            return followed.submit(command_job(request, settings))
-
-    def _address(self, name: str, item: ArtefactRef | UserFiles) -> str:
-        """What a job mounts for an input."""
-        if isinstance(item, UserFiles):
-            return item.remote or self._clients.settings.uri(self._store.put_user_files(name, item))
-        return self._clients.settings.uri(self._store.attempt_path(item))
-
-    def _show(self, job: "Job") -> None:
-        """The job's page, from the first second."""
-        metadata: dict[str, Any] = {
-            "job": str(job.name),
-            "AzureML studio": dg.MetadataValue.url(str(job.studio_url)),
-        }
-        self._context.log_event(dg.AssetObservation(asset_key=self._call.step, metadata=metadata))
-        self._context.log.info(f"Job {job.name} in AzureML studio: {job.studio_url}")
-
-    def _publish(self, name: str) -> Manifest:
-        """Make what the job left the artefact.
-
-        Raises:
-            dagster.Failure: The job ended well and left nothing that can be verified.
-        """
-        try:
-            manifest = self._store.adopt_attempt(self._call, name)
-        except UserError as error:
-            raise dg.Failure(
-                f"{self._call.step}: job {name} ended well, but left no whole artefact: {error}",
-                metadata={TRANSIENT: dg.MetadataValue.bool(False), **self._log_tail(name)},
-                allow_retries=False,
-            ) from error
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "worker.log"
-            path.write_text(history.log_of(self._clients, name), encoding="utf-8")
-            self._store.keep_log(self._call, path)
-        self._clean_up(name, keep_checkpoints=False)
-        return manifest
-
-    def _failure(self, name: str, job: "Job", status: str, messages: Messages) -> dg.Failure:
-        """The worker's own reason if it gave one, else what the service says."""
-        said = history.reasons(self._clients, name)
-        preempted = any(word in line.lower() for line in said for word in _PREEMPTED)
-        if messages.failed is not None and status != "Canceled":
-            reason, transient = messages.failed, messages.transient
-        elif status == "Canceled":
-            reason, transient = f"Job {name} was cancelled, by its time limit or by somebody in the workspace.", False
-        else:
-            reason, transient = f"Job {name} failed and gave no reason of its own.", preempted
-        told = f" The service says: {' '.join(said)}" if said else ""
-        return dg.Failure(
-            description=f"{self._call.step}: {reason}{told}",
-            metadata={
-                "AzureML studio": dg.MetadataValue.url(str(job.studio_url)),
-                TRANSIENT: dg.MetadataValue.bool(transient),
-                **self._log_tail(name),
-            },
-            allow_retries=transient,
-        )
-
-    def _log_tail(self, name: str) -> dict[str, Any]:
-        tail = "\n".join(history.log_of(self._clients, name).splitlines()[-LOG_TAIL_LINES:])
-        return {"end of log": dg.MetadataValue.md(f"```\n{tail}\n```")}
-
-    def _clean_up(self, name: str, *, keep_checkpoints: bool) -> None:
-        """Remove what nobody reads any more; the next attempt goes on from the checkpoints of one that failed."""
-        container = self._store.container
-        remove_folder(container, self._path(layout.job(name)))
-        if keep_checkpoints:
-            remove_folder(container, self._path(layout.attempt(self._call.step, self._call.identity, name)))
-        else:
-            remove_folder(container, self._path(layout.checkpoints(self._call.step, self._call.identity)))
-
-    def _path(self, path: str) -> str:
-        """A path of the store as the container knows it."""
-        return f"{self._clients.settings.prefix}/{path}"
-
-
-def _status(job: "Job") -> str:
-    return str(getattr(job.status, "value", job.status))

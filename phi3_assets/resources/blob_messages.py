@@ -53,11 +53,11 @@ class BlobMessageReader(dg.PipesMessageReader):
         return f"Attempted to read messages from the blobs below {self._prefix}."
 
     def _follow(self, handler: Any, ended: threading.Event) -> None:
-        from phi3_assets.azure.errors import patiently, readable
+        from phi3_assets.azure.errors import patiently, readable, retried
 
         def next_chunk() -> bytes | None:
             with readable(f"Messages below {self._prefix}"):
-                return self._download(chunk_name(self._prefix, self.read + 1))
+                return retried(lambda: self._download(chunk_name(self._prefix, self.read + 1)))
 
         try:
             last = False

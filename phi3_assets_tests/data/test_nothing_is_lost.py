@@ -32,6 +32,10 @@ def objects(rows: Pairs) -> list[dict[str, str]]:
     return [{"Question": question, "Best Answer": answer} for question, answer in rows]
 
 
+def end_to_end(groups: list[Pairs]) -> Pairs:
+    return [row for rows in groups for row in rows]
+
+
 def to_csv(rows: Pairs, encoding: str, delimiter: str = ",") -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, delimiter=delimiter)
@@ -78,13 +82,13 @@ WRITERS = {
         json.dumps(row, indent=1, ensure_ascii=False) for rows in groups for row in objects(rows)
     ).encode(),
     "named.jsonl": lambda groups: json.dumps([row for rows in groups for row in objects(rows)], indent=1).encode(),
-    "comma.csv": lambda groups: to_csv(sum(groups, []), "utf-8-sig"),
-    "semicolon.csv": lambda groups: to_csv(sum(groups, []), "utf-16", ";"),
-    "tab.tsv": lambda groups: to_csv(sum(groups, []), "utf-8", "\t"),
-    "said.csv": lambda groups: b"sep=|\r\n" + to_csv(sum(groups, []), "utf-8", "|"),
-    "gb.csv": lambda groups: to_csv(sum(groups, []), "gb18030"),
-    "a.parquet": lambda groups: to_parquet(sum(groups, [])),
-    "a.arrow": lambda groups: to_arrow(sum(groups, [])),
+    "comma.csv": lambda groups: to_csv(end_to_end(groups), "utf-8-sig"),
+    "semicolon.csv": lambda groups: to_csv(end_to_end(groups), "utf-16", ";"),
+    "tab.tsv": lambda groups: to_csv(end_to_end(groups), "utf-8", "\t"),
+    "said.csv": lambda groups: b"sep=|\r\n" + to_csv(end_to_end(groups), "utf-8", "|"),
+    "gb.csv": lambda groups: to_csv(end_to_end(groups), "gb18030"),
+    "a.parquet": lambda groups: to_parquet(end_to_end(groups)),
+    "a.arrow": lambda groups: to_arrow(end_to_end(groups)),
     "a.xlsx": to_xlsx,
 }
 
@@ -95,7 +99,7 @@ WRITERS = {
 def test_rows_read_are_the_rows_written(name: str, drawn: list[Pairs]) -> None:
     # The shape of a file is that of its rows, so each array or sheet has one that is whole.
     groups = [[(f"First of {i}?", f"Yes {i}."), *rows] for i, rows in enumerate(drawn)]
-    rows = sum(groups, [])
+    rows = end_to_end(groups)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), dataset_encoding="gb18030")
         write_sample(run.data, 60)

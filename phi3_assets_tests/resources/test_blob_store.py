@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from phi3_assets.azure import layout
-from phi3_assets.azure.blobs import list_folder
+from phi3_assets.azure.blobs import list_folder, remove_folder
 from phi3_assets.azure.transfer import upload_directory
 from phi3_assets.core.errors import DamagedArtefact, TransientError, UserError
 from phi3_assets.core.files import hash_files
@@ -127,6 +127,16 @@ def test_a_blob_that_was_deleted_is_damage_with_a_way_out(store, other):
             ask(made.ref)
 
 
+def test_what_was_deleted_is_no_longer_found_by_who_has_seen_it(store):
+    """What a run has read of an artefact is kept, for it never changes; but it may be gone."""
+    made = store.publish(CALL, stage(store))
+    assert store.find(CALL.step, CALL.identity) == made
+    remove_folder(store.container, f"{store.settings.prefix}/{layout.artefact(CALL.step, CALL.identity)}")
+    assert store.find(CALL.step, CALL.identity) is None
+    again = store.publish(CALL, stage(store, "again"))
+    assert store.find(CALL.step, CALL.identity) == again
+
+
 def test_verify_sees_a_blob_of_the_same_size_that_was_changed(store):
     made = store.publish(CALL, stage(store))
     store.verify(made.ref)
@@ -148,6 +158,21 @@ def test_verify_reads_what_the_service_cannot_vouch_for(store, azure):
     azure.clear()
     store.verify(made.ref)
     assert len(azure.traffic("GET", "blob", "sub/file.txt")) == 1
+
+
+@pytest.mark.parametrize("listing", [None, b"{", b"[]", b'{"sub/file.txt": {}}'])
+def test_verify_reads_the_blobs_where_the_listing_is_lost(store, azure, listing):
+    made = store.publish(CALL, stage(store))
+    kept = store.container.get_blob_client(f"{store.settings.prefix}/{store.attempt_path(made.ref)}.json")
+    kept.delete_blob()
+    if listing is not None:
+        kept.upload_blob(listing)
+    azure.clear()
+    store.verify(made.ref)
+    assert len(azure.traffic("GET", "blob", "sub/file.txt")) == 1
+    blob_of(store, made.ref, "sub/file.txt").upload_blob(b"c0ntent", overwrite=True)
+    with pytest.raises(DamagedArtefact, match=r"sub/file\.txt was changed since it was published"):
+        store.verify(made.ref)
 
 
 def test_peek_brings_no_weights(store, other, azure):

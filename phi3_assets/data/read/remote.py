@@ -123,40 +123,34 @@ def mirror(url: str, folder: Path, log: Callable[[str], None] = print) -> Path:
         have: dict[str, dict[str, Any]] = {}
         fetched = 0
         for name, info in sorted(files.items()):
-            place = _place(name)
-            path = target / place
+            path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = _copy_known(place, marks[name], path, known, log)
+            found = _copy_known(name, marks[name], path, known, log)
             if found is None:
                 found = _fetch(write, info["name"], path, url)
                 fetched += 1
-            have[place] = {"mark": marks[name], "checksum": found}
+            have[name] = {"mark": marks[name], "checksum": found}
         write_atomically(target / _STATE, json.dumps(have))
         _forget_old_versions(folder, target)
     log(f"{len(files)} remote files, {fetched} of them new or changed")
     return target
 
 
-def _place(name: str) -> str:
-    """The path in the local folder: a key such as a//b.csv has a part without a name, which no file system has."""
-    return "/".join(part or "%2F" for part in name.split("/"))
-
-
 def _copy_known(
-    place: str, mark: str, path: Path, known: list[tuple[Path, dict[str, dict[str, Any]]]], log: Callable[[str], None]
+    name: str, mark: str, path: Path, known: list[tuple[Path, dict[str, dict[str, Any]]]], log: Callable[[str], None]
 ) -> list[Any] | None:
     """Take a file from a version that has it whole; its checksum, or None."""
     for version, state in known:
-        entry = state.get(place)
+        entry = state.get(name)
         if entry is None or entry.get("mark") != mark:
             continue
-        if _is_whole(version / place, entry):
-            if version / place != path:
+        if _is_whole(version / name, entry):
+            if version / name != path:
                 half = path.with_name(f".{path.name}.{uuid4().hex}")
-                copy_file(version / place, half)
+                copy_file(version / name, half)
                 os.replace(half, path)
             return list(entry["checksum"])
-        log(f"{place} in the cache is damaged and is fetched again")
+        log(f"{name} in the cache is damaged and is fetched again")
         return None
     return None
 
@@ -251,9 +245,15 @@ def _is_whole(path: Path, known: dict[str, Any]) -> bool:
 
 
 def _find(url: str) -> tuple[Callable[[str, str], None], dict[str, dict[str, Any]]]:
-    """What writes a file of the folder to a path, and its data files by name below the folder."""
+    """What writes a file of the folder to a path, and its data files by name below the folder.
+
+    What stands for a folder, a name that is empty or ends with a slash, is none.
+    """
     write, files = datastore.find_files(url) if is_in_datastore(url) else _find_by_fsspec(url)
-    files = {name: info for name, info in files.items() if data_format(_place(name))}
+    files = {name: info for name, info in files.items() if data_format(name)}
+    unnamed = next((name for name in files if "" in name.split("/")), None)
+    if unnamed is not None:
+        raise UserError(f"Remote dataset folder {_bare(url)}: {unnamed!r} holds a folder without a name; rename it.")
     if not files:
         raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no data file.")
     return write, files

@@ -165,8 +165,6 @@ def test_nan_is_found_wherever_a_piece_is_cut(run: Run) -> None:
     for shift in range(40):
         pad = "n" * (65_480 + shift)
         text = f'[{{"pad": "{pad}", "Question": "q\\ud83d\\ude00", "Best Answer": NaN}}, {{"a": "NaN"}}]'
-            "n" * (65_480 + shift)
-        )
         write(run, "a.json", text)
         values = [row.value for row in read_rows(list_files(run.data)[0][0])[1]]
         assert [values[0]["Question"], values[0]["Best Answer"], values[1]] == ["q\U0001f600", None, {"a": "NaN"}]

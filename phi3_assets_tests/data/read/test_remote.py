@@ -44,12 +44,7 @@ def test_a_remote_folder_is_followed(memory, tmp_path: Path) -> None:
     assert [line.split(", ")[1] for line in log] == ["2 of them new or changed"] * 2 + ["0 of them new or changed"]
 
 
-def test_keys_that_no_folder_has(memory, tmp_path: Path) -> None:
-    """A key with // was an IndexError; in one folder with its namesake, one of the two would be lost."""
-    memory.store["/data/sub//b.csv"] = memory.store["/data/a.csv"]
-    memory.pipe("/data/sub/notes.txt", b"x")
-    folder = localise("memory://data", tmp_path)
-    assert set(files(folder)) == {"a.csv", "sub/b.csv", "sub/%2F/b.csv"}
+def test_names_that_no_folder_holds_beside_each_other(memory, tmp_path: Path) -> None:
     memory.pipe("/data/e.csv/f.csv", b"x")
     memory.store["/data/e.csv"] = memory.store["/data/a.csv"]
     with pytest.raises(UserError, match=r"'e\.csv/f\.csv' stands below what is a file itself"):
