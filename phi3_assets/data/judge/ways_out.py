@@ -29,7 +29,7 @@ WAYS_OUT = {
     "several_system_messages": "keep the column or the message, not both",
     "odd_history": "history is a list of pairs of question and answer",
     "control_characters": "take the characters out",
-    "undecodable": "save the file as UTF-8, or say its encoding with dataset_encoding",
+    "undecodable": "say the encoding with dataset_encoding, or save as UTF-8; half of an escaped pair is to be mended",
     "missing_group": "fill group_column",
 }
 
