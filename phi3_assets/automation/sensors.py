@@ -5,7 +5,8 @@ import time
 import dagster as dg
 
 from phi3_assets.automation.jobs import retrain
-from phi3_assets.automation.watch import Cursor, LastRun, decide, try_again
+from phi3_assets.automation.watch import Cursor, LastRun, decide, decide_remote, try_again
+from phi3_assets.data.read.remote import is_remote, list_remote
 from phi3_assets.resources.execution import TRANSIENT
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.retention import retire_runs
@@ -26,8 +27,12 @@ def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store:
     Content decides: a file that was only touched starts nothing. A run that failed for a reason that may pass, such as
     a hub that was away, is started again after 5 minutes, after 30 and after 2 hours; no other is.
     """
-    directory = store.datasets_path(recipe.load().dataset_path, context.log.info)
-    decision = decide(directory, Cursor.parse(context.cursor), time.time(), SETTLE_S)
+    dataset_path = recipe.load().dataset_path
+    cursor = Cursor.parse(context.cursor)
+    if is_remote(dataset_path):
+        decision = decide_remote(list_remote(dataset_path), cursor)  # the run fetches: a tick has a minute
+    else:
+        decision = decide(store.datasets_path(dataset_path, context.log.info), cursor, time.time(), SETTLE_S)
     if decision.at_rest:
         decision = try_again(decision, last_run(context.instance, decision.cursor.digest), time.time())
     if decision.digest is None:

@@ -5,11 +5,12 @@ file that was only touched.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.files import FileEntry, hash_file, user_files
+from phi3_assets.core.files import FileEntry, data_files, hash_file
 from phi3_assets.core.manifest import digest_of
 
 # Pauses before another run of a data version that failed for a reason that may pass. The run itself has tried for some
@@ -114,9 +115,26 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
     """
     if not directory.is_dir():
         raise UserError(f"Dataset folder {directory} cannot be listed: it is missing or not a folder.")
+    seen, restless = _look(directory, cursor, now_s, settle_s)
+    return _decide(seen, restless, f"was changed less than {settle_s:g} s ago and may", cursor, str(directory))
+
+
+def decide_remote(marks: Mapping[str, str], cursor: Cursor) -> Decision:
+    """The same of a remote folder, by what its listing says of each file (`list_remote`); nothing is fetched.
+
+    There a clock says little: a file is at rest if it looks as it did at the last tick.
+    """
+    seen = {name: Seen(0, 0, mark) for name, mark in marks.items()}
+    before = {**cursor.seen, **cursor.pending}
+    moved = next((name for name, item in seen.items() if before.get(name) != item), "")
+    return _decide(seen, moved, "is new or was changed since the last look and may", cursor, "The remote folder")
+
+
+def _look(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> tuple[dict[str, Seen], str]:
+    """Every file of the folder as it is now, and one that may still be being written, if there is one."""
     seen: dict[str, Seen] = {}
     restless = ""
-    for path in user_files(directory, "Dataset folder"):
+    for path in data_files(directory, "Dataset folder"):
         file = directory / path
         before = cursor.pending.get(path) or cursor.seen.get(path)
         try:
@@ -130,12 +148,16 @@ def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> De
         seen[path] = Seen(stat.st_size, stat.st_ctime_ns, digest)
         if not untouched and now_s - stat.st_mtime_ns / 1e9 < settle_s:
             restless = path
+    return seen, restless
+
+
+def _decide(seen: dict[str, Seen], restless: str, why: str, cursor: Cursor, where: str) -> Decision:
     changed = {path: item for path, item in seen.items() if cursor.seen.get(path) != item}
     if restless:
-        reason = f"{restless} was changed less than {settle_s:g} s ago and may still be being written."
+        reason = f"{restless} {why} still be being written."
         return Decision(None, reason, replace(cursor, pending=changed))
     if not seen:
-        return Decision(None, f"{directory} holds no file yet.", replace(cursor, pending={}))
+        return Decision(None, f"{where} holds no file yet.", replace(cursor, pending={}))
     digest = digest_of({path: FileEntry(item.bytes, item.sha256) for path, item in seen.items()})
     if digest == cursor.digest:
         reason = f"{len(seen)} files, none changed since data version {digest[:12]}."

@@ -15,6 +15,10 @@ from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
 
+SURE_ENOUGH = 0.5
+"""From this certainty of an encoding on nobody need look."""
+MOST_TOLD = 8
+
 
 @dg.asset_check(asset=raw_dataset, blocking=True)
 def every_row_is_accounted_for(
@@ -36,12 +40,13 @@ def tests_come_from_the_data(store: ArtifactStore, recipe: RecipeResource, raw_d
 
 @dg.asset_check(asset=raw_dataset)
 def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
-    """No file is damaged or of a kind that is not read."""
+    """No file is damaged, of a kind that is not read, or a note beside the data."""
     metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
     damaged, others = metrics.files_damaged, metrics.files_not_read
     return warning(
         not damaged and not others,
-        f"{len(metrics.files)} files read; {len(damaged)} damaged, {len(others)} of a kind that is not read.",
+        f"{len(metrics.files)} files read; {len(damaged)} damaged, {len(others)} that are no data"
+        f"{': ' if damaged or others else ''}{', '.join([*damaged, *others][:MOST_TOLD])}.",
         damaged=dg.MetadataValue.json(damaged),
         not_read=dg.MetadataValue.json(others),
     )
@@ -61,6 +66,51 @@ def every_file_has_a_known_shape(
         if unknown
         else f"The shape of all {len(files)} files is known.",
         shapes=counts_table(shapes, "file", "shape"),
+    )
+
+
+@dg.asset_check(asset=raw_dataset)
+def encodings_are_certain(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
+    """Which encoding a file has that is not UTF-8 can only be guessed, and a wrong guess is learnt as odd letters."""
+    files = measured(store, recipe, raw_dataset, DatasetMetrics).files
+    guessed = {
+        file["file"]: f"{file['encoding']}, likely to {file['encoding_certainty']:.0%}"
+        for file in files
+        if file["encoding_certainty"] is not None
+    }
+    unsure = [
+        f"{file['file']} ({file['encoding']})"
+        for file in files
+        if file["encoding_certainty"] is not None and file["encoding_certainty"] < SURE_ENOUGH
+    ]
+    return warning(
+        not unsure,
+        f"The encoding is a guess: {', '.join(unsure)}. If the preview has odd letters, say it with dataset_encoding, "
+        "or save the file as UTF-8."
+        if unsure
+        else f"The encoding of all {len(files)} files is known, or certain by their letters ({len(guessed)}).",
+        encodings=counts_table(guessed, "file", "encoding"),
+    )
+
+
+@dg.asset_check(asset=raw_dataset)
+def every_column_is_used(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
+    """Columns, arrays and sheets that nothing is made of, with the rows in which they say something."""
+    files = measured(store, recipe, raw_dataset, DatasetMetrics).files
+    unused = {f"{file['file']}: {name}": rows for file in files for name, rows in file["unused"].items()}
+    left_out = {
+        f"{file['file']}: {name}": ", ".join(columns) for file in files for name, columns in file["left_out"].items()
+    }
+    told = [f"{name} ({rows} rows)" for name, rows in unused.items()][:MOST_TOLD]
+    told += [f"{name}, an array or sheet without rows" for name in left_out][:MOST_TOLD]
+    return warning(
+        not told,
+        f"Nothing is made of {'; '.join(told)}. If that is meant, name the columns in ignore_columns; else put what "
+        "matters into the question."
+        if told
+        else "Every column with something in it is used.",
+        unused=counts_table(unused, "column", "rows"),
+        left_out=counts_table(left_out, "array or sheet", "columns"),
     )
 
 
@@ -143,6 +193,8 @@ ALL = [
     every_file_has_a_known_shape,
     questions_are_answered_once,
     no_secrets_or_personal_data,
+    encodings_are_certain,
+    every_column_is_used,
     answers_are_learnt_to_the_end,
     test_rows_are_not_trained_on,
     prompts_are_asked_as_trained,

@@ -20,8 +20,22 @@ from uuid import uuid4
 
 from phi3_assets.core.errors import UserError
 
+DATASETS = "datasets"
+"""Name of the input that is a dataset folder."""
 # What Finder and Explorer write into every folder they show.
 DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+DATA_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+}
+"""Format of a data file by its ending; `.gz` may follow."""
 MAX_JSON_BYTES = 64 << 20
 """Largest JSON document that is read whole. A tokenizer of 256,000 words takes 35 MB; no other comes near."""
 _LEFTOVER_S = 3600
@@ -81,13 +95,74 @@ def user_files(directory: Path, what: str) -> list[str]:
     Raises:
         UserError: Names what is not a plain file, cannot be listed, or has a name that is not UTF-8.
     """
+    return [path for path in _visible(directory, what) if _counts(directory, path, what)]
+
+
+def _visible(directory: Path, what: str) -> list[str]:
     try:
         paths = list_files(directory)
     except OSError as error:
         raise UserError(f"{what} {directory} cannot be listed ({error.strerror}: {error.filename}).") from None
-    paths = [path for path in paths if not any(part[0] in "._" for part in path.split("/"))]
-    paths = [path for path in paths if path.rpartition("/")[2] not in DESKTOP_FILES]
-    return [path for path in paths if _counts(directory, path, what)]
+    return [path for path in paths if _is_visible(path)]
+
+
+def _is_visible(path: str) -> bool:
+    return not any(part[:1] in (".", "_") for part in path.split("/")) and path.rpartition("/")[2] not in DESKTOP_FILES
+
+
+def data_format(path: str) -> tuple[str, bool] | None:
+    """Format of a data file by its name, and whether it is packed with gzip; None: it is none.
+
+    None are hidden files, those that a program has not finished (x.csv.part) or holds open (~$x.xlsx), and endings that
+    nobody reads.
+    """
+    name = path.rpartition("/")[2]
+    if not _is_visible(path) or name.startswith("~$"):
+        return None
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    gzip = suffixes[-1:] == [".gz"]
+    ending = suffixes[-2 if gzip else -1] if len(suffixes) > gzip else ""
+    return (DATA_FORMATS[ending], gzip) if ending in DATA_FORMATS else None
+
+
+def data_files(directory: Path, what: str) -> list[str]:
+    """The data files of a folder: the one rule for who reads, hashes or watches a dataset.
+
+    They are those of `user_files` that `data_format` knows, and what links within the folder lead to; what is reached
+    by several names is read once, under its own name if that is one of a data file.
+
+    Raises:
+        UserError: As `user_files`; a link to a folder is one if it leads out of the folder.
+    """
+    plain: list[str] = []
+    linked: list[str] = []
+    for path in _visible(directory, what):
+        at = directory / path
+        if not at.is_symlink():
+            if data_format(path) and _counts(directory, path, what):
+                plain.append(path)
+        elif at.is_dir() and at.resolve().is_relative_to(directory.resolve()):
+            linked += _below_link(directory, path)
+        elif data_format(path) or at.is_dir():
+            linked.append(path)
+    if not linked:
+        return plain
+    found = {(directory / path).resolve(): path for path in plain}
+    for path in linked:
+        if _counts(directory, path, what):
+            found.setdefault((directory / path).resolve(), path)
+    return sorted(found.values())
+
+
+def other_files(directory: Path, what: str) -> list[str]:
+    """Files of a dataset folder that are not read, but for hidden ones; POSIX paths, sorted."""
+    return [path for path in _visible(directory, what) if not data_format(path) and (directory / path).is_file()]
+
+
+def _below_link(directory: Path, link: str) -> list[str]:
+    """Data files behind a link to a folder; a link in there that leads back or on is refused as any other."""
+    below = (f"{link}/{path}" for path in list_files((directory / link).resolve()))
+    return [path for path in below if data_format(path)]
 
 
 def _counts(directory: Path, path: str, what: str) -> bool:

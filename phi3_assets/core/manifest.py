@@ -11,8 +11,10 @@ from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import (
+    DATASETS,
     DESKTOP_FILES,
     FileEntry,
+    data_files,
     fsync_path,
     hash_files,
     json_text,
@@ -197,21 +199,22 @@ def verify(directory: Path, manifest: Manifest, *, content: bool) -> None:
                 raise DamagedArtefact(f"{directory / relative} was changed: its SHA-256 differs. {WAY_OUT}")
 
 
-def fingerprint(directory: Path, what: str) -> dict[str, FileEntry]:
-    """Content of a folder that is not ours, such as the user's datasets: of each file that `user_files` counts.
+def fingerprint(directory: Path, what: str, name: str = "") -> dict[str, FileEntry]:
+    """Content of a folder that is not ours, such as the user's datasets: of each file that counts.
 
     Args:
         directory: The folder.
         what: How errors name it, such as "Dataset folder".
+        name: Name of the input: of "datasets" the data files count.
 
     Raises:
-        UserError: It is missing, not a folder, holds no file, or holds something that cannot be read.
+        UserError: It is missing, not a folder, holds no file that counts, or holds something that cannot be read.
     """
     if not directory.is_dir():
         state = "is not a folder" if directory.exists() else "does not exist"
         raise UserError(f"{what} {directory} {state}. Create it and put files there; `phi3 init` lays out a home.")
     try:
-        files = hash_files(directory, user_files(directory, what))
+        files = hash_files(directory, (data_files if name == DATASETS else user_files)(directory, what))
     except OSError as error:
         raise UserError(f"{what} {directory}: {error.filename} cannot be read ({error.strerror}).") from None
     if not files:

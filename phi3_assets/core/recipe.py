@@ -62,12 +62,36 @@ class Recipe(pydantic.BaseModel):
     dataset_path: str = field(
         "",
         asked_by="the plan of raw_dataset",
-        description="Folder of csv, json, jsonl and parquet files, 'hf:owner/name@commit', "
+        description="Folder of csv, xlsx, json, jsonl and parquet files, 'hf:owner/name@commit', "
         "'azureml://datastores/<name>/paths/<folder>', or a URL such as 'abfs://container/folder' that an installed "
         "fsspec driver reads; empty: PHI3_HOME/datasets.",
     )
-    dataset_shape: Literal["auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = field(
-        "auto", "raw_dataset", description="What a row looks like; auto: recognised per file by its columns."
+    dataset_shape: Literal[
+        "auto", "qa", "messages", "sharegpt", "alpaca", "prompt-completion", "preference", "text"
+    ] = field("auto", "raw_dataset", description="What a row looks like; auto: recognised per file by its columns.")
+    dataset_encoding: str = field(
+        "",
+        "raw_dataset",
+        description="Encoding of text files that have no byte order mark and are not UTF-8, such as cp1251, gb18030 or "
+        "koi8_r; empty: detected, and a check says where it is a guess.",
+    )
+    role_names: list[str] = field(
+        [],
+        "raw_dataset",
+        description="What further roles of conversations are, each as 'name=role' with role user, assistant or system: "
+        "[customer=user, agent=assistant].",
+    )
+    ignore_columns: list[str] = field(
+        [],
+        "raw_dataset",
+        description="Columns, and keys of turns, that may be left out though they may change what a row means, such as "
+        "[reasoning_content, source]: no check names them any more.",
+    )
+    split_names: Literal["honour", "ignore"] = field(
+        "honour",
+        "raw_dataset",
+        description="Whether files, folders, arrays and sheets that are named train and test (or validation) are the "
+        "split; ignore: a hash decides of all rows.",
     )
     question_column: str = field(
         "Question", "raw_dataset", "formatted_corpus", description="Column that holds what the user asks (shape qa)."
@@ -393,6 +417,25 @@ class Recipe(pydantic.BaseModel):
         description="Least decoding speed, as a multiple of the champion's, on one machine in one run. Neighbours on "
         "that machine move it, so it is loose.",
     )
+
+    @pydantic.field_validator("dataset_encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            known = not name or isinstance("".encode(name), bytes)
+        except LookupError:
+            known = False
+        if not known:
+            raise ValueError(f"{name!r} is no text encoding that Python knows; one is 'cp1251', for example")
+        return name
+
+    @pydantic.field_validator("role_names")
+    @classmethod
+    def _known_roles(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not re.fullmatch(r"[^=]+=(user|assistant|system)", name):
+                raise ValueError(f"{name!r} must be 'name=role' with role user, assistant or system")
+        return names
 
     @property
     def train_batch_rows(self) -> int:

@@ -5,6 +5,7 @@ Everything here is a pure function of the text, equal on every machine: the spli
 
 import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -111,21 +112,50 @@ def mix(values: Hashes) -> Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-def positions(values: Hashes, wanted: Hashes) -> NDArray[np.int64]:
-    """Where each value stands in `wanted`, the first time; -1: nowhere. Few of either are looked at twice."""
-    result = np.full(len(values), -1)
-    maybe = np.flatnonzero(_begin_like(values, wanted))
-    maybe = maybe[_begin_like(_turned(values[maybe]), _turned(wanted))]
-    if not len(maybe):
+class Lookup:
+    """Hashes among which others are looked for, again and again: what that takes is prepared once."""
+
+    def __init__(self, wanted: Hashes) -> None:
+        self.wanted = wanted
+        self._bits = min(24, max(16, len(wanted).bit_length() + 4))
+
+    def positions(self, values: Hashes) -> NDArray[np.int64]:
+        """Where each value stands among them, the first time; -1: nowhere. Few of either are looked at twice."""
+        result = np.full(len(values), -1)
+        maybe = np.flatnonzero(_marked(self._upper, values))
+        maybe = maybe[_marked(self._lower, _turned(values[maybe]))]
+        if not len(maybe):
+            return result
+        candidates = values[maybe]
+        numbers = np.flatnonzero(_begin_like(self.wanted, candidates))
+        numbers = numbers[np.argsort(self.wanted[numbers], kind="stable")]
+        if len(numbers):
+            ordered = self.wanted[numbers]
+            near = np.minimum(np.searchsorted(ordered, candidates), len(ordered) - 1)
+            result[maybe] = np.where(ordered[near] == candidates, numbers[near], -1)
         return result
-    candidates = values[maybe]
-    numbers = np.flatnonzero(_begin_like(wanted, candidates))
-    numbers = numbers[np.argsort(wanted[numbers], kind="stable")]
-    if len(numbers):
-        ordered = wanted[numbers]
-        near = np.minimum(np.searchsorted(ordered, candidates), len(ordered) - 1)
-        result[maybe] = np.where(ordered[near] == candidates, numbers[near], -1)
-    return result
+
+    def among(self, values: Hashes) -> NDArray[np.bool_]:
+        """Which values are among them: numpy's isin, several times faster."""
+        return self.positions(values) >= 0
+
+    @cached_property
+    def _upper(self) -> NDArray[np.bool_]:
+        return _marks(self.wanted, self._bits)
+
+    @cached_property
+    def _lower(self) -> NDArray[np.bool_]:
+        return _marks(_turned(self.wanted), self._bits)
+
+
+def positions(values: Hashes, wanted: Hashes) -> NDArray[np.int64]:
+    """Where each value stands in `wanted`, the first time; -1: nowhere."""
+    return Lookup(wanted).positions(values)
+
+
+def among(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
+    """Which values are among the wanted."""
+    return Lookup(wanted).among(values)
 
 
 def _turned(values: Hashes) -> Hashes:
@@ -133,18 +163,21 @@ def _turned(values: Hashes) -> Hashes:
     return values << np.uint64(32)
 
 
-def among(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
-    """Which values are among the wanted: numpy's isin, several times faster."""
-    return positions(values, wanted) >= 0
-
-
 def _begin_like(values: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
     """Which values begin like one of the wanted: all that are among them, and few of the others."""
-    bits = min(24, max(16, len(wanted).bit_length() + 4))
-    shift = np.uint64(64 - bits)
+    return _marked(_marks(wanted, min(24, max(16, len(wanted).bit_length() + 4))), values)
+
+
+def _marks(wanted: Hashes, bits: int) -> NDArray[np.bool_]:
+    """Of each beginning of so many bits, whether one of the wanted has it."""
     begun = np.zeros(1 << bits, bool)
-    begun[(wanted >> shift).view(np.int64)] = True
-    return begun.take((values >> shift).view(np.int64))
+    begun[(wanted >> np.uint64(64 - bits)).view(np.int64)] = True
+    return begun
+
+
+def _marked(marks: NDArray[np.bool_], values: Hashes) -> NDArray[np.bool_]:
+    shift = np.uint64(64 - (len(marks).bit_length() - 1))
+    return marks.take((values >> shift).view(np.int64))
 
 
 def halves(values: Hashes) -> NDArray[np.uint32]:

@@ -1,8 +1,9 @@
 """The canonical record, one per kept row: stable id, messages, where it came from, group and split.
 
-`records.parquet` is a directory of parquet blocks of up to `BLOCK_ROWS` rows. Parquet and not JSON lines, because a
-million rows are read again in a second instead of ten. Blocks, so that the blocks of an unchanged file are copied and
-recognised by the next step, and not written and tokenised again. `pyarrow.parquet.read_table` reads the directory.
+`records.parquet` is a directory of parquet blocks of up to `BLOCK_ROWS` rows or about `BLOCK_BYTES` bytes. Parquet and
+not JSON lines, because a million rows are read again in a second instead of ten. Blocks, so that the blocks of an
+unchanged file are copied and recognised by the next step, and not written and tokenised again.
+`pyarrow.parquet.read_table` reads the directory.
 Columns: id, messages (list of role and content), file, row, group, split.
 """
 
@@ -18,6 +19,8 @@ from phi3_assets.data import Message
 
 RECORDS = "records.parquet"
 BLOCK_ROWS = 32_768
+BLOCK_BYTES = 32 << 20
+"""A block ends with so much text even if it has fewer rows: whoever reads one holds it whole."""
 SPLITS = ("train", "test", "held_out")
 """held_out: belongs to the test side, but came after the test set was frozen; neither trained on nor tested with."""
 

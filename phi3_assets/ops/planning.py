@@ -193,7 +193,7 @@ def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: Ar
         location = folder.location(recipe)
         if location is not None:
             path = store.datasets_path(location, log)
-            digest = digest_of(fingerprint(path, folder.what))
+            digest = digest_of(fingerprint(path, folder.what, folder.name))
             files[folder.name] = UserFiles(path, digest, location if is_in_datastore(location) else "")
     if step.reads_test_sets:
         _adopt_test_sets(recipe, store)

@@ -38,7 +38,7 @@ def upload_user_files(container: "ContainerClient", prefix: str, name: str, file
     marker = container.get_blob_client(f"{prefix}/{layout.user_files_marker(files.digest)}")
     if _is_there(container, f"{prefix}/{path}", marker):
         return path
-    present = fingerprint(files.path, f"Input {name!r}")
+    present = fingerprint(files.path, f"Input {name!r}", name)
     if digest_of(present) != files.digest:
         raise UserError(f"Input {name!r} at {files.path} changed while the step was starting or running. Run it again.")
     upload_directory(container, f"{prefix}/{path}", files.path, present)

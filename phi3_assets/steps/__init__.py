@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phi3_assets.core.errors import UserError, nearest
+from phi3_assets.core.files import DATASETS
 from phi3_assets.core.shown import Shown
 from phi3_assets.core.step import Step, UserFolder
 
@@ -38,11 +39,22 @@ EVALUATION_FILES = ("scores.json", "items.jsonl")
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="4",
+    code_version="5",
     inputs=(),
-    reads=(UserFolder("datasets", "Dataset folder", _datasets),),
+    reads=(UserFolder(DATASETS, "Dataset folder", _datasets),),
     reads_test_sets=True,
-    libraries=("detect-secrets", "ijson", "numpy", "orjson", "phonenumbers", "pyarrow", "python-stdnum", "rensa"),
+    libraries=(
+        "charset-normalizer",
+        "detect-secrets",
+        "ijson",
+        "numpy",
+        "openpyxl",
+        "orjson",
+        "phonenumbers",
+        "pyarrow",
+        "python-stdnum",
+        "rensa",
+    ),
     function="phi3_assets.steps.ingest:ingest",
     rules="phi3_assets.data.judge.rules:judge_dataset",
     folder="fine-tuning",

@@ -34,7 +34,7 @@ from phi3_assets.data.judge.part_store import LAYOUT, PartSettings
 from phi3_assets.data.judge.parts import make_part
 from phi3_assets.data.judge.report import dataset_metrics, refuse_if_useless
 from phi3_assets.data.read.sources import SourceFile, list_files
-from phi3_assets.data.records import BLOCK_ROWS, RECORDS, SPLITS, block_path, open_block
+from phi3_assets.data.records import RECORDS, SPLITS, block_path, open_block
 from phi3_assets.data.side_by_side import side_by_side
 from phi3_assets.data.testset import TEST_SET
 from phi3_assets.data.testset.frozen import (
@@ -74,6 +74,7 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
         checked = aside.submit(check, test_sets)
         parts = _read(files, ctx)
     checked.result()
+    parts, notes = _without_notes(parts)
     _refuse_blocked(parts, ctx)
     if frozen.withheld:
         ctx.log(f"Test rows that the recipe's policies take out of the test set: {dict(frozen.withheld)}")
@@ -89,7 +90,7 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
         frozen,
         test_set_rows,
         reused=[part.reused for part in parts],
-        others=others,
+        others=sorted([*others, *notes]),
     )
     refuse_if_useless(metrics, ctx.params, ctx.inputs["datasets"])
     return metrics.to_dict()
@@ -120,6 +121,20 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
         ctx.progress(fraction=(done + 1) / len(files), rows_read=sum(part.facts["rows_read"] for part in parts))
     cache.prune()
     return parts
+
+
+def _without_notes(parts: list[PartOf]) -> tuple[list[PartOf], list[str]]:
+    """What is read, and the names of JSON files that say something about it: objects without a row of any known shape.
+
+    If nothing else has rows, they are data that is not understood.
+    """
+    if not any(part.facts["rows_kept"] for part in parts):
+        return parts, []
+    is_note = [part.facts["is_note"] and not part.facts["rows_kept"] for part in parts]
+    return (
+        [part for part, note in zip(parts, is_note, strict=True) if not note],
+        [part.file.name for part, note in zip(parts, is_note, strict=True) if note],
+    )
 
 
 def _part_settings(ctx: StepContext) -> PartSettings:
@@ -165,17 +180,17 @@ def _write_records(parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen:
     copies: list[tuple[Path, Path]] = []
     new_tests = ctx.params["test_set"] == "grow" or not frozen.has_present
     number = 0
-    for part, start, end in zip(parts, arrays.starts.tolist(), arrays.ends.tolist(), strict=True):
+    for which, (part, start) in enumerate(zip(parts, arrays.starts.tolist(), strict=True)):
         sides = np.fromfile(part.folder / "side.bin", np.uint8)
-        for first in range(start, end, BLOCK_ROWS):
-            span = slice(first, min(first + BLOCK_ROWS, end))
-            block = block_path(part.folder, (first - start) // BLOCK_ROWS)
+        for at, (begin, end) in enumerate(zip(*map(np.ndarray.tolist, arrays.blocks(which)), strict=True)):
+            span = slice(start + begin, start + end)
+            block = block_path(part.folder, at)
             kept, split = verdict.reason[span] == KEPT, verdict.split[span]
             if not kept.any():
                 continue
             target = block_path(output / RECORDS, number)
             number += 1
-            unchanged = kept.all() and (split == sides[first - start : first - start + len(split)]).all()
+            unchanged = kept.all() and (split == sides[begin:end]).all()
             tests = kept & (split == TEST) & new_tests
             if unchanged:
                 copies.append((block, target))
@@ -210,7 +225,7 @@ def _write_lists(parts: list[PartOf], arrays: Parts, verdict: Verdict, output: P
     def place(record: int) -> dict[str, Any]:
         if record < 0:
             return {"test_set_row": -1 - record}
-        return {"file": parts[arrays.part_of(record)].file.name, "row": int(numbers[record])}
+        return _place(parts[arrays.part_of(record)], int(numbers[record]))
 
     _write_jsonl(output / "quarantine.jsonl", _quarantined(parts, arrays, verdict, numbers))
     _write_jsonl(output / "conflicts.jsonl", ({"rows": [place(record) for record in run]} for run in verdict.conflicts))
@@ -218,6 +233,16 @@ def _write_lists(parts: list[PartOf], arrays: Parts, verdict: Verdict, output: P
         output / "near_duplicates.jsonl",
         ({**place(record), "resembles": place(other)} for record, other in sorted(verdict.near.items())),
     )
+
+
+def _place(part: PartOf, row: int) -> dict[str, Any]:
+    """Where a row stands: file and row, and where a file has several arrays or sheets, which and the row there."""
+    place: dict[str, Any] = {"file": part.file.name, "row": row}
+    inside = [section for section in part.facts["sections"] if section[2] <= row]
+    if inside:
+        name, kind, first_row, first_line = inside[-1]
+        place |= {kind: name, f"row_of_{kind}": row - first_row + first_line}
+    return place
 
 
 def _quarantined(parts: list[PartOf], arrays: Parts, verdict: Verdict, numbers: Any) -> Iterator[dict[str, Any]]:
@@ -232,7 +257,7 @@ def _quarantined(parts: list[PartOf], arrays: Parts, verdict: Verdict, numbers: 
                 {"row": part.facts["rows_read"] + 1, "reason": part.facts["damage"][0], "rest_of_file": True}
             )
         for entry in sorted(refused, key=lambda entry: entry["row"]):
-            yield {"file": part.file.name, **entry}
+            yield {**_place(part, entry.pop("row")), **entry}
 
 
 def _write_jsonl(path: Path, entries: Iterator[dict[str, Any]]) -> None:

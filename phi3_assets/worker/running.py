@@ -157,7 +157,7 @@ def check_input(name: str, item: StepInput) -> None:
             raise UserError(f"Input {name!r} is gone from {path}; was it removed meanwhile? Run it again.") from None
         digest = manifest.digest
     else:
-        digest = digest_of(fingerprint(path, f"Input {name!r}"))
+        digest = digest_of(fingerprint(path, f"Input {name!r}", name))
     if digest != item.digest:
         raise UserError(f"Input {name!r} at {path} changed while the step was starting or running. Run it again.")
 

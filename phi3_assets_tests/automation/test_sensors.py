@@ -155,6 +155,28 @@ def test_failed_listing_is_not_an_empty_folder(tmp_path):
         decide(tmp_path / "none", Cursor(), NOW, SETTLE_S)
 
 
+def test_a_remote_folder_is_only_listed_in_a_tick(home, monkeypatch, instance):
+    """A tick has 60 seconds; it fetched the whole container, in place, under the feet of a running step."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/ticks/a.csv", b"Question,Best Answer\nq,a\n")
+    memory.pipe("/ticks/notes.md", b"no data")
+    monkeypatch.setattr(memory, "get_file", None)
+    resources = {"recipe": RecipeResource(dataset_path="memory://ticks"), "store": LocalArtifactStore(home=str(home))}
+    cursor, asked = None, []
+    try:
+        for change in (None, None, None, b"Question,Best Answer\nq,b\n", None, None):
+            if change:
+                memory.pipe("/ticks/a.csv", change)
+            result = new_data(dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources))
+            cursor = result.cursor
+            asked.append(len(result.run_requests or []))
+    finally:
+        memory.rm("/ticks", recursive=True)
+    assert asked == [0, 1, 0, 0, 1, 0], "each version once, as soon as it looks as it did at the last tick"
+
+
 def test_empty_folder_and_hidden_files_wait(folder):
     (folder / "a.csv").unlink()
     put(folder, ".a.csv.part", "x")

@@ -40,7 +40,7 @@ ODD = {
     "dangling link": (_link("nothing.csv"), r"odd\.csv is a link to nothing"),
     "link to itself": (_link("odd.csv"), r"odd\.csv (is a link to nothing|cannot be looked at)"),
     "link out": (_link("/etc/passwd"), r"odd\.csv is a link that leads out of the folder"),
-    "linked folder": (_link("sub"), r"odd\.csv is a link to a folder"),
+    "linked folder": (_link("/etc"), r"odd\.csv is a link that leads out of the folder"),
     "name that is not UTF-8": (_not_utf8, r"the name of 'odd-\\\\xff.csv' is not UTF-8"),
 }
 
@@ -57,8 +57,8 @@ def folder(tmp_path):
 def look(folder):
     """What each of the three that look at a dataset folder sees in it."""
     return {
-        "reader": lambda: {file.name for file in list_files(folder)[0]} | set(list_files(folder)[1]),
-        "identity": lambda: set(fingerprint(folder, "Dataset folder")),
+        "reader": lambda: {file.name for file in list_files(folder)[0]},
+        "identity": lambda: set(fingerprint(folder, "Dataset folder", "datasets")),
         "sensor": lambda: set(decide(folder, Cursor(), 2e9, 0).cursor.seen),
     }
 
@@ -90,13 +90,29 @@ def test_reader_identity_and_sensor_see_the_same_files(folder):
     (folder / "sub" / "manifest.json").write_text('[{"Question": "r", "Best Answer": "b"}]')
     (folder / "readme.md").write_text("notes")
     (folder / "inside.csv").symlink_to("a.csv")
-    for name in (".hidden.csv", "_SUCCESS", "_part.csv", ".DS_Store", "Thumbs.db", "desktop.ini"):
+    for name in (".hidden.csv", "_SUCCESS", "_part.csv", ".DS_Store", "Thumbs.db", "desktop.ini", "c.csv.part"):
         (folder / name).write_text("x")
+    (folder / "~$list.xlsx").write_text("x")
     (folder / "_temporary").mkdir()
     (folder / "_temporary" / "part.csv").write_text("x")
     seen = {who: one() for who, one in look(folder).items()}
-    expected = {"a.csv", "inside.csv", "manifest.json", "readme.md", "sub/b.csv", "sub/manifest.json"}
+    expected = {"a.csv", "manifest.json", "sub/b.csv", "sub/manifest.json"}
     assert seen == dict.fromkeys(("reader", "identity", "sensor"), expected)
+
+
+def test_what_links_lead_to_is_read_once(folder):
+    """A linked folder was unread while every_file_is_read passed; Kubernetes and the hub's cache link all they hold."""
+    (folder / "..data_1" / "deep").mkdir(parents=True)
+    (folder / "..data_1" / "deep" / "c.csv").write_text("Question,Best Answer\ns,c\n")
+    (folder / "blob").write_text("Question,Best Answer\nt,d\n")
+    (folder / "..data").symlink_to("..data_1")
+    (folder / "deep").symlink_to("..data/deep")
+    (folder / "again").symlink_to("sub")
+    (folder / "d.csv").symlink_to("blob")
+    (folder / "e.csv").symlink_to("d.csv")
+    (folder / "round").symlink_to(".")
+    for who, one in look(folder).items():
+        assert one() == {"a.csv", "sub/b.csv", "deep/c.csv", "d.csv"}, who
 
 
 def test_a_users_manifest_json_counts(folder):

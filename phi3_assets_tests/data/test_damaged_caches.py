@@ -20,7 +20,7 @@ import pytest
 from phi3_assets.core.errors import UserError
 from phi3_assets.data import records
 from phi3_assets.data.cache import DirectoryCache
-from phi3_assets.data.judge import merge, part_store
+from phi3_assets.data.judge import part_store
 from phi3_assets.data.read.sources import SourceFile
 from phi3_assets.steps import ingest
 from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sample
@@ -30,7 +30,7 @@ from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sam
 def small_blocks():
     """Blocks of 20 rows, so that a small file has several."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (records, part_store, merge, ingest):
+        for module in (records, part_store):
             patch.setattr(module, "BLOCK_ROWS", 20)
         yield
 

@@ -8,15 +8,14 @@ import pytest
 
 from phi3_assets.data import records
 from phi3_assets.data.cache import DirectoryCache
-from phi3_assets.data.judge import merge, part_store
-from phi3_assets.steps import ingest
+from phi3_assets.data.judge import part_store
 from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sample
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch) -> Run:
     # Blocks of 20 rows, so that a small file has several.
-    for module in (records, part_store, merge, ingest):
+    for module in (records, part_store):
         monkeypatch.setattr(module, "BLOCK_ROWS", 20)
     run = Run(tmp_path / "home")
     write_sample(run.data, 90)

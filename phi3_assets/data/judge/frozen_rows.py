@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.data.fingerprints import Hashes, among, digests
-from phi3_assets.data.judge.keys import asked_questions, first_questions, flat, identifying_texts
+from phi3_assets.data.judge.keys import asked_questions, flat, identifying_texts, opening_questions
 from phi3_assets.data.judge.part_store import PartSettings, asked_hashes
 from phi3_assets.data.judge.policies import Judged, apply_policies
 from phi3_assets.data.records import conversations, messages_column
@@ -142,9 +142,9 @@ def _under(file: FrozenFile, settings: PartSettings, result: FrozenRows) -> tupl
     columns = {name: table[name].to_pylist() for name in ("id", "group")}
     if len(alive):
         ids = digests(identifying_texts(roles, judged.texts.to_pylist(), turns.tolist()))
-        questions = first_questions(named, judged.texts, turns)
+        questions = opening_questions(named, judged.texts, turns)
         by_question = _hex(digests(questions.to_pylist()))
-        once = _hex(digests(first_questions(named, before, turns).to_pylist()))
+        once = _hex(digests(opening_questions(named, before, turns).to_pylist()))
         for i, row in enumerate(alive.tolist()):
             if file.present:
                 columns["id"][row] = ids[i].hex()[:32]

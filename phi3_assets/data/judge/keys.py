@@ -4,10 +4,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from phi3_assets.data import Message
 from phi3_assets.data.fingerprints import normalise
+from phi3_assets.data.judge.words import GREETING_WORDS, content_words
+
+_GREETING_BYTES = 40
+_TELLING_WORDS = 4
+"""With so many words, fillers and greetings aside, a question tells conversations apart."""
 
 
 def identifying_texts(roles: Sequence[str], contents: Sequence[str], turns: Sequence[int]) -> Iterator[str]:
@@ -22,6 +28,38 @@ def first_questions(roles: NDArray[np.str_], texts: pa.Array, turns: NDArray[np.
     """What is asked first in each row, normalised: the first message that is no system message."""
     starts = np.cumsum(turns) - turns
     return normalise(texts.take(pa.array(starts + (roles[starts] == "system"))))
+
+
+def opening_questions(roles: NDArray[np.str_], texts: pa.Array, turns: NDArray[np.int64]) -> pa.Array:
+    """What tells conversations apart, normalised: the first question, with the next ones if that is like 'Hi'.
+
+    Else all conversations that begin with a greeting would be one group, and all of them on one side.
+    """
+    firsts = first_questions(roles, texts, turns).to_pylist()
+    asked = roles == "user"
+    questions = normalise(texts.filter(pa.array(asked))).to_pylist()
+    ends = np.cumsum(np.add.reduceat(asked, np.cumsum(turns) - turns, dtype=np.int64)) if len(turns) else turns
+    start = 0
+    for row, end in enumerate(ends.tolist()):
+        words = 0
+        taken = start
+        while taken < end and words < _TELLING_WORDS:
+            words += len(set(content_words(questions[taken])) - GREETING_WORDS)
+            taken += 1
+        if taken > start + 1:
+            firsts[row] = "\n".join(questions[start:taken])
+        start = end
+    return pa.array(firsts, pa.string())
+
+
+def is_greeting(questions: pa.Array) -> NDArray[np.bool_]:
+    """Which normalised questions are nothing but a greeting: no model can be judged by the answer to 'Hi'."""
+    short = pc.less(pc.binary_length(questions), _GREETING_BYTES).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(questions), bool)
+    for place in np.flatnonzero(short).tolist():
+        words = content_words(questions[place].as_py())
+        found[place] = bool(words) and set(words) <= GREETING_WORDS
+    return found
 
 
 def asked_questions(roles: NDArray[np.str_], texts: pa.Array, turns: NDArray[np.int64]) -> pa.Array:

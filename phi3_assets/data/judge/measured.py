@@ -33,10 +33,13 @@ class DatasetMetrics(Metrics):
         personal_data: Rows by kind of it.
         rows_with_secrets: Rows with any.
         secrets: Rows by kind of them.
-        files: For each file: file, format, compression, encoding, delimiter, shape, shape_reason, columns, rows,
-            readable_rows, problem.
+        files: For each file: file, format, compression, encoding and how certain that is, delimiter, quotes,
+            header_line, sections (arrays or sheets), left_out (those without rows), shape, shape_reason, columns,
+            unused (rows by column that nothing is made of), quarantined (rows by reason), met (what was met, by
+            reason), rows, readable_rows, problem.
         files_damaged: Names of files that could be read only in part.
         files_not_read: Names of files of a kind that is not read.
+        named_splits: Rows of each side that files or arrays name (train, validation, test); empty: none is named so.
         files_read: Files that were read in this run.
         files_reused: Files whose rows were known from an earlier run.
         preview: The first rows, with the file of each.
@@ -70,3 +73,4 @@ class DatasetMetrics(Metrics):
     files_read: int
     files_reused: int
     files_not_read: list[str]
+    named_splits: dict[str, int]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +17,14 @@ from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, among, halves, n
 from phi3_assets.data.judge.frozen_rows import FrozenRows
 from phi3_assets.data.judge.keys import asked_questions, flat
 from phi3_assets.data.judge.near import Pair, find_near
-from phi3_assets.data.judge.part_store import ARRAYS, BAND_ARRAYS, NO_ANSWER
+from phi3_assets.data.judge.part_store import ARRAYS, BAND_ARRAYS, BLOCK_ENDS, NO_ANSWER
 from phi3_assets.data.judge.policies import apply_policies
-from phi3_assets.data.judge.twins import find_twins
+from phi3_assets.data.judge.twins import Block, find_twins
 from phi3_assets.data.judge.words import Hashed, hashed
-from phi3_assets.data.records import BLOCK_ROWS, block_path, conversations
+from phi3_assets.data.read.named_splits import TESTING, TRAINING, UNNAMED, VALIDATION
+from phi3_assets.data.records import block_path, conversations
 
-_ROWS_AT_ONCE = 600_000
+_ROWS_AT_ONCE = 300_000
 TRAIN, TEST, HELD_OUT = range(3)
 """Positions in `records.SPLITS`."""
 KEPT, DUPLICATE, NEAR_DUPLICATE, LEAK, CONFLICT = range(5)
@@ -37,6 +39,7 @@ class MergeSettings:
     near_duplicates: str
     near_duplicate_threshold: float
     conflicts: str
+    split_names: str
 
 
 @dataclass
@@ -48,12 +51,14 @@ class Verdict:
         split: Position in `records.SPLITS`.
         near: Record to the record that it resembles; -1 - i stands for record i of the frozen test sets.
         conflicts: Lists of records that answer one question differently.
+        named: Records of each side that files or arrays name; empty where the split is by hash alone.
     """
 
     reason: NDArray[np.uint8]
     split: NDArray[np.uint8]
     near: dict[int, int] = field(default_factory=dict)
     conflicts: list[list[int]] = field(default_factory=list)
+    named: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> Counter[str]:
         """Records left out, by reason."""
@@ -82,6 +87,11 @@ class Parts:
         lying = [np.fromfile(folder / f"{name}.halves", np.uint32) for folder in self.folders]
         return shared(values, np.concatenate([halves(values[: len(values) - self.rows]), *lying]))
 
+    def blocks(self, part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where each block of a part starts and ends, in records of that part."""
+        ends = np.fromfile(self.folders[part] / BLOCK_ENDS, np.int64)
+        return np.concatenate([np.zeros(1, np.int64), ends])[: len(ends)], ends
+
     def sketches(self, records: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The sketches of some records, read from where they lie."""
         result = np.zeros((len(records), 2, PERMUTATIONS), np.uint8)
@@ -104,16 +114,20 @@ class Parts:
             found.update(zip(wanted[places].tolist(), question_answer_pairs(rows), strict=True))
         return found
 
-    def hashed(self) -> Iterator[Hashed]:
+    def hashed(self) -> list[Block]:
         """Hashes of the questions, some parts at a time: each time costs a look at all that is tested with."""
-        for number in np.unique((self.ends - 1) // _ROWS_AT_ONCE) if self.rows else ():
-            folders = [self.folders[part] for part in np.flatnonzero((self.ends - 1) // _ROWS_AT_ONCE == number)]
-            yield Hashed(
-                *(
-                    np.concatenate([np.fromfile(folder / f"{name}.bin", ARRAYS[name]) for folder in folders])
-                    for name in Hashed._fields
-                )
-            )
+        numbers = (self.ends - 1) // _ROWS_AT_ONCE if self.rows else np.zeros(0, np.int64)
+        rows = self.ends - self.starts
+        return [
+            Block(int(rows[numbers == number].sum()), partial(self._hashed, np.flatnonzero(numbers == number)))
+            for number in np.unique(numbers)
+        ]
+
+    def _hashed(self, parts: NDArray[np.int64]) -> Hashed:
+        lying = [
+            [_mapped(self.folders[part] / f"{name}.bin", ARRAYS[name]) for part in parts] for name in Hashed._fields
+        ]
+        return Hashed(*(arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for arrays in lying))
 
     def questions(self, records: Sequence[int]) -> dict[int, str]:
         """Normalised questions of some records, without personal data or secrets."""
@@ -129,10 +143,12 @@ class Parts:
     def _conversations(self, wanted: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[list[Message]]]]:
         """Positions in `wanted` and the messages of those records, block by block."""
         for part, places, inside in self._by_part(wanted):
-            for block in np.unique(inside // BLOCK_ROWS):
-                here = inside // BLOCK_ROWS == block
+            starts, ends = self.blocks(part)
+            block_of = np.searchsorted(ends, inside, side="right")
+            for block in np.unique(block_of):
+                here = block_of == block
                 table = pq.read_table(block_path(self.folders[part], int(block)), columns=["messages"])
-                chosen = table.take(pa.array(inside[here] % BLOCK_ROWS)).combine_chunks()
+                chosen = table.take(pa.array(inside[here] - starts[block])).combine_chunks()
                 yield places[here], [row for batch in chosen.to_batches() for row in conversations(batch)]
 
     def part_of(self, record: int) -> int:
@@ -149,6 +165,11 @@ class Parts:
         return grouped
 
 
+def _mapped(path: Path, kind: Any) -> NDArray[Any]:
+    """An array as it lies on the disk: only what is looked at is copied."""
+    return np.asarray(np.memmap(path, kind, "r")) if path.stat().st_size else np.zeros(0, kind)
+
+
 def question_answer_pairs(rows: Sequence[list[Message]]) -> list[Pair]:
     """Normalised question (all before the last answer) and answer of conversations."""
     questions = normalise(pa.array(["\n".join(content for _, content in row[:-1]) for row in rows], pa.string()))
@@ -160,8 +181,10 @@ def judge(parts: Parts, frozen: FrozenRows, settings: MergeSettings) -> Verdict:
     """Decide for every record whether it is kept, and on which side it is."""
     ids = parts.load("id")
     verdict = Verdict(np.zeros(parts.rows, np.uint8), parts.load("side"))
-    verdict.reason[_later_duplicates(ids, parts.repeated("id", ids))] = DUPLICATE
     groups, asked = parts.load("group"), parts.load("asked")
+    if settings.split_names == "honour":
+        _split_by_names(verdict, parts.load("named"), groups)
+    verdict.reason[_later_duplicates(ids, parts.repeated("id", ids), verdict.split)] = DUPLICATE
     _split(verdict.split, Keys(ids, groups, asked, parts.load("first")), frozen, settings.test_set == "grow")
     del ids
     absent = _absent(asked, frozen)
@@ -175,10 +198,32 @@ def judge(parts: Parts, frozen: FrozenRows, settings: MergeSettings) -> Verdict:
     return verdict
 
 
-def _later_duplicates(ids: Hashes, repeated: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Records whose content came up before. 64 bits: among a million records one false alarm in 30 million datasets."""
+def _split_by_names(verdict: Verdict, named: NDArray[np.uint8], groups: Hashes) -> None:
+    """Take over the sides that files or arrays name, where they name one to train on and one to test with.
+
+    With a test set beside it, validation is for neither; without one it is the test set. Where files name tests, no
+    other row of a test row's group is trained on.
+    """
+    counts = np.bincount(named, minlength=4)
+    if not counts[TRAINING] or not (counts[TESTING] or counts[VALIDATION]):
+        return
+    verdict.split[named == TRAINING] = TRAIN
+    verdict.split[named == TESTING] = TEST
+    verdict.split[named == VALIDATION] = HELD_OUT if counts[TESTING] else TEST
+    testing = np.unique(groups[(verdict.split == TEST) & (named != UNNAMED)])
+    verdict.split[(verdict.split == TRAIN) & among(groups, testing)] = HELD_OUT
+    verdict.named = {
+        name: int(counts[side]) for name, side in (("train", TRAINING), ("validation", VALIDATION), ("test", TESTING))
+    }
+
+
+def _later_duplicates(ids: Hashes, repeated: NDArray[np.bool_], split: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Records whose content came up before; of several that of the test side is the one that stays.
+
+    64 bits: among a million records one false alarm in 30 million datasets.
+    """
     several = np.flatnonzero(repeated)
-    order = several[np.argsort(ids[several], kind="stable")]
+    order = several[np.lexsort((several, split[several] != TEST, ids[several]))]
     later: NDArray[np.int64] = order[1:][ids[order[1:]] == ids[order[:-1]]]
     return later
 
@@ -234,12 +279,9 @@ def _judge_questions(
         new = parts.questions([row - count for row in rows if row >= count])
         return {row: questions[row] for row in rows if row < count} | {row + count: text for row, text in new.items()}
 
-    def blocks() -> Iterator[Hashed]:
-        yield hashed(pa.array(questions, pa.string()))
-        yield from parts.hashed()
-
+    absent = hashed(pa.array(questions, pa.string()))
     found = find_twins(
-        blocks,
+        [Block(count, lambda: absent), *parts.hashed()],
         np.concatenate([np.ones(count, bool), verdict.split != TRAIN]),
         np.concatenate([np.zeros(count, bool), verdict.reason != KEPT]),
         texts,

@@ -9,9 +9,10 @@ from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.data.judge.frozen_rows import FrozenRows
 from phi3_assets.data.judge.measured import DatasetMetrics
 from phi3_assets.data.judge.merge import HELD_OUT, KEPT, LEAK, TEST, TRAIN, Verdict
+from phi3_assets.data.judge.ways_out import why_left_out
 
 _PREVIEW_ROWS = 5
-_REPEATS = ("duplicate", "near_duplicate", "near_duplicate_of_test")
+_NO_DEFECTS = ("duplicate", "near_duplicate", "near_duplicate_of_test", "rejected_answer")
 """Reasons that say nothing bad of a row: they do not count into `defective_share`."""
 
 
@@ -51,7 +52,7 @@ def dataset_metrics(
         rows_kept=int(kept.sum()),
         rows_quarantined=reasons.total(),
         quarantined_by_reason=dict(sorted(reasons.items())),
-        defective_share=sum(n for name, n in reasons.items() if name not in _REPEATS) / max(read, 1),
+        defective_share=sum(n for name, n in reasons.items() if name not in _NO_DEFECTS) / max(read, 1),
         train_rows=sides[TRAIN],
         test_rows=sides[TEST],
         held_out_rows=sides[HELD_OUT],
@@ -71,6 +72,7 @@ def dataset_metrics(
         secrets=dict(sum((Counter(facts["secrets"]) for facts in files), Counter())),
         files=[_file_entry(facts) for facts in files],
         files_damaged=[facts["file"] for facts in files if facts["damage"]],
+        named_splits=verdict.named,
         preview=[{"file": facts["file"], **row} for facts in files for row in facts["preview"]][:_PREVIEW_ROWS],
         files_read=sum(not one for one in reused),
         files_reused=sum(reused),
@@ -79,7 +81,10 @@ def dataset_metrics(
 
 
 def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
-    names = ("file", "format", "compression", "encoding", "delimiter", "shape", "shape_reason", "columns")
+    names = [
+        *("file", "format", "compression", "encoding", "encoding_certainty", "delimiter", "quotes", "header_line"),
+        *("shape", "shape_reason", "columns", "left_out", "unused", "quarantined", "met"),
+    ]
     problem = None
     if facts["damage"]:
         problem = "{}: {}".format(*facts["damage"])
@@ -87,6 +92,7 @@ def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
         problem = "unknown_shape: its columns are none of a known shape's"
     return {
         **{name: facts[name] for name in names},
+        "sections": [section[0] for section in facts["sections"]],
         "rows": facts["rows_read"],
         "readable_rows": facts["rows_kept"],
         "problem": problem,
@@ -102,25 +108,36 @@ def refuse_if_useless(metrics: DatasetMetrics, params: Any, folder: Path) -> Non
     if not metrics.rows_kept:
         _refuse_without_rows(metrics, [params["question_column"], params["answer_column"]], folder)
     leaked, held_out = metrics.leaked_rows_removed, metrics.held_out_rows
+    usable = f"of the {metrics.rows_kept} usable rows in {folder}"
+    left_out = why_left_out(metrics.files)
+    left_out = f" Left out: {left_out}." if left_out else ""
+    by = _split_by(params)
     if not metrics.train_rows:
         raise UserError(
-            f"None of the {metrics.rows_kept} usable rows in {folder} is a training row (test_share "
-            f"{params['test_share']}, chosen by a hash of the question or of group_column; {held_out} are held out "
-            f"because of the frozen test set, {leaked} more ask what a test row asks). Add rows, or lower test_share."
+            f"None {usable} is a training row ({by}; {held_out} are held out because of the frozen test set or of the "
+            f"files' names, {leaked} more ask what a test row asks). Add rows, or lower test_share.{left_out}"
         )
     if not metrics.test_set_rows:
         withheld = metrics.test_rows_withheld
         raise UserError(
-            f"None of the {metrics.rows_kept} usable rows in {folder} is a test row (test_share "
-            f"{params['test_share']}, chosen by a hash of the question; plain text is never a test"
+            f"None {usable} is a test row ({by}; plain text and greetings are never a test"
             + (f"; the recipe's policies took {withheld} rows out of the test set" if withheld else "")
-            + "). Without one no model can be judged: add questions and answers, or raise test_share."
+            + "). Without one no model can be judged: add questions and answers, raise test_share, or, if many rows "
+            f"have one group, set group_column to a column that tells them apart.{left_out}"
         )
     if metrics.test_set_rows == 1:
         raise UserError(
-            f"Only one of the {metrics.rows_kept} usable rows in {folder} is a test row, and no model can be judged "
-            "by one answer: add questions and answers, or raise test_share before the test set is frozen."
+            f"Only one {usable} is a test row ({by}), and no model can be judged by one answer: add questions and "
+            "answers, raise test_share before the test set is frozen, or set group_column to a column that tells rows "
+            f"apart.{left_out}"
         )
+
+
+def _split_by(params: Any) -> str:
+    what = (
+        f"column {params['group_column']!r}" if params["group_column"] else "question, of chats with those that follow"
+    )
+    return f"test_share {params['test_share']}, chosen by a hash of the {what}"
 
 
 def _refuse_without_rows(metrics: DatasetMetrics, wanted: list[str], folder: Path) -> None:
@@ -134,7 +151,7 @@ def _refuse_without_rows(metrics: DatasetMetrics, wanted: list[str], folder: Pat
                 "question_column and answer_column in the recipe."
             )
     problems = [f"{entry['file']}: {entry['problem']}" for entry in metrics.files if entry["problem"]]
-    reasons = [f"{count} rows {reason}" for reason, count in metrics.quarantined_by_reason.items()]
+    reasons = [why_left_out(metrics.files, at_most=8)] if any(entry["quarantined"] for entry in metrics.files) else []
     empty = [f"{entry['file']} is empty" for entry in metrics.files]
     found = "; ".join((problems + reasons or empty)[:8]) or "it holds no data file"
     raise UserError(f"No usable row in {folder}: {found}. Mend the files or put others there.")

@@ -6,17 +6,20 @@ from typing import Any
 
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.recipe import Recipe
+from phi3_assets.data.judge.ways_out import why_left_out
 
 
 def every_row_is_accounted_for(metrics: Mapping[str, Any], recipe: Recipe) -> Finding:
     """Rows read = rows kept + rows in quarantine, and no more of them are defective than the recipe allows."""
     read, kept, quarantined = (metrics[name] for name in ("rows_read", "rows_kept", "rows_quarantined"))
     defective, limit = metrics["defective_share"], recipe.max_defective_share
+    why = why_left_out(metrics["files"])
     return Finding(
         "every_row_is_accounted_for",
         read == kept + quarantined and kept > 0 and defective <= limit,
         f"{read} rows read, {kept} kept, {quarantined} in quarantine; {defective:.1%} are defective "
-        f"(max_defective_share {limit:.1%}). quarantine.jsonl in the artefact names file, row and reason of each.",
+        f"(max_defective_share {limit:.1%}). {f'{why}. ' if why else ''}"
+        "quarantine.jsonl in the artefact names file, row and reason of each.",
         {"rows_read": read, "rows_kept": kept, "rows_quarantined": quarantined, "defective_share": defective},
     )
 

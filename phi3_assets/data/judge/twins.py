@@ -5,27 +5,40 @@ one word more or less that is no negation and holds no digit, or with one word s
 place is another fact: 'code 403' and 'code 404', 'enable' and 'disable', 'upload' and 'unload'.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phi3_assets.data.fingerprints import Hashes, among, positions
+from phi3_assets.data.fingerprints import Hashes, Lookup, among
 from phi3_assets.data.judge.words import Hashed, same_but_for_spelling
 
 _SPELLINGS_PER_WORD = 4
 
+Pairs = list[tuple[int, int]]
+"""A training row and a test row each."""
+
+
+class Block(NamedTuple):
+    """Some of the rows: how many, and what brings the hashes of their questions."""
+
+    rows: int
+    load: Callable[[], Hashed]
+
 
 def find_twins(
-    blocks: Callable[[], Iterator[Hashed]],
+    blocks: Sequence[Block],
     on_test_side: NDArray[np.bool_],
     ignored: NDArray[np.bool_],
     questions: Callable[[Sequence[int]], dict[int, str]],
 ) -> dict[int, int]:
-    """Find training rows that ask what a test row asks. Linear in the words.
+    """Find training rows that ask what a test row asks. Linear in the words, on all cores.
 
     Args:
-        blocks: Hashes of the questions of all rows, some at a time; asked twice.
+        blocks: All rows, in their order; each is loaded twice.
         on_test_side: Rows that are tested with, or may be.
         ignored: Rows that are not looked at.
         questions: The normalised questions of some rows; asked for few.
@@ -37,12 +50,17 @@ def find_twins(
     found: dict[int, int] = {}
     if not testing.any() or not training.any():
         return found
-    tested = _Tested(blocks(), testing)
-    maybe: list[tuple[int, int]] = []
-    first = 0
-    for block in blocks():
-        tested.compare(block, first, training, found, maybe)
-        first += len(block.counts)
+    ends = np.cumsum([block.rows for block in blocks]).tolist()
+    firsts = [end - block.rows for end, block in zip(ends, blocks, strict=True)]
+    maybe: Pairs = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tested = _Tested(list(pool.map(lambda block, first: _of_rows(block.load(), first, testing), blocks, firsts)))
+        for sure, unsure in pool.map(
+            lambda block, first: tested.compare(block.load(), first, training), blocks, firsts
+        ):
+            for row, test in sure:
+                found.setdefault(row, test)
+            maybe += unsure
     maybe = [pair for pair in maybe if pair[0] not in found]
     if maybe:
         known = questions(sorted({row for pair in maybe for row in pair}))
@@ -52,80 +70,74 @@ def find_twins(
     return found
 
 
+Owned = tuple[Hashes, NDArray[np.int64]]
+"""Hashes, and the row of each."""
+
+
+def _of_rows(block: Hashed, first: int, chosen: NDArray[np.bool_]) -> list[Owned]:
+    """The hashes of those rows of a block that are chosen: whole, without a word, and spelt."""
+    mine = chosen[first : first + len(block.counts)]
+    numbers = first + np.flatnonzero(mine)
+    of_words = np.repeat(numbers, block.counts[mine])
+    words = np.repeat(mine, block.counts)
+    owned = ((block.whole[mine], numbers), (block.without[words], of_words), (block.spelt[words], of_words))
+    return [(hashes[hashes != 0], owners[hashes != 0]) for hashes, owners in owned]
+
+
 class _Tested:
     """The hashes of what is tested with, each with its row."""
 
-    def __init__(self, blocks: Iterator[Hashed], testing: NDArray[np.bool_]) -> None:
-        """Of these rows among all."""
-        parts: list[list[NDArray[np.uint64]]] = [[], [], []]
-        rows: list[list[NDArray[np.int64]]] = [[], [], []]
-        first = 0
-        for block in blocks:
-            mine = testing[first : first + len(block.counts)]
-            numbers = first + np.flatnonzero(mine)
-            of_words = np.repeat(numbers, block.counts[mine])
-            words = np.repeat(mine, block.counts)
-            for kind, (hashes, owners) in enumerate(
-                ((block.whole[mine], numbers), (block.without[words], of_words), (block.spelt[words], of_words))
-            ):
-                parts[kind].append(hashes[hashes != 0])
-                rows[kind].append(owners[hashes != 0])
-            first += len(block.counts)
-        whole, shorter, spelt = (np.concatenate(kind) for kind in parts)
-        of_whole, of_shorter, of_spelt = (np.concatenate(kind) for kind in rows)
-        self._whole: Hashes = whole
-        self._shorter: Hashes = shorter
-        self._whole_row: NDArray[np.int64] = of_whole
-        self._shorter_row: NDArray[np.int64] = of_shorter
-        self._spelt: Hashes = spelt
-        self._spelt_row: NDArray[np.int64] = of_spelt
+    def __init__(self, blocks: Sequence[list[Owned]]) -> None:
+        """`blocks` are what `_of_rows` finds of them."""
+        whole, shorter, spelt = (
+            (np.concatenate([hashes for hashes, _ in kind]), np.concatenate([owners for _, owners in kind]))
+            for kind in zip(*blocks, strict=True)
+        )
+        self._whole = Lookup(whole[0])
+        self._shorter = Lookup(shorter[0])
+        self._spelt = Lookup(spelt[0])
+        self._whole_row: NDArray[np.int64] = whole[1]
+        self._shorter_row: NDArray[np.int64] = shorter[1]
+        self._spelt_row: NDArray[np.int64] = spelt[1]
 
-    def compare(
-        self,
-        block: Hashed,
-        first: int,
-        training: NDArray[np.bool_],
-        found: dict[int, int],
-        maybe: list[tuple[int, int]],
-    ) -> None:
-        """Add to `found` the rows that are like a test row, to `maybe` pairs that a spelling may tell apart.
+    def compare(self, block: Hashed, first: int, training: NDArray[np.bool_]) -> tuple[Pairs, Pairs]:
+        """Rows that are like a test row, and pairs that a spelling may tell apart.
 
         Args:
             block: Some rows.
             first: Number of the first of them.
             training: Which rows of all are trained on.
-            found: Row to test row.
-            maybe: Pairs of row and test row.
         """
         mine = training[first : first + len(block.counts)]
         numbers = first + np.flatnonzero(mine)
         ends = np.cumsum(block.counts[mine], dtype=np.int64)
         words = np.repeat(mine, block.counts)
+        sure: Pairs = []
 
         def take(rows: NDArray[np.int64], tests: NDArray[np.int64]) -> None:
-            for row, test in zip(rows.tolist(), tests.tolist(), strict=True):
-                found.setdefault(row, test)
+            sure.extend(zip(rows.tolist(), tests.tolist(), strict=True))
 
+        whole = block.whole[mine]
         for tests, test_rows in ((self._whole, self._whole_row), (self._shorter, self._shorter_row)):
-            where = positions(block.whole[mine], tests)
+            where = tests.positions(whole)
             hits = np.flatnonzero(where >= 0)
             take(numbers[hits], test_rows[where[hits]])
-        where = positions(block.without[words], self._whole)
+        where = self._whole.positions(block.without[words])
         hits = np.flatnonzero(where >= 0)
         take(numbers[np.searchsorted(ends, hits, side="right")], self._whole_row[where[hits]])
         spelt = block.spelt[words]
-        hits = np.flatnonzero(among(spelt, self._spelt))
+        hits = np.flatnonzero(self._spelt.among(spelt))
         rows = numbers[np.searchsorted(ends, hits, side="right")]
-        if len(hits):
-            maybe += self._pairs(rows, spelt[hits])
+        return sure, self._pairs(rows, spelt[hits]) if len(hits) else []
 
-    def _pairs(self, rows: NDArray[np.int64], keys: Hashes) -> list[tuple[int, int]]:
+    def _pairs(self, rows: NDArray[np.int64], keys: Hashes) -> Pairs:
         """Rows, of which the keys are among the tests', with some tests of the same key each."""
-        mine = np.flatnonzero(among(self._spelt, keys))
-        mine = mine[np.argsort(self._spelt[mine], kind="stable")]
-        ordered = self._spelt[mine]
+        spelt = self._spelt.wanted
+        mine = np.flatnonzero(among(spelt, keys))
+        mine = mine[np.argsort(spelt[mine], kind="stable")]
+        ordered = spelt[mine]
         at = np.searchsorted(ordered, keys)
-        pairs: list[tuple[int, int]] = []
+        pairs: Pairs = []
         for step in range(_SPELLINGS_PER_WORD):
             place = np.minimum(at + step, len(ordered) - 1)
             same = ordered[place] == keys

@@ -26,6 +26,13 @@ _NEGATIONS = """
 not no never none nothing nobody neither nor cannot without except nicht kein keine keinen keiner nie niemals ohne ne
 pas jamais sans nunca sin non senza niet geen
 """
+_GREETINGS = """
+hi hello hey hiya howdy greetings there good morning afternoon evening day thanks thank ok okay yes hallo guten morgen
+tag abend moin servus grüezi danke bonjour salut bonsoir merci hola buenos buenas dias días tardes gracias ciao salve
+buongiorno grazie olá ola bom dia obrigado hoi goedemorgen dank dzień dobry cześć ahoj привет здравствуйте 你好 您好 嗨
+こんにちは 안녕하세요
+"""
+GREETING_WORDS = frozenset(_GREETINGS.split())
 _FILLER_WORDS, _NEGATION_WORDS = frozenset(_FILLERS.split()), frozenset(_NEGATIONS.split())
 FIXED = 0x8000
 """Flag of a word that makes another fact of a question: one with a digit, or a negation."""
@@ -121,7 +128,7 @@ def hashed(questions: pa.Array) -> Hashed:
 
 def same_but_for_spelling(one: str, other: str) -> bool:
     """Whether two normalised questions differ in one word, and that is the same word: a slip, a plural, a tense."""
-    pairs = [(a, b) for a, b in zip_longest(_content(one), _content(other)) if a != b]
+    pairs = [(a, b) for a, b in zip_longest(content_words(one), content_words(other)) if a != b]
     if len(pairs) != 1 or None in pairs[0]:
         return False
     short, long = sorted(pairs[0], key=len)
@@ -130,7 +137,8 @@ def same_but_for_spelling(one: str, other: str) -> bool:
     return len(short) >= _TYPO_CHARS and short[:_STEM_CHARS] == long[:_STEM_CHARS] and _one_slip(short, long)
 
 
-def _content(text: str) -> list[str]:
+def content_words(text: str) -> list[str]:
+    """The words of a normalised text, fillers left out."""
     stripped = (word.strip(_EDGES) for word in text.split(" "))
     return [word for word in stripped if word and word not in _FILLER_WORDS]
 

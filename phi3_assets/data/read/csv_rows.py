@@ -1,16 +1,17 @@
-"""Reads delimited text: any delimiter, quotes, line ends within fields."""
+"""Reads delimited text: any delimiter, quotes as people write them, line ends in fields, titles above the header."""
 
 import csv
-import io
 from collections.abc import Iterator
 from typing import IO
 
+from phi3_assets.data.read.dialect import Dialect, sniff, undo_backslashes
 from phi3_assets.data.read.limits import lines
-from phi3_assets.data.read.rows import FileDamage, FileFacts, Row, open_text
+from phi3_assets.data.read.rows import FileDamage, FileFacts, Rank, Row, open_text
 from phi3_assets.data.read.sources import SourceFile
+from phi3_assets.data.read.table import LOOKED_AT, column_names, find_header, row_of
 
 _FIELD_LIMIT_CHARS = 1 << 20
-_DELIMITERS = ",;\t|"
+_SAMPLE_CHARS = 1 << 16
 
 
 class _TooLong(Exception):
@@ -20,8 +21,9 @@ class _TooLong(Exception):
 class _Lines:
     """Lines for `csv.reader` that can be handed back, so that an unclosed quote costs one line and not the file."""
 
-    def __init__(self, text: IO[str]) -> None:
+    def __init__(self, text: IO[str], dialect: Dialect) -> None:
         self._text = lines(text)
+        self._backslashes = dialect.quotes == "backslash"
         self._again: list[str] = []
         self.taken: list[str] = []
 
@@ -33,65 +35,71 @@ class _Lines:
         if line is None:
             raise _TooLong
         self.taken.append(line)
-        return line
+        return undo_backslashes(line) if self._backslashes else line
 
     def hand_back_all_but_first(self) -> None:
         self._again.extend(reversed(self.taken[1:]))
 
 
-def read_csv(file: SourceFile, facts: FileFacts) -> Iterator[Row]:
+def read_csv(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row]:
     """Rows as dicts by the header's names; a line that does not parse costs itself and no other."""
     csv.field_size_limit(_FIELD_LIMIT_CHARS)
     with open_text(file, facts) as text:
-        facts.delimiter = sniff_delimiter(text.read(1 << 16))
+        sample = text.read(_SAMPLE_CHARS)
+        dialect = sniff(sample, whole=not text.read(1))
+    facts.delimiter = dialect.delimiter
+    facts.quotes = None if dialect.quotes == "doubled" else dialect.quotes
     with open_text(file, facts) as text:
-        source = _Lines(text)
-        reader = csv.reader(source, delimiter=facts.delimiter, strict=True)
-        header: list[str] | None = None
-        number = 0
-        while True:
-            source.taken.clear()
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except _TooLong:
-                number += 1
-                yield Row(number, None, "too_large")
-                continue
-            except csv.Error:
-                if header is None:
-                    raise FileDamage("bad_header", "the first line has a quote that does not close") from None
-                source.hand_back_all_but_first()
-                number += 1
-                yield Row(number, None, "bad_quotes")
-                continue
-            if not fields:  # a blank line is no row
-                continue
-            if header is None:
-                header = [name.strip() for name in fields]
-                if len(set(header)) < len(header):
-                    raise FileDamage("bad_header", "two columns have the same name")
-                continue
-            number += 1
-            if len(fields) == len(header):
-                yield Row(number, dict(zip(header, fields, strict=True)))
-            else:
-                yield Row(number, None, "too_few_fields" if len(fields) < len(header) else "too_many_fields")
+        first_lines = [fields for fields, _ in _take(_fields(text, dialect), LOOKED_AT)]
+    above = find_header([fields or [] for fields in first_lines], rank)
+    facts.header_line = above + 1 + dialect.said if above or dialect.said else None
+    with open_text(file, facts) as text:
+        each = _fields(text, dialect)
+        upto_header = list(_take(each, above + 1))
+        if not upto_header:
+            return
+        header, reason = upto_header[-1]
+        if header is None:
+            raise FileDamage("bad_header", f"the header cannot be read ({reason})")
+        names = column_names(header)
+        for number, (fields, reason) in enumerate(each, 1):
+            yield Row(number, None, reason) if fields is None else row_of(number, names, fields)
 
 
-def sniff_delimiter(sample: str) -> str:
-    """The delimiter that cuts the sample's lines into equally many fields, most of them; a comma if none does."""
-    best = (0, ",")
-    for delimiter in _DELIMITERS:
-        counts: list[int] = []
+Fields = tuple[list[str] | None, str]
+"""The fields of a line, or why it has none."""
+
+
+def _take(each: Iterator[Fields], count: int) -> Iterator[Fields]:
+    """The first of them; what is behind can still be read."""
+    for _ in range(count):
         try:
-            for fields in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
-                if fields:
-                    counts.append(len(fields))
+            yield next(each)
+        except StopIteration:
+            return
+
+
+def _fields(text: IO[str], dialect: Dialect) -> Iterator[Fields]:
+    """The fields of each line that is not blank."""
+    source = _Lines(text, dialect)
+    if dialect.quotes == "none":
+        reader = csv.reader(source, delimiter=dialect.delimiter, strict=True, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(source, delimiter=dialect.delimiter, strict=True)
+    if dialect.said:
+        next(source, None)
+    while True:
+        source.taken.clear()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except _TooLong:
+            yield None, "too_large"
+            continue
         except csv.Error:
-            pass  # the sample may end within quotes
-        if counts and counts[0] > 1:
-            # The header decides how many fields a row has; one more agreeing row counts more than one more field.
-            best = max(best, (sum(count == counts[0] for count in counts), delimiter), key=lambda pair: pair[0])
-    return best[1]
+            source.hand_back_all_but_first()
+            yield None, "bad_quotes"
+            continue
+        if fields:
+            yield fields, ""

@@ -9,10 +9,13 @@ from phi3_assets.data.read.rows import FileDamage
 
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects; a conversation needs four levels."""
-MAX_ROW_CHARS = 16 << 20
+MAX_ROW_CHARS = 4 << 20
 """Longest row, in characters; a long book has two million."""
 MAX_UNPACKED_BYTES = 2 << 30
 """Largest parquet or arrow file in gzip, unpacked: these are read in jumps, so it stands in memory."""
+
+MAX_SHEET_TEXT_BYTES = 256 << 20
+"""Most text of a spreadsheet, unpacked: all of it stands in memory while it is read."""
 
 _DROP = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _STEP = np.zeros(256, np.int64)
@@ -32,7 +35,7 @@ class JsonGuard:
     def __init__(self, row_depth: int | None = None) -> None:
         self._row_depth = row_depth
         self._depth = 0
-        self._in_string = False
+        self.in_string = False
         self._backslash = b""
         self._open_chars = 0
 
@@ -48,8 +51,8 @@ class JsonGuard:
         # Two quotes side by side change nothing, in a string or out of it; without them few pieces are left.
         quoted = text.replace(b'\\"', b"").translate(None, _DROP)
         parts = quoted.replace(b'""', b"").split(b'"')
-        outline = b"".join(parts[self._in_string :: 2])
-        self._in_string ^= len(parts) % 2 == 0
+        outline = b"".join(parts[self.in_string :: 2])
+        self.in_string ^= len(parts) % 2 == 0
         lowest = self._depth
         if outline:
             depths = self._depth + np.cumsum(_STEP[np.frombuffer(outline, np.uint8)])

@@ -11,19 +11,29 @@ from collections.abc import Iterator
 from phi3_assets.data.read.columns import read_arrow, read_parquet
 from phi3_assets.data.read.csv_rows import read_csv
 from phi3_assets.data.read.json_rows import read_json, read_jsonl
-from phi3_assets.data.read.rows import FileDamage, FileFacts, Row
+from phi3_assets.data.read.rows import FileDamage, FileFacts, Rank, Row, any_object
+from phi3_assets.data.read.sheets import read_sheets
 from phi3_assets.data.read.sources import SourceFile
 
-_READERS = {"csv": read_csv, "json": read_json, "jsonl": read_jsonl, "parquet": read_parquet, "arrow": read_arrow}
+_READERS = {
+    "csv": read_csv,
+    "json": read_json,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+    "xlsx": read_sheets,
+}
 
 
-def read_rows(file: SourceFile) -> tuple[FileFacts, Iterator[Row]]:
+def read_rows(file: SourceFile, rank: Rank = any_object) -> tuple[FileFacts, Iterator[Row]]:
     """Open a file by its format; `Row.value` is a dict, or whatever else stands in a JSON file.
+
+    `rank` says of a value how much it looks like a row, where a file holds other things too.
 
     The iterator raises `FileDamage` where the rest of the file cannot be read.
     """
     facts = FileFacts(file.format, compression="gzip" if file.gzip else None)
-    rows = _READERS[file.format](file, facts)
+    rows = _READERS[file.format](file, facts, rank)
     return facts, _translate(rows)
 
 

@@ -1,30 +1,34 @@
 """Data that is not a local folder: a Hugging Face dataset at a pinned commit, or a remote folder (Azure Blob, S3, ...).
 
-Steps see local folders only. `localise` makes one and keeps it up to date: what is unchanged, there and here, is not
-fetched again, and what is gone at the source goes here too.
+Steps see local folders only. `localise` makes one for each version of the source, which never changes once it is whole:
+a run goes on with what it began with, whatever is fetched meanwhile. What is unchanged, there and here, is not fetched
+again. `list_remote` only looks, which is all that a sensor has the time for.
 """
 
 import json
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
 import filelock
 
 from phi3_assets.core.errors import TransientError, UserError
-from phi3_assets.core.files import write_atomically
+from phi3_assets.core.files import copy_file, data_format, write_atomically
 from phi3_assets.core.sealing import checksum
 from phi3_assets.core.step import sha256_of
 from phi3_assets.data.read import datastore
 
 _HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
-_HIDDEN = (".", "_")
-_STATE = ".mirror.json"  # hidden, so no reader takes it for data
+_STATE = ".mirror.json"  # hidden, so no reader takes it for data; written last
+_KEEP_S = 7 * 24 * 3600
+"""A version that no run has asked for this long, in seconds, is removed; no run takes as long."""
 _MARKS = (
     "etag",
     "ETag",
@@ -68,64 +72,110 @@ def localise(dataset_path: str, cache: Path, log: Callable[[str], None] = print)
     """
     target = cache / "datasets" / sha256_of(dataset_path)[:16]
     if dataset_path.startswith("hf:"):
-        match = _HUB.fullmatch(dataset_path)
-        if match is None:
-            raise UserError(
-                f"dataset_path {dataset_path!r} must be 'hf:owner/name@commit' with the 40 hex digits of a commit: a "
-                "branch can move under you. The commit stands under 'Files and versions' on the dataset's page."
-            )
+        match = _hub(dataset_path)
         return fetch_hub_dataset(match["name"], match["commit"], target, log)
     return mirror(dataset_path, target, log)
 
 
-def list_remote(url: str) -> dict[str, str]:
-    """Name below the folder and a mark of the content (etag, checksum, or size and time) of each remote file.
+def list_remote(dataset_path: str) -> dict[str, str]:
+    """A mark of the content (etag, checksum, or size and time) of each remote data file, by its name below the folder.
+
+    A dataset of the Hub has one: its commit.
 
     Raises:
         UserError: No such folder, no driver, or no access.
+        TransientError: Azure cannot be reached.
     """
-    _, files = _find(url)
+    if dataset_path.startswith("hf:"):
+        return {dataset_path: _hub(dataset_path)["commit"]}
+    _, files = _find(dataset_path)
     return {name: _mark(info) for name, info in files.items()}
 
 
-def mirror(url: str, target: Path, log: Callable[[str], None] = print) -> Path:
-    """Make `target` hold the files of a remote folder; only new and changed ones are fetched.
+def mirror(url: str, folder: Path, log: Callable[[str], None] = print) -> Path:
+    """Make a folder of the version that a remote folder has now; only new and changed files are fetched.
+
+    Args:
+        url: The remote folder.
+        folder: Where its versions are kept.
+        log: Shows one line to the user.
+
+    Returns:
+        The version's folder.
 
     Raises:
-        UserError: No such folder, no driver, or no access.
+        UserError: No such folder, no driver, or no access; or names that no folder can hold beside each other.
+        TransientError: Azure cannot be reached, or a file was changed while it was read.
     """
     write, files = _find(url)
-    with _held(target):
-        have = _state(target)
-        fetched: list[str] = []
+    marks = {name: _mark(info) for name, info in files.items()}
+    for name in files:
+        if any(parent.as_posix() in files for parent in PurePosixPath(name).parents):
+            raise UserError(
+                f"Remote dataset folder {_bare(url)}: {name!r} stands below what is a file itself. Rename one."
+            )
+    with _held(folder):
+        target = folder / sha256_of(marks)[:16]
+        target.mkdir(exist_ok=True)
+        os.utime(target)
+        earlier = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+        known = [(version, _state(version)) for version in (target, *earlier)]
+        have: dict[str, dict[str, Any]] = {}
+        fetched = 0
         for name, info in sorted(files.items()):
             path = target / name
-            known = have.get(name)
-            if known and known["mark"] == _mark(info):
-                if _is_whole(path, known):
-                    continue
-                log(f"{name} in the cache is damaged and is fetched again")
             path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_name(f".{path.name}.{uuid4().hex}")
-            try:
-                write(info["name"], str(half))
-                have[name] = {"mark": _mark(info), "checksum": checksum(half)}
-                os.replace(half, path)
-            except (UserError, TransientError):
-                raise
-            except Exception as error:
-                raise _unreachable(url, error) from error
-            finally:
-                half.unlink(missing_ok=True)
-            fetched.append(name)
-        for path in sorted(target.rglob("*"), reverse=True):
-            if path.is_file() and path.name != _STATE and path.relative_to(target).as_posix() not in files:
-                path.unlink()
-            elif path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        write_atomically(target / _STATE, json.dumps({name: have[name] for name in sorted(files)}))
-    log(f"{len(files)} remote files, {len(fetched)} of them new or changed")
+            found = _copy_known(name, marks[name], path, known, log)
+            if found is None:
+                found = _fetch(write, info["name"], path, url)
+                fetched += 1
+            have[name] = {"mark": marks[name], "checksum": found}
+        write_atomically(target / _STATE, json.dumps(have))
+        _forget_old_versions(folder, target)
+    log(f"{len(files)} remote files, {fetched} of them new or changed")
     return target
+
+
+def _copy_known(
+    name: str, mark: str, path: Path, known: list[tuple[Path, dict[str, dict[str, Any]]]], log: Callable[[str], None]
+) -> list[Any] | None:
+    """Take a file from a version that has it whole; its checksum, or None."""
+    for version, state in known:
+        entry = state.get(name)
+        if entry is None or entry.get("mark") != mark:
+            continue
+        if _is_whole(version / name, entry):
+            if version / name != path:
+                half = path.with_name(f".{path.name}.{uuid4().hex}")
+                copy_file(version / name, half)
+                os.replace(half, path)
+            return list(entry["checksum"])
+        log(f"{name} in the cache is damaged and is fetched again")
+        return None
+    return None
+
+
+def _fetch(write: Callable[[str, str], None], name: str, path: Path, url: str) -> list[Any]:
+    half = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        write(name, str(half))
+        found = list(checksum(half))
+        os.replace(half, path)
+    except (UserError, TransientError):
+        raise
+    except Exception as error:
+        raise _unreachable(url, error) from error
+    finally:
+        half.unlink(missing_ok=True)
+    return found
+
+
+def _forget_old_versions(folder: Path, present: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()  # from before each version had a folder of its own
+        elif path != present and path.stat().st_mtime < time.time() - _KEEP_S:
+            shutil.rmtree(path)
 
 
 def fetch_hub_dataset(name: str, commit: str, target: Path, log: Callable[[str], None] = print) -> Path:
@@ -161,6 +211,16 @@ def fetch_hub_dataset(name: str, commit: str, target: Path, log: Callable[[str],
     return target
 
 
+def _hub(dataset_path: str) -> re.Match[str]:
+    match = _HUB.fullmatch(dataset_path)
+    if match is None:
+        raise UserError(
+            f"dataset_path {dataset_path!r} must be 'hf:owner/name@commit' with the 40 hex digits of a commit: a "
+            "branch can move under you. The commit stands under 'Files and versions' on the dataset's page."
+        )
+    return match
+
+
 @contextmanager
 def _held(target: Path) -> Iterator[None]:
     """Make the folder, and keep other runs from it meanwhile."""
@@ -185,18 +245,17 @@ def _is_whole(path: Path, known: dict[str, Any]) -> bool:
 
 
 def _find(url: str) -> tuple[Callable[[str, str], None], dict[str, dict[str, Any]]]:
-    """What writes a file of the folder to a path, and its files by name below the folder; hidden ones are left out.
+    """What writes a file of the folder to a path, and its data files by name below the folder.
 
-    So is what stands for a folder: a name that is empty or ends with a slash.
+    What stands for a folder, a name that is empty or ends with a slash, is none.
     """
     write, files = datastore.find_files(url) if is_in_datastore(url) else _find_by_fsspec(url)
-    files = {name: info for name, info in files.items() if name and not name.endswith("/")}
-    files = {name: info for name, info in files.items() if not any(part[:1] in _HIDDEN for part in name.split("/"))}
+    files = {name: info for name, info in files.items() if data_format(name)}
     unnamed = next((name for name in files if "" in name.split("/")), None)
     if unnamed is not None:
         raise UserError(f"Remote dataset folder {_bare(url)}: {unnamed!r} holds a folder without a name; rename it.")
     if not files:
-        raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no file.")
+        raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no data file.")
     return write, files
 
 

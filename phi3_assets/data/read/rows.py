@@ -2,7 +2,8 @@
 
 import gzip
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, cast
 
 from phi3_assets.core.files import open_file
@@ -20,6 +21,15 @@ class Row(NamedTuple):
     reason: str | None = None
 
 
+Rank = Callable[[Any], int]
+"""How much a value looks like a row of the dataset: 2 if it becomes messages, 1 if it has their columns, 0 if not."""
+
+
+def any_object(value: Any) -> int:
+    """The `Rank` of whoever wants all objects."""
+    return int(isinstance(value, dict))
+
+
 class FileDamage(Exception):
     """The rest of a file cannot be read; `reason` is a code, `detail` says what was found, without the user's text."""
 
@@ -29,14 +39,49 @@ class FileDamage(Exception):
         self.detail = detail
 
 
+class Section(NamedTuple):
+    """An array or a sheet of a file.
+
+    Attributes:
+        name: Its path in the JSON, with dots, or its title.
+        kind: "array" or "sheet".
+        first_row: Number in the file of its first row.
+        first_line: Number of that row in the section, as a person counts there: a sheet's header counts.
+    """
+
+    name: str
+    kind: str
+    first_row: int
+    first_line: int
+
+
 @dataclass
 class FileFacts:
-    """What the reader found out about a file; complete once its rows have been read."""
+    """What the reader found out about a file; complete once its rows have been read.
+
+    Attributes:
+        format: csv, json, jsonl, parquet, arrow or xlsx.
+        encoding: Of the text.
+        encoding_certainty: How likely that is, 0 to 1; None where it is known.
+        delimiter: Between the fields of delimited text.
+        quotes: How quotes are meant in it: doubled, backslash or none.
+        header_line: The line of its header, blank lines not counted, where lines stand above it.
+        compression: gzip, if it is.
+        sections: The arrays or sheets that its rows come from, in their order.
+        left_out: Arrays and sheets that hold no rows of the dataset, with the columns of their first object.
+        is_note: It is one JSON object without rows of the dataset: something about the data, if there is other data.
+    """
 
     format: str
     encoding: str | None = None
+    encoding_certainty: float | None = None
     delimiter: str | None = None
+    quotes: str | None = None
+    header_line: int | None = None
     compression: str | None = None
+    sections: list[Section] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    is_note: bool = False
 
 
 def open_bytes(file: SourceFile) -> IO[bytes]:
@@ -48,6 +93,8 @@ def open_bytes(file: SourceFile) -> IO[bytes]:
 
 def open_text(file: SourceFile, facts: FileFacts) -> IO[str]:
     """Text with its own line ends. Bytes that do not decode become U+FFFD, which `records` quarantines."""
-    with open_bytes(file) as raw:
-        facts.encoding = detect_encoding(iter(lambda: raw.read(_CHUNK_BYTES), b""))
+    if facts.encoding is None:
+        with open_bytes(file) as raw:
+            found = detect_encoding(iter(lambda: raw.read(_CHUNK_BYTES), b""), file.encoding)
+        facts.encoding, facts.encoding_certainty = found
     return io.TextIOWrapper(open_bytes(file), encoding=facts.encoding, errors="replace", newline="")

@@ -70,7 +70,7 @@ class CorpusRows:
 
     Attributes:
         table: Rows of `TOKENS_SCHEMA`.
-        prompts: A hash of each row's prompt.
+        prompts: Hashes of each row's prompts before its first answer and before its last, shape (rows, 2).
         flags: `ENDLESS` if an answer has no end token behind it, `TRUNCATED` if the row was cut.
     """
 
@@ -107,7 +107,7 @@ def join_rows(parts: Sequence[CorpusRows]) -> CorpusRows:
     """Rows of several, one after the other."""
     return CorpusRows(
         pa.concat_tables([TOKENS_SCHEMA.empty_table(), *(part.table for part in parts)]),
-        np.concatenate([np.zeros(0, np.uint64), *(part.prompts for part in parts)]),
+        np.concatenate([np.zeros((0, 2), np.uint64), *(part.prompts for part in parts)]),
         np.concatenate([np.zeros(0, np.uint8), *(part.flags for part in parts)]),
     )
 

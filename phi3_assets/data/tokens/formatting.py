@@ -1,6 +1,7 @@
 """From records to tokenised rows: layout, encoding, labels, and what becomes of rows that do not fit."""
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from phi3_assets.data.tokens.model_tokens import IGNORED, ModelTokens, TokenRows
 from phi3_assets.data.tokens.rendering import Rendered, Renderer, Skeleton, TemplateMismatch
 
 _BATCH_ROWS = 4096
+_BATCH_BYTES = 2 << 20
+"""About so much text is tokenised at a time: a tokenizer holds a hundred bytes for each token."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def format_records(
     first = 0
     waiting: tuple[int, pa.RecordBatch, LaidOut, Future[TokenRows]] | None = None
     with ThreadPoolExecutor(1) as tokenizer:
-        for batch in records.to_batches(max_chunksize=_BATCH_ROWS):
+        for batch in batches_of(records):
             laid_out = lay_out(batch, formatting, refused)
             running = tokenizer.submit(tokenise, formatting.model, laid_out.rows, laid_out.skeletons)
             if waiting:
@@ -73,6 +76,12 @@ def format_records(
             finish(waiting[0], waiting[1], waiting[2], waiting[3].result())
     refused.sort(key=lambda entry: (entry["file"], entry["row"]))
     return join_rows(rows), np.concatenate(kept), refused
+
+
+def batches_of(records: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The records some at a time, fewer of long ones."""
+    rows = int(_BATCH_BYTES * max(records.num_rows, 1) / max(records.nbytes, 1))
+    yield from records.to_batches(max_chunksize=max(1, min(_BATCH_ROWS, rows)))
 
 
 @dataclass(frozen=True)
@@ -171,5 +180,5 @@ def _corpus_rows(
         pa.array(lengths.astype(np.int32)),
     ]
     table = pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=TOKENS_SCHEMA)])
-    prompts = tokens.prompt_hashes() if len(keep) else np.zeros(0, np.uint64)
+    prompts = tokens.prompt_hashes() if len(keep) else np.zeros((0, 2), np.uint64)
     return places, CorpusRows(table, prompts[keep], flags[keep])

@@ -9,11 +9,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phi3_assets.data import spoken_role
 from phi3_assets.data.records import conversations
-from phi3_assets.data.tokens.formatting import Formatting, LaidOut, lay_out
+from phi3_assets.data.tokens.formatting import Formatting, LaidOut, batches_of, lay_out
 from phi3_assets.data.tokens.model_tokens import TokenRows, tokenise
 
-_BATCH_ROWS = 4096
 _PROMPTS_CHECKED = 10_000
 """Whether prompts are tokenised alike alone is a matter of template and tokenizer; so many say it."""
 
@@ -26,14 +26,14 @@ def make_test_items(test_set: Path, formatting: Formatting, folder: Path) -> Non
     facts = {"rows": 0, "rows_without_end_token": 0, "prompts_checked": 0, "prompts_tokenised_otherwise": 0}
     refused: list[dict[str, Any]] = []
     with (folder / "test.jsonl").open("wb") as items, (folder / "prompt.bin").open("wb") as prompts:
-        for batch in pq.ParquetFile(test_set).iter_batches(batch_size=_BATCH_ROWS):
+        for batch in batches_of(pq.read_table(test_set)):
             laid_out = lay_out(batch, formatting, refused)
             tokens = tokenise(formatting.model, laid_out.rows, laid_out.skeletons)
             short = _short_enough(tokens, formatting, batch, laid_out, refused)
             _write(batch, laid_out, tokens, short, items, facts)
             _check_prompts(laid_out, tokens, short[: _PROMPTS_CHECKED - facts["prompts_checked"]], formatting, facts)
             if len(short):
-                tokens.prompt_hashes()[short].tofile(prompts)
+                tokens.prompt_hashes()[short, 1].tofile(prompts)
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in refused)
     (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
     facts["rows_quarantined"] = len(refused)
@@ -69,7 +69,7 @@ def _write(
         turns = messages[place]
         item = {
             "id": ids[place],
-            "messages": [{"role": role, "content": content} for role, content in turns[:-1]],
+            "messages": [{"role": spoken_role(role), "content": content} for role, content in turns[:-1]],
             "question": next(content for role, content in reversed(turns) if role == "user"),
             "answer": turns[-1][1],
             "prompt_ids": tokens.ids[first : starts[i]].tolist(),

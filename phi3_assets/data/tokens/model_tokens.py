@@ -108,9 +108,11 @@ class TokenRows:
         return np.cumsum(change[:-1]).astype(bool)
 
     def prompt_hashes(self) -> NDArray[np.uint64]:
-        """A hash of the tokens before each row's first answer: equal prompts have equal hashes."""
+        """Hashes of the tokens before each row's first answer and before its last, shape (rows, 2)."""
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(self._token_hashes())])
-        hashes: NDArray[np.uint64] = sums[self.starts[self.first_answers]] - sums[self.offsets[:-1]]
+        first = self.first_answers
+        ends = self.starts[np.stack([first, first + self.turns - 1], axis=1)]
+        hashes: NDArray[np.uint64] = sums[ends] - sums[self.offsets[:-1], None]
         return hashes
 
     def _token_hashes(self) -> NDArray[np.uint64]:

@@ -1,7 +1,7 @@
 """A piece: the training rows of one block of records, tokenised. Made once per content and kept in the cache.
 
 A piece holds `train.parquet`, `quarantine.jsonl`, `stats.json`, and for each of its rows the beginning of its id
-(`id.bin`), a hash of its prompt (`prompt.bin`) and flags (`flags.bin`). Rows that some other piece holds already are
+(`id.bin`), hashes of its prompts (`prompt.bin`) and flags (`flags.bin`). Rows that some other piece holds already are
 taken from there, so an edited file costs the tokenising of its new rows only.
 """
 
@@ -61,7 +61,7 @@ def read_piece(folder: Path) -> CorpusRows:
     """The rows of a piece."""
     return CorpusRows(
         pq.read_table(folder / "train.parquet", columns=TOKENS_SCHEMA.names),
-        np.fromfile(folder / "prompt.bin", np.uint64),
+        np.fromfile(folder / "prompt.bin", np.uint64).reshape(-1, 2),
         np.fromfile(folder / "flags.bin", np.uint8),
     )
 

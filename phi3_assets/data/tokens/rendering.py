@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from phi3_assets.core.errors import UserError, nearest
-from phi3_assets.data import Message
+from phi3_assets.data import NOT_LEARNT, Message, spoken_role
 from phi3_assets.data.tokens.chat_template import ChatTemplate
 
 
@@ -72,7 +72,8 @@ class Renderer:
     def skeleton(self, roles: tuple[str, ...]) -> Skeleton | None:
         """What stands around the contents; None if the template does not just write each of them once, in order."""
         if roles not in self._skeletons:
-            self._skeletons[roles] = self._find_skeleton(roles)
+            # Where some answers are not learnt, the tokenizer must not look for one behind every header.
+            self._skeletons[roles] = None if NOT_LEARNT in roles else self._find_skeleton(roles)
         return self._skeletons[roles]
 
     def render(self, messages: list[Message]) -> Rendered:
@@ -82,6 +83,8 @@ class Renderer:
             TemplateMismatch: The template has no prompt that is the beginning of this text.
             UserError: The template refuses the conversation.
         """
+        if any(role == NOT_LEARNT for role, _ in messages):
+            return self._without_some(messages)
         skeleton = self.skeleton(tuple([role for role, _ in messages]))
         if skeleton is not None:
             laid_out = skeleton.fill(messages)
@@ -89,6 +92,12 @@ class Renderer:
                 return laid_out
         text = self._text(messages, False)
         return Rendered(text, self._answers_by_prompts(messages, text))
+
+    def _without_some(self, messages: list[Message]) -> Rendered:
+        """A conversation of which some answers are not learnt: they stand in the text, and are no answers."""
+        whole = self.render([(spoken_role(role), content) for role, content in messages])
+        learnt = [role == "assistant" for role, _ in messages if spoken_role(role) == "assistant"]
+        return Rendered(whole.text, [span for span, kept in zip(whole.answers, learnt, strict=True) if kept])
 
     def _find_skeleton(self, roles: tuple[str, ...]) -> Skeleton | None:
         if roles == ("text",):

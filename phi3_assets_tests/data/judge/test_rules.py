@@ -11,7 +11,7 @@ from phi3_assets.data.tokens import rules as token_rules
 from phi3_assets_tests.data.running import Run, write_sample
 
 RECIPE = load_recipe("tiny-test")
-ROWS = {"rows_read": 10, "rows_kept": 9, "rows_quarantined": 1, "defective_share": 0.1}
+ROWS = {"rows_read": 10, "rows_kept": 9, "rows_quarantined": 1, "defective_share": 0.1, "files": []}
 CORPUS = {
     "rows_fully_masked": 0,
     "rows_without_end_token": 0,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from phi3_assets.data.fingerprints import normalise
-from phi3_assets.data.judge.twins import find_twins
+from phi3_assets.data.judge.twins import Block, find_twins
 from phi3_assets.data.judge.words import hashed
 from phi3_assets.sample.make_sample import rows
 from phi3_assets_tests.data.running import Run, write_sample
@@ -20,9 +20,8 @@ def near(tested: list[str], trained: list[str]) -> dict[str, str]:
     texts = normalise(pa.array(questions, pa.string()))
     side = np.arange(len(questions)) < len(tested)
     nothing = np.zeros(len(questions), bool)
-    found = find_twins(
-        lambda: iter([hashed(texts)]), side, nothing, lambda rows: {row: texts[row].as_py() for row in rows}
-    )
+    blocks = [Block(len(questions), lambda: hashed(texts))]
+    found = find_twins(blocks, side, nothing, lambda rows: {row: texts[row].as_py() for row in rows})
     return {questions[row]: questions[other] for row, other in found.items()}
 
 

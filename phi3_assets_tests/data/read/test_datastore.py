@@ -48,7 +48,7 @@ def test_a_folder_is_followed(container, azure, tmp_path, form):
     assert azure.traffic("GET", "blob", ".csv") == []
     container.upload_blob("teams/desk data/a.csv", CSV.replace(b"this", b"that"), overwrite=True)
     container.delete_blob("teams/desk data/sub/b.csv")
-    localise(address, tmp_path)
+    folder = localise(address, tmp_path)
     assert files(folder) == ["a.csv"]
     assert b"that" in (folder / "a.csv").read_bytes()
 
@@ -91,7 +91,7 @@ def test_a_name_that_no_folder_can_have_is_refused_and_not_left_out(container, t
     [
         ("azureml://datastores/workspaceblobstore", "must be 'azureml://datastores/<datastore>/paths/<folder>'"),
         ("azureml://datastores/no-such/paths/x", "Datastore no-such of workspace"),
-        ("azureml://datastores/workspaceblobstore/paths/no/such", "does not exist or holds no file"),
+        ("azureml://datastores/workspaceblobstore/paths/no/such", "does not exist or holds no data file"),
     ],
 )
 def test_what_cannot_be_reached_says_why(container, address, said, tmp_path):

@@ -73,7 +73,7 @@ def test_the_guard_agrees_at_every_cut():
         guard = limits.JsonGuard()
         for at in range(0, len(text), size):
             guard.check(text[at : at + size])
-        assert (guard._depth, guard._in_string) == (0, False)
+        assert (guard._depth, guard.in_string) == (0, False)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "b.json", "a.jsonl.gz"])

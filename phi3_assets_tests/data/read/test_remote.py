@@ -1,6 +1,8 @@
 """Remote data becomes a local folder that follows its source and costs only what changed."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import fsspec
@@ -34,11 +36,30 @@ def test_a_remote_folder_is_followed(memory, tmp_path: Path) -> None:
     memory.pipe("/data/a.csv", b"Question,Best Answer\nOne?,!\n")
     memory.rm("/data/sub/b.csv")
     memory.pipe("/data/d.csv", b"x")
-    assert localise("memory://data", tmp_path, log.append) == folder
-    assert files(folder) == {"a.csv": b"Question,Best Answer\nOne?,!\n", "d.csv": b"x"}
+    later = localise("memory://data", tmp_path, log.append)
+    assert files(later) == {"a.csv": b"Question,Best Answer\nOne?,!\n", "d.csv": b"x"}
+    assert set(files(folder)) == {"a.csv", "sub/b.csv"}, "a step that began with it goes on reading it"
     assert list_remote("memory://data")["a.csv"] != before["a.csv"]
     localise("memory://data", tmp_path, log.append)
     assert [line.split(", ")[1] for line in log] == ["2 of them new or changed"] * 2 + ["0 of them new or changed"]
+
+
+def test_names_that_no_folder_holds_beside_each_other(memory, tmp_path: Path) -> None:
+    memory.pipe("/data/e.csv/f.csv", b"x")
+    memory.store["/data/e.csv"] = memory.store["/data/a.csv"]
+    with pytest.raises(UserError, match=r"'e\.csv/f\.csv' stands below what is a file itself"):
+        localise("memory://data", tmp_path)
+
+
+def test_versions_that_no_run_asks_for_go(memory, tmp_path: Path) -> None:
+    first = localise("memory://data", tmp_path)
+    memory.pipe("/data/a.csv", b"Question,Best Answer\nOne?,!\n")
+    second = localise("memory://data", tmp_path)
+    long_ago = time.time() - 8 * 24 * 3600
+    os.utime(first, (long_ago, long_ago))
+    memory.pipe("/data/a.csv", b"Question,Best Answer\nOne?,?\n")
+    third = localise("memory://data", tmp_path)
+    assert (first.exists(), second.exists(), third.exists()) == (False, True, True)
 
 
 @pytest.mark.parametrize("file", ["a.csv", "sub/b.csv", ".mirror.json"])
@@ -82,7 +103,7 @@ def test_a_hub_dataset_is_fetched_once_and_read(tmp_path: Path) -> None:
     ("path", "said"),
     [
         ("hf:owner/name@main", "40 hex digits of a commit"),
-        ("memory://nowhere", "does not exist or holds no file"),
+        ("memory://nowhere", "does not exist or holds no data file"),
         ("gs://user:geheim@bucket/x?sig=geheim", "gs://bucket/x needs gcsfs"),
         ("nosuch://x", "cannot be read"),
     ],

@@ -39,7 +39,7 @@ def test_anchors_and_offsets_agree(case: Case, messages) -> None:
         assert getattr(fast, name).tolist() == getattr(sure, name).tolist(), name
     chosen = tokenise(model, rows, [skeleton] * 2)
     assert chosen.learnt().tolist() == sure.learnt().tolist()
-    assert len(set(chosen.prompt_hashes().tolist())) == 1
+    assert len(np.unique(chosen.prompt_hashes(), axis=0)) == 1
 
 
 def test_a_header_that_melts_into_the_answer_is_noticed(case: Case) -> None:
@@ -73,6 +73,6 @@ def test_equal_prompts_and_only_they_have_equal_hashes(case: Case) -> None:
         renderer.render([("user", question), ("assistant", answer)])
         for question, answer in (("Say a b", "x"), ("Say a b", "yy"), ("Say b a", "x"), ("Say a", "b x"))
     ]
-    hashes = tokenise(model, rows, [None] * len(rows)).prompt_hashes()
+    hashes = tokenise(model, rows, [None] * len(rows)).prompt_hashes()[:, 0]
     assert hashes[0] == hashes[1]
     assert len(np.unique(hashes)) == 3

@@ -1,0 +1,138 @@
+"""Conversations as lists of turns, under all the names that roles and contents go by."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+from phi3_assets.data import NOT_LEARNT, Message
+from phi3_assets.data.read.json_values import loads
+from phi3_assets.data.read.meaning import REFUSED, BadRow, Unused, is_empty
+from phi3_assets.data.read.values import text_of
+
+_ROLES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "ai", "model", "bot", "chatgpt", "chatbot"), "assistant"),
+}
+_TOOLS = {"tool", "function", "observation", "function_call", "tool_call", "tool_response", "ipython"}
+_ROLE_KEYS = ("role", "from")
+_CONTENT_KEYS = ("content", "value", "text")
+_WEIGHT_KEYS = ("weight", "loss", "train")
+_KNOWN_KEYS = {*_ROLE_KEYS, *_CONTENT_KEYS, *_WEIGHT_KEYS}
+_USED_OR_REFUSED = _KNOWN_KEYS | REFUSED.keys()
+
+
+def is_turn(value: Any) -> bool:
+    """Whether a value looks like one turn of a conversation."""
+    return (
+        isinstance(value, Mapping)
+        and any(isinstance(value.get(key), str) for key in _ROLE_KEYS)
+        and any(key in value for key in _CONTENT_KEYS)
+    )
+
+
+class Turns:
+    """Turns to messages.
+
+    Args:
+        roles: Further names of roles, in small letters, by the recipe.
+        ignored: Keys that may be left out, in small letters.
+        unused: Counts those of which nothing is made.
+    """
+
+    def __init__(self, roles: Mapping[str, str], ignored: Set[str], unused: Unused) -> None:
+        self._roles = {**_ROLES, **roles}
+        self._ignored = ignored
+        self._unused = unused
+
+    def messages(self, value: Any, column: str) -> list[Message]:
+        """The messages of a conversation, in the order that they must have, the last one learnt.
+
+        Args:
+            value: A list of turns, also as JSON text, or in an object or a list of its own.
+            column: Where it stands, for the counts.
+
+        Raises:
+            BadRow: It is none, or not in order.
+        """
+        messages = [message for turn in _turns(value, column) for message in self._of_turn(turn, column)]
+        while messages and messages[-1][0] == NOT_LEARNT:
+            del messages[-2:]  # what comes after the last answer that is learnt teaches nothing
+            if not any(role == "assistant" for role, _ in messages):
+                raise BadRow("nothing_to_learn")
+        if not _in_order([role for role, _ in messages]):
+            raise BadRow("wrong_turn_order", " ".join(role for role, _ in messages[:6]))
+        return messages
+
+    def _of_turn(self, turn: Any, column: str) -> list[Message]:
+        if not isinstance(turn, Mapping):
+            raise BadRow("not_an_object")
+        if len(turn) > 2:
+            for key in turn.keys() - _KNOWN_KEYS:
+                name = str(key).strip().casefold()
+                if name in REFUSED and name not in self._ignored and not is_empty(turn[key]):
+                    raise BadRow(REFUSED[name], str(key))
+            self._unused.count(turn, _USED_OR_REFUSED, f"{column}[].")
+        name = next((str(turn[key]) for key in _ROLE_KEYS if turn.get(key) is not None), "")
+        role = self._roles.get(name) or self._roles.get(name.strip().casefold())
+        if role is None:
+            raise BadRow("tool_use" if name.strip().casefold() in _TOOLS else "unknown_role", name or "no role")
+        key = next((key for key in _CONTENT_KEYS if key in turn), None)
+        if key is None:
+            raise BadRow("missing_column", "content")
+        content = _content(turn[key])
+        if role == "assistant" and not _is_learnt(turn):
+            role = NOT_LEARNT
+        return [(role, content)]
+
+
+def _turns(value: Any, column: str) -> list[Any]:
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = loads(value)
+        except (ValueError, RecursionError):
+            raise BadRow("not_text") from None
+    if isinstance(value, Mapping):
+        value = value.get(column, value.get("messages"))
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    if not isinstance(value, list):
+        raise BadRow("missing_column" if value is None else "not_text", column)
+    return value
+
+
+def _content(value: Any) -> str:
+    """A text, or one in parts; a part that is no text changes what the others mean."""
+    if not isinstance(value, list):
+        return text_of(value)
+    if not all(isinstance(part, Mapping) for part in value):
+        raise BadRow("not_text")
+    texts = []
+    for part in value:
+        kind = part.get("type", "text")
+        if kind not in ("text", "input_text", "output_text") or "text" not in part:
+            raise BadRow("not_only_text", str(kind))
+        texts.append(text_of(part["text"]))
+    return text_of("\n".join(texts))
+
+
+def _is_learnt(turn: Mapping[str, Any]) -> bool:
+    for key in _WEIGHT_KEYS:
+        value = turn.get(key)
+        if value is None:
+            continue
+        said = str(value).strip().casefold()
+        if said in ("0", "0.0", "false"):
+            return False
+        if said not in ("1", "1.0", "true"):
+            raise BadRow("odd_weight", key)
+    return True
+
+
+def _in_order(roles: list[str]) -> bool:
+    """At most one system message, first; then user and assistant in turn; the assistant last."""
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    return (
+        len(turns) >= 2
+        and len(turns) % 2 == 0
+        and all((role in ("assistant", NOT_LEARNT)) == bool(i % 2) and role != "system" for i, role in enumerate(turns))
+    )

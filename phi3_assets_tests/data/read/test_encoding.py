@@ -1,0 +1,85 @@
+"""Text that is not UTF-8 is read as what it is, or the report says that it is a guess; mojibake passed every check."""
+
+import csv
+import io
+
+import pytest
+
+from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.data.read.encoding import detect_encoding
+from phi3_assets_tests.data.running import Run, write_sample
+
+RUSSIAN = "Где находится запасной ключ от шкафа? Он лежит у дежурного в нижнем ящике."
+GREEK = "Πού βρίσκεται το κλειδί του ντουλαπιού; Το έχει ο υπεύθυνος στο κάτω συρτάρι."
+POLISH = "Gdzie leży zapasowy klucz do szafy? Ma go dyżurny, w dolnej szufladzie, więc zapytaj później."
+GERMAN = "Wo ist der Schlüssel für den Schrank? Er hängt über der Tür, gleich daneben, und ist größer."
+JAPANESE = "予備の鍵はどこにありますか。当直の人が下の引き出しに入れています。"
+CHINESE = "备用钥匙在哪里？值班人员把它放在下面的抽屉里，请先问他。"
+TRADITIONAL = "備用鑰匙在哪裡？值班人員把它放在下面的抽屜裡，請先問他。"
+KOREAN = "예비 열쇠는 어디에 있습니까? 당직자가 아래 서랍에 보관하고 있습니다."
+HEBREW = "איפה נמצא המפתח הרזרבי של הארון? הוא אצל התורן במגירה התחתונה"
+TURKISH = "Dolabın yedek anahtarı nerede? Nöbetçi onu alt çekmecede saklıyor, lütfen önce ona sorun, şimdi değil."
+THAI = "กุญแจสำรองอยู่ที่ไหน พนักงานเวรเก็บไว้ในลิ้นชักล่าง"
+
+WRITTEN = [
+    *((RUSSIAN, name) for name in ("cp1251", "koi8_r", "cp866", "iso8859_5", "mac_cyrillic")),
+    *((GREEK, name) for name in ("cp1253", "iso8859_7", "mac_greek")),
+    *((POLISH, name) for name in ("cp1250", "iso8859_2", "cp852", "mac_latin2")),
+    *((GERMAN, name) for name in ("cp1252", "mac_roman", "cp850")),
+    *((JAPANESE, name) for name in ("cp932", "euc_jp")),
+    *((CHINESE, name) for name in ("gbk", "gb18030")),
+    (TRADITIONAL, "big5"),
+    (KOREAN, "euc_kr"),
+    (HEBREW, "cp1255"),
+    (TURKISH, "cp1254"),
+    (THAI, "tis_620"),
+]
+
+
+@pytest.mark.parametrize(("text", "encoding"), WRITTEN, ids=[name for _, name in WRITTEN])
+def test_what_it_reads_as_is_what_was_written(text, encoding):
+    content = f"Question,Best Answer\n{text}\n".encode(encoding)
+    found = detect_encoding([content])
+    assert content.decode(found.name) == content.decode(encoding)
+    assert found.certainty is not None
+
+
+def rows_in(encoding: str, text: str) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([("Question", "Best Answer"), *((f"{i}: {text}", text) for i in range(30))])
+    return out.getvalue().encode(encoding)
+
+
+def test_mojibake_is_in_no_corpus(tmp_path):
+    run = Run(tmp_path)
+    for text, encoding in ((GREEK, "cp1253"), (RUSSIAN, "koi8_r"), (CHINESE, "gb18030")):
+        (run.data / f"{encoding}.csv").write_bytes(rows_in(encoding, text))
+    metrics = run.ingest()
+    assert {row["messages"][1]["content"] for row in run.records()} == {GREEK, RUSSIAN, CHINESE}
+    assert all(file["encoding_certainty"] > 0 for file in metrics["files"])
+
+
+def test_the_recipe_can_say_it(tmp_path):
+    """Three words are too few to tell by; what is UTF-8 stays so."""
+    short = "Ключ?,Да\nЗамок?,Нет\n"
+    run = Run(tmp_path, dataset_encoding="mac_cyrillic")
+    (run.data / "short.csv").write_bytes(f"Question,Best Answer\n{short}".encode("mac_cyrillic"))
+    (run.data / "marked.csv").write_text(f"Question,Best Answer\n{GREEK},1\n", encoding="utf-8")
+    write_sample(run.data)
+    metrics = run.ingest()
+    files = {file["file"]: file for file in metrics["files"]}
+    assert (files["short.csv"]["encoding"], files["short.csv"]["encoding_certainty"]) == ("mac_cyrillic", None)
+    assert files["marked.csv"]["encoding"] == "utf-8"
+    told = {row["messages"][0]["content"] for row in run.records()}
+    assert {"Ключ?", "Замок?", GREEK} <= told
+
+
+@pytest.mark.parametrize("name", ["windows-latin", "hex"])
+def test_an_encoding_that_is_none_is_refused(name):
+    with pytest.raises(Exception, match="no text encoding that Python knows"):
+        load_recipe("tiny-test", {"dataset_encoding": name})
+
+
+def test_a_guess_that_is_only_a_guess_says_so():
+    content = "Café, à côté\n".encode("cp1252")
+    assert (detect_encoding([content]).certainty or 0) < 0.5
