@@ -22,6 +22,16 @@ class Int4Metrics(Metrics):
         eos_token_ids: Tokens that end an answer.
         max_length: Longest sequence, prompt and answer, in tokens.
         generated_tokens: Generated as a proof that it runs; 0 where the provider cannot run here.
+        recovery_steps: Optimiser steps in which scales and norms were learnt; None, as what follows: none were.
+        recovery_divergence_before: Divergence of the quantised model from merged_model in nats, on the same rows before
+            and after: mean over positions that predict learnt tokens plus mean over the others.
+        recovery_divergence_after: The same at the end.
+        recovery_largest_scale_change: Largest relative change of a scale.
+        recovery_learnt_numbers: Scales and norms that were learnt.
+        recovery_seconds: Time that this process spent learning.
+        recovery_peak_memory_bytes: Most memory that it held.
+        recovery_estimated_memory_bytes: What was reckoned before.
+        recovery_resumed_from_step: Step of the checkpoint that this process began with; 0: it began at the beginning.
     """
 
     bytes: int
@@ -36,3 +46,12 @@ class Int4Metrics(Metrics):
     eos_token_ids: list[int]
     max_length: int
     generated_tokens: int
+    recovery_steps: int | None = None
+    recovery_divergence_before: float | None = None
+    recovery_divergence_after: float | None = None
+    recovery_largest_scale_change: float | None = None
+    recovery_learnt_numbers: int | None = None
+    recovery_seconds: float | None = None
+    recovery_peak_memory_bytes: int | None = None
+    recovery_estimated_memory_bytes: int | None = None
+    recovery_resumed_from_step: int | None = None

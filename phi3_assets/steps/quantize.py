@@ -28,7 +28,8 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         `Int4Metrics` as JSON.
 
     Raises:
-        UserError: The model cannot run in ONNX Runtime GenAI.
+        UserError: The model cannot run in ONNX Runtime GenAI, or needs more memory than there is to be recovered.
+        TransientError: Others had the memory.
         RuntimeError: The built model does not load or generate.
     """
     environment.prepare()
@@ -39,9 +40,9 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
     train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
-    quantise(merged, ctx.output, ctx.work, params, max_length, train_file)
-    for path in ctx.work.iterdir():
-        shutil.rmtree(path)
+    recovered = quantise(ctx, max_length, train_file)
+    shutil.rmtree(ctx.work)
+    ctx.work.mkdir()
     seconds = time.monotonic() - started
     ends = end_token_ids(merged)
     write_genai_end_tokens(ctx.output / "genai_config.json", ends)
@@ -60,6 +61,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         eos_token_ids=ends,
         max_length=max_length,
         generated_tokens=_generate(ctx.output, provider),
+        **(recovered.to_dict() if recovered else {}),
     ).to_dict()
 
 
