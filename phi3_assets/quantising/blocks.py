@@ -139,7 +139,9 @@ class _Classes:
                 return self.scales * (1 + self.change)
 
             def forward(self) -> Any:
-                return Dequantise.apply(self.change, self.integers, self.scales, self.dtype)
+                return Dequantise.apply(  # type: ignore[no-untyped-call]
+                    self.change, self.integers, self.scales, self.dtype
+                )
 
             def rows(self, ids: Any) -> Any:
                 """Rows `ids` of the weight, without the others."""

@@ -116,7 +116,7 @@ class _Recovery:
         self.teacher = teacher.eval().requires_grad_(False).to(device)
         self.student = load_student(quantised, teacher.dtype).to(device)
         if checkpointing:
-            self.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.student.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         # transformers recomputes activations in training mode alone; Phi-3 has no dropout that this would turn on.
         self.student.train(checkpointing)
         self.names, self.tensors = map(list, zip(*learnt(self.student), strict=True))
@@ -153,7 +153,7 @@ class _Recovery:
                 saved = time.monotonic()
         seconds = time.monotonic() - started
         after = mean_divergence(self.teacher, self.student, probe)
-        self.stop.disarm()
+        self.stop.deliver()
         write_learnt(self.student, self.quantised, target)
         changes = [tensor for name, tensor in learnt(self.student) if name.endswith(".change")]
         recovered = Recovered(
