@@ -120,7 +120,7 @@ class _Classes:
             def backward(ctx: Any, *gradients: Any) -> tuple[Any, None, None, None]:
                 integers, scales = ctx.saved_tensors
                 products = gradients[0].to(torch.float32) * integers
-                return products.view(*scales.shape, -1).sum(-1) * scales, None, None, None
+                return products.reshape(*scales.shape, -1).sum(-1) * scales, None, None, None
 
         class Blocks(torch.nn.Module):
             """A weight in blocks."""
