@@ -158,7 +158,9 @@ class _Classes:
                 self.weight, self.bias = weight, bias
 
             def forward(self, inputs: Any) -> Any:
-                return functional.linear(inputs, self.weight(), self.bias)
+                # A norm that is learnt in float32 hands on float32.
+                weight = self.weight()
+                return functional.linear(inputs.to(weight.dtype), weight, self.bias)
 
         class Embedding(torch.nn.Module):
             """An embedding."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
@@ -46,19 +47,19 @@ class Estimate:
         return self.teacher + self.student + self.weights + self.activations
 
 
-def estimate(merged: Path, quantised: Path, tokens: int, *, on_gpu: bool, checkpointing: bool) -> Estimate:
+def estimate(
+    merged: Path, quantised: Path, config: Any, tokens: int, *, on_gpu: bool, checkpointing: bool
+) -> Estimate:
     """Reckon it.
 
     Args:
         merged: The teacher's directory.
         quantised: The student's.
+        config: The teacher's transformers configuration.
         tokens: Of the largest batch, padding included.
         on_gpu: Whether it is on a GPU, where the teacher keeps its own numbers; on a CPU they are float32.
         checkpointing: Whether activations and weights are made again in the backward pass, layer by layer.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(merged)
     hidden, layers, inner = config.hidden_size, config.num_hidden_layers, config.intermediate_size
     queries = config.num_attention_heads * (getattr(config, "head_dim", None) or hidden // config.num_attention_heads)
     headers = tensor_headers(merged)
@@ -102,15 +103,18 @@ class Memory:
             step_rows: Rows of one optimiser step.
             on_gpu: Whether a GPU learns.
         """
+        from transformers import AutoConfig
+
         self._on_gpu = on_gpu
         self._held = 0 if on_gpu else memory.held_bytes()
+        config = AutoConfig.from_pretrained(merged)
         tokens = max(
             batch.input_ids.numel()
             for start in range(0, len(rows), step_rows)
-            for batch in batches_of([rows[at] for at in range(start, min(start + step_rows, len(rows)))])
+            for batch in batches_of([rows[at] for at in range(start, start + step_rows)], config.hidden_size)
         )
         self._estimates = {
-            checkpointing: estimate(merged, quantised, tokens, on_gpu=on_gpu, checkpointing=checkpointing)
+            checkpointing: estimate(merged, quantised, config, tokens, on_gpu=on_gpu, checkpointing=checkpointing)
             for checkpointing in (False, True)
         }
         self.needed = 0

@@ -178,7 +178,8 @@ class _Recovery:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate(step, self.steps)
         loss = 0.0
-        for batch in batches_of([self.rows[at] for at in range(step * STEP_ROWS, (step + 1) * STEP_ROWS)]):
+        rows = [self.rows[at] for at in range(step * STEP_ROWS, (step + 1) * STEP_ROWS)]
+        for batch in batches_of(rows, self.student.config.hidden_size):
             part = divergence(self.teacher, self.student, batch)
             part.backward()
             loss += float(part.detach())

@@ -138,7 +138,7 @@ def test_gradient_of_a_change_is_that_of_its_definition(kept: Path, recovered: M
         assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_batches_sum_to_the_same_loss_however_rows_are_cut(
+def test_batches_sum_to_the_same_loss_however_rows_are_cut_and_laid_out(
     kept: Path, recovered: Made, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student = (load_student(kept / name, torch.float32) for name in ("after", "before"))
@@ -147,14 +147,40 @@ def test_batches_sum_to_the_same_loss_however_rows_are_cut(
     )
     step = [rows[at] for at in range(8)]
     sums = []
-    for tokens, batches in ((BATCH_TOKENS, 1), (1, 8)):
+    for tokens, hidden_size, batches, shared in (
+        (BATCH_TOKENS, 1, 1, False),
+        (BATCH_TOKENS, 100_000, 1, True),
+        (1, 1, 8, False),
+        (64, 100_000, 3, True),
+    ):
         monkeypatch.setattr("phi3_assets.quantising.divergence.BATCH_TOKENS", tokens)
-        cut = batches_of(step)
-        assert len(cut) == batches
+        cut = batches_of(step, hidden_size)
+        assert len(cut) >= batches
+        assert (cut[0].visible is not None) == shared
         with torch.no_grad():
             sums.append(sum(float(divergence(teacher, student, batch)) for batch in cut))
-    assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+    assert sums == pytest.approx([sums[0]] * 4, rel=1e-4)
     assert sums[0] > 0
+
+
+@pytest.mark.parametrize("hidden_size", [1, 100_000])
+def test_arithmetic_in_bfloat16_learns_in_float32(
+    hidden_size: int, kept: Path, recovered: Made, inputs: dict[str, Path]
+) -> None:
+    """As on a GPU, in both layouts of rows."""
+    teacher = load_student(kept / "after", torch.bfloat16).bfloat16().requires_grad_(False)
+    student = load_student(kept / "before", torch.bfloat16)
+    rows = corpus.read_corpus(
+        inputs["formatted_corpus"] / "train.parquet", corpus.CorpusOrder(1.0, 1, 8, group_by_length=False, data_seed=0)
+    )
+    (batch,) = batches_of([rows[at] for at in range(8)], hidden_size)
+    loss = divergence(teacher, student, batch)
+    loss.backward()
+    assert 0 < float(loss) < 20
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad.dtype == torch.float32, name
+            assert float(parameter.grad.abs().max()) > 0, name
 
 
 @pytest.mark.parametrize(("number", "resumed"), [(signal.SIGKILL, 6), (signal.SIGTERM, 7)])
