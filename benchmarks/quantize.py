@@ -55,8 +55,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
             for choice, row in found.items():
                 row["tokens_per_s"] = max(row.get("tokens_per_s", 0.0), decode_speed(built(work, choice), texts))
     print(
-        f"{'choice':28}{'MB':>8}{'exact match':>13}{'answer NLL':>12}{'gain kept':>11}{'general NLL':>13}{'tokens/s':>10}"
-        f"{'built in':>10}"
+        f"{'choice':28}{'MB':>8}{'exact match':>13}{'answer NLL':>12}{'gain kept':>11}{'general NLL':>13}"
+        f"{'tokens/s':>10}{'built in':>10}"
     )
     for model, row in torch_scores.items():
         print(f"{model:28}{'':>8}{row['exact_match']:>13.1%}{row['answers']:>12.4f}{'':>11}{row['general']:>13.3f}")

@@ -47,9 +47,7 @@ class Estimate:
         return self.teacher + self.student + self.weights + self.activations
 
 
-def estimate(
-    merged: Path, quantised: Path, config: Any, tokens: int, *, on_gpu: bool, checkpointing: bool
-) -> Estimate:
+def estimate(merged: Path, quantised: Path, config: Any, tokens: int, *, on_gpu: bool, checkpointing: bool) -> Estimate:
     """Reckon it.
 
     Args:

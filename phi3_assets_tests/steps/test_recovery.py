@@ -151,12 +151,12 @@ def test_batches_sum_to_the_same_loss_however_rows_are_cut_and_laid_out(
         (BATCH_TOKENS, 1, 1, False),
         (BATCH_TOKENS, 100_000, 1, True),
         (1, 1, 8, False),
-        (64, 100_000, 3, True),
+        (128, 100_000, 2, True),
     ):
         monkeypatch.setattr("phi3_assets.quantising.divergence.BATCH_TOKENS", tokens)
         cut = batches_of(step, hidden_size)
         assert len(cut) >= batches
-        assert (cut[0].visible is not None) == shared
+        assert any(batch.visible is not None for batch in cut) == shared
         with torch.no_grad():
             sums.append(sum(float(divergence(teacher, student, batch)) for batch in cut))
     assert sums == pytest.approx([sums[0]] * 4, rel=1e-4)
@@ -176,7 +176,7 @@ def test_arithmetic_in_bfloat16_learns_in_float32(
     (batch,) = batches_of([rows[at] for at in range(8)], hidden_size)
     loss = divergence(teacher, student, batch)
     loss.backward()
-    assert 0 < float(loss) < 20
+    assert 0 < float(loss.detach()) < 20
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad.dtype == torch.float32, name
