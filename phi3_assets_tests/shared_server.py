@@ -14,6 +14,9 @@ from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.worker.forkserver import ForkServer
 from phi3_assets.worker.processes import Start
 
+ROOT = Path(__file__).parents[1]
+"""Where this package is, which is not installed as the other one is."""
+
 
 @functools.cache
 def shared_server(threads: int) -> ForkServer:
@@ -22,7 +25,8 @@ def shared_server(threads: int) -> ForkServer:
     Args:
         threads: Of torch in the workers, which it reads from the environment while it is imported.
     """
-    env = {**os.environ, **SETTINGS, "OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1"}
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, **SETTINGS, **own}
     return ForkServer(env, Path(os.devnull))
 
 

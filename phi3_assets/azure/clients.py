@@ -3,6 +3,7 @@
 Storage is reached with tokens only, so accounts may forbid shared keys. Telemetry of azure-ai-ml is off.
 """
 
+import logging
 import os
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,12 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
     return service.get_container_client(container)
 
 
+def account_url_of(datastore: Any) -> str:
+    """Address of the storage account of a datastore of blobs, as azure-ai-ml describes it."""
+    endpoint = datastore.endpoint or "core.windows.net"
+    return f"{datastore.protocol or 'https'}://{datastore.account_name}.blob.{endpoint}"
+
+
 @lru_cache(maxsize=4)
 def clients_of(settings: AzureSettings) -> "Clients":
     """The clients of one workspace, kept, so that tokens and connections are used again."""
@@ -73,6 +80,8 @@ class Clients:
         from azure.ai.ml import MLClient
 
         settings = self.settings
+        # It remarks on each class of its own that is experimental, whoever uses it.
+        logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
         return MLClient(
             self.credential,
             settings.subscription_id,
@@ -108,8 +117,7 @@ class Clients:
     @cached_property
     def account_url(self) -> str:
         """Address of the datastore's storage account."""
-        store = self.datastore
-        return f"{store.protocol or 'https'}://{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
+        return account_url_of(self.datastore)
 
     @cached_property
     def container(self) -> "ContainerClient":

@@ -1,16 +1,22 @@
 """What a workspace tells of a job that its control plane does not: why it failed, and its log."""
 
 import json
-from typing import Any
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from phi3_assets.azure.clients import Clients, container_client
+from phi3_assets.azure.clients import Clients, account_url_of, container_client
 from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobClient
 
 LOGS = "workspaceartifactstore"
 _SCOPE = "https://management.azure.com/.default"
 # Of one process, of the first of several, and of the service while it prepares the node.
 _LOG_NAMES = ("user_logs/std_log.txt", "user_logs/std_log_process_0.txt", "user_logs/std_log_process_00.txt")
 _TAIL_BYTES = 64_000
+_KILLED = re.compile(r"status code (137|-9)\b|OOMKilled")
 
 
 def reasons(clients: Clients, name: str) -> list[str]:
@@ -27,23 +33,32 @@ def reasons(clients: Clients, name: str) -> list[str]:
     return list(dict.fromkeys(" ".join(line.split()) for line in said))
 
 
+def was_killed(said: Iterable[str]) -> bool:
+    """Whether `reasons` say that the job's process was ended by SIGKILL, as by a kernel or a pod out of memory."""
+    return any(_KILLED.search(line) for line in said)
+
+
 def log_of(clients: Clients, name: str) -> str:
     """The end of what the job printed; "" when there is nothing yet."""
     from azure.core.exceptions import ResourceNotFoundError
 
     with readable(f"Log of job {name}"):
-        store = clients.ml.datastores.get(LOGS)
-        container = container_client(clients.account_url, store.container_name, clients.credential)
+        store = retried(lambda: clients.ml.datastores.get(LOGS))
+        # The workspace's own account, which need not be the one that artefacts are kept in.
+        container = container_client(account_url_of(store), store.container_name, clients.credential)
         for log in _LOG_NAMES:
             blob = container.get_blob_client(f"ExperimentRun/dcid.{name}/{log}")
             try:
-                size = blob.get_blob_properties().size
+                return _end_of(blob).decode(errors="replace")
             except ResourceNotFoundError:
                 continue
-            start = max(0, size - _TAIL_BYTES)
-            content = blob.download_blob(offset=start, length=size - start).readall() if size else b""
-            return content.decode(errors="replace")
     return ""
+
+
+def _end_of(blob: "BlobClient") -> bytes:
+    size = retried(blob.get_blob_properties).size
+    start = max(0, size - _TAIL_BYTES)
+    return retried(lambda: blob.download_blob(offset=start, length=size - start).readall()) if size else b""
 
 
 def _run_data(clients: Clients, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ logs/<kind>/<identity>.log                   log of the step that made it
 ledger/<key>                                 see phi3_assets.core.ledger
 claims/<kind>/<identity>                     leased by whoever makes it
 files/<digest>.json                          written when the folder below is whole
-files/<digest>/                              the user's files, once per content
+files/<digest>/                              the user's files and our wheel, once per content
 checkpoints/<kind>/<identity>/               of a training that is not over, whichever job continues it
 jobs/<job name>/                             job.json and messages/ of a command job; gone when it is over
 """

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 
 def vault_url(name_or_url: str) -> str:
-    """Address of a key vault."""
-    return name_or_url if name_or_url.startswith("https://") else f"https://{name_or_url}.vault.azure.net"
+    """Address of a key vault, which may be given as its name, its host, or the address."""
+    host = name_or_url.removeprefix("https://").rstrip("/")
+    return f"https://{host}" if "." in host else f"https://{host}.vault.azure.net"
 
 
 def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:

@@ -24,7 +24,7 @@ _REQUIRED = ("subscription_id", "resource_group", "workspace")
 class AzureSettings(pydantic.BaseModel):
     """What a platform team fills in once. None of it is in any identity: where a step runs cannot change its result."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     subscription_id: str = pydantic.Field("", description="Azure subscription, as `az account show --query id` says.")
     resource_group: str = pydantic.Field("", description="Resource group of the workspace.")

@@ -18,7 +18,7 @@ def converse(
     system_prompt: str = "",
     max_new_tokens: int = 256,
     read: Callable[[str], str] = input,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
 ) -> None:
     """Talk until the user ends it.
 
@@ -27,7 +27,7 @@ def converse(
         system_prompt: As in training; "" for none.
         max_new_tokens: Longest answer.
         read: Asks for a line, given the prompt; raises EOFError at the end.
-        out: Where answers go.
+        out: Where answers go; None: stdout.
     """
     print(f"Talking to {engine.variant}. {HELP}", file=out)
     turns: list[Message] = []
@@ -69,17 +69,17 @@ def ask(
     *,
     system_prompt: str = "",
     max_new_tokens: int = 256,
-    out: TextIO = sys.stdout,
-    notes: TextIO = sys.stderr,
+    out: TextIO | None = None,
+    notes: TextIO | None = None,
 ) -> Reply:
-    """One question; the answer goes to `out` as it comes, the figures to `notes`, so pipes get the answer alone."""
+    """One question; the answer goes to `out` (stdout) as it comes, the figures to `notes` (stderr), apart for pipes."""
     reply = Reply()
     for piece in stream(
         engine, with_system(system_prompt, [{"role": "user", "content": question}]), max_new_tokens, reply
     ):
         print(piece, end="", flush=True, file=out)
     print(file=out)
-    print(figures(reply), file=notes)
+    print(figures(reply), file=notes or sys.stderr)
     return reply
 
 

@@ -203,8 +203,11 @@ def import_(
     if has_settings:
         azure_out.write_text(settings_yaml(imported.settings, imported.blanks, command), encoding="utf-8")
     print(f"Wrote {' and '.join(str(path) for path in written)}. Run it with: {command}")
+    for name, why in imported.missing.items():
+        print(f"To be filled in first: {name}: {why}.")
     if imported.blanks:
         print(f"Fill in {', '.join(imported.blanks)} in {azure_out}; then try `phi3 azure check`.")
     if imported.unknown:
-        print(f"{len(imported.unknown)} keys are unknown; the recipe may not say what they meant.", file=sys.stderr)
+        told = f"{len(imported.unknown)} keys are unknown or have a value that is not taken"
+        print(f"{told}; the recipe may not say what they meant.", file=sys.stderr)
         raise typer.Exit(1)

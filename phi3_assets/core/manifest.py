@@ -56,8 +56,8 @@ class Manifest:
         files: Every file except the manifest, by POSIX path relative to the directory.
         metrics: What the step measured; outside the digest, since times differ between runs.
         versions: Python, platform and library versions of the process that made it, with their build tags.
-        ran: Where and how long: host, execution, cpu and gpu by model, started and finished (UTC), seconds,
-            peak_memory_bytes.
+        ran: Where and how long: host, execution, job of a workspace if it was one, cpu and gpu by model, started and
+            finished (UTC), seconds, peak_memory_bytes.
         made_from: Which artefact each input was, by name; folders of the user's are not among them. The identity
             knows inputs by content alone, so this stands outside it.
     """

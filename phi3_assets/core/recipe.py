@@ -344,6 +344,17 @@ class Recipe(pydantic.BaseModel):
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.processes
 
     @pydantic.model_validator(mode="after")
+    def _filled_in(self) -> "Recipe":
+        # An imported recipe names what its configuration left open: it must not fall back to a default, which is data
+        # or a model of somebody else's.
+        named = {"base_model": self.base_model, "dataset_path": self.dataset_path}
+        holes = {name: hole for name, value in named.items() if (hole := re.search(r"<[^<>]+>", value))}
+        if holes:
+            told = (f"{name}: {named[name]!r}, what is meant in place of {hole[0]}" for name, hole in holes.items())
+            raise ValueError(f"to be filled in first, a comment above the field says how: {'; '.join(told)}")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _quantisable(self) -> "Recipe":
         # onnxruntime-genai 0.14.1 builds it without complaint, and the model babbles: NLL 2.9 where 1.3 is usual.
         if self.int4_algorithm.startswith("k_quant") and self.int4_symmetric:

@@ -1,197 +1,174 @@
-"""Reads an Olive configuration, of today or of Olive 0.6, and makes a recipe of it with a report on every key.
+"""Reads an Olive configuration, of Olive 0.4 or later, and makes a recipe of it with a report on every key.
 
 Today's Olive ignores the names it used to have: from the Phi-3 CookBook's own file it trains with alpha 16 instead of
-64 and on 1024 tokens instead of 2048, and says so in a warning. Here every key is accounted for.
+64 and on 1024 tokens instead of 2048, and says so in a warning. Here every key is accounted for, and nothing is said to
+be kept that the recipe does not take.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from phi3_assets.core.errors import UserError, nearest
-from phi3_assets.core.files import open_file, read_json
-from phi3_assets.core.recipe import Recipe, is_hub_id
-from phi3_assets.core.recipe_file import load_recipe, read_yaml, shipped_recipes
 from phi3_assets.olive import legacy_azure as azure
-from phi3_assets.olive.legacy_rules import DEFAULTS, FINE_TUNING, RULES
-from phi3_assets.olive.rule import Rule
-
-_TRANSPARENT = {"config", "params", "extra_args"}
-_BIG_LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the report.
-
-    Attributes:
-        key: Path in the configuration, dotted; "" for a field that Olive's defaults add.
-        verdict: "kept", "renamed", "replaced", "dropped", "added" or "unknown".
-        why: What took its place, or why nothing did.
-    """
-
-    key: str
-    verdict: str
-    why: str
-
-
-@dataclass
-class Imported:
-    """A recipe's fields, settings of Azure, and what became of every key.
-
-    Attributes:
-        values: Of the recipe, by field.
-        settings: Of Azure, by field (phi3_assets.azure.settings).
-        blanks: Settings that the configuration leaves to be filled in, with its words for them.
-        executions: Environment variables that say where steps run; empty: on this machine.
-        report: What became of every key.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    blanks: dict[str, str] = field(default_factory=dict)
-    executions: dict[str, str] = field(default_factory=dict)
-    report: list[Line] = field(default_factory=list)
-
-    @property
-    def unknown(self) -> list[Line]:
-        """Keys that no rule knows; the recipe may not say what the configuration meant."""
-        return [line for line in self.report if line.verdict == "unknown"]
-
-    def recipe_yaml(self, command: str) -> str:
-        """The recipe as YAML, opened by the command that runs it."""
-        return f"# {command}\n\n" + yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True, width=110)
-
-    def report_markdown(self) -> str:
-        """The report as a table, in the order of the configuration."""
-        head = ["| key | verdict | what became of it |", "|---|---|---|"]
-        return (
-            "\n".join([*head, *(f"| {line.key or '-'} | {line.verdict} | {line.why} |" for line in self.report)]) + "\n"
-        )
+from phi3_assets.olive import legacy_data as data
+from phi3_assets.olive.legacy_fields import add_base_model, add_columns, add_defaults, add_method, add_provider, settle
+from phi3_assets.olive.legacy_file import plain, read_config
+from phi3_assets.olive.legacy_imported import Imported, Line
+from phi3_assets.olive.legacy_passes import FINE_TUNING, hint_of, rule_of
+from phi3_assets.olive.legacy_rules import RULES
+from phi3_assets.olive.legacy_values import taken
+from phi3_assets.olive.legacy_view import Data, Leaf, View
+from phi3_assets.olive.rule import NotTaken, Rule
 
 
 def import_config(path: Path) -> Imported:
     """Read a configuration file of Olive, JSON or YAML.
 
     Raises:
-        UserError: It cannot be read, or is not one mapping.
+        UserError: It cannot be read, or is no configuration.
     """
-    try:
-        if path.suffix == ".json":
-            config = read_json(path)
-        else:
-            with open_file(path) as file:
-                config = read_yaml(file.read().decode(), f"Olive configuration {path}")
-    except OSError as error:
-        raise UserError(f"Olive configuration {path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise UserError(f"Olive configuration {path} is not valid {path.suffix[1:] or 'YAML'}: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"Olive configuration {path} must be a mapping with keys such as input_model and passes.")
-    return convert(config)
+    return convert(read_config(path))
 
 
-def convert(config: dict[str, Any]) -> Imported:
-    """Make a recipe's fields of a configuration, and say what became of each of its keys."""
+def convert(config: Mapping[str, Any]) -> Imported:
+    """Make a recipe's fields of a configuration, and say what became of each of its keys.
+
+    Raises:
+        UserError: It is nested too deeply to be a configuration.
+    """
+    view = View(plain(config))
     result = Imported()
-    types = {name: str(_pass_type(value)).lower() for name, value in config.get("passes", {}).items()}
-    for path, value in _leaves(config):
-        key = ".".join(path)
-        place = _normal(path, types)
-        rule = _find(place)
-        if azure.holds_secret(path, value):
-            why = "it holds a secret, which belongs into no file: revoke it, and put the new one into the key vault"
-            result.report.append(Line(key, "dropped", why))
-        elif rule is None:
-            result.report.append(Line(key, "unknown", "no rule for this key." + nearest(".".join(place), list(RULES))))
-        elif rule.settings:
-            result.report.append(_set(config, key, place, rule, value, result))
-        elif place[-1] in ("relative_path", "datastore_url"):
-            result.report.append(_place_data(config, path, result))
-        else:
-            result.report.append(Line(key, rule.verdict, rule.why))
-            result.values |= rule.fields(value) if rule.fields else {}
+    source = data.source_of(view)
+    pinned = add_base_model(view, result)
+    for leaf in view.leaves():
+        result.report.append(_line(leaf, view, source, result))
     _name_environment(result)
-    result.executions = azure.executions(config)
-    _add_provider(config, result)
-    _add_defaults(set(types.values()), result)
-    _add_revision(result)
-    result.values = {name: result.values[name] for name in Recipe.model_fields if name in result.values}
+    result.executions = azure.executions(view)
+    result.fill("dataset_path", source.address, source.missing)
+    result.report += pinned
+    add_method(view, result)
+    add_columns(result)
+    add_provider(view, result)
+    add_defaults(view, result)
+    settle(result)
     return result
 
 
-def _pass_type(value: Any) -> Any:
-    return (value[0] if isinstance(value, list) else value).get("type")
+def _line(leaf: Leaf, view: View, source: data.Source, result: Imported) -> Line:
+    """Take one value, and say what became of it."""
+    key = ".".join(leaf.path)
+    if azure.holds_secret(leaf.path, leaf.value):
+        why = "it holds a secret, which belongs into no file: revoke it, and put the new one into the key vault"
+        return Line(key, "dropped", why)
+    rule = RULES.find(leaf.place)
+    if rule is None and leaf.place[0] == "passes" and RULES.find(leaf.place[:3]) is None:
+        rule = rule_of(leaf.place[1], leaf.place[2:])
+    of_data = view.data_of(leaf.path)
+    if of_data and of_data is not view.training:
+        return _beside(key, leaf, rule, of_data, view)
+    if rule is None and of_data and data.is_code(of_data) and leaf.place[2:3] == ("load_dataset_config",):
+        return Line(key, "dropped", "a parameter of code, which is never run")
+    if rule is None:
+        return Line(key, "unknown", _unknown(leaf))
+    if why := _left_aside(leaf, view):
+        return Line(key, "dropped", why)
+    if rule.settings:
+        return _set(leaf, rule, view, result)
+    if of_data and leaf.place[2:3] == ("load_dataset_config",):
+        told = source.told.get(leaf.place[3:]) or source.told.get(leaf.place[3:4])
+        if told:
+            return Line(key, *told)
+    if leaf.place[0] == "input_model" and rule.why.startswith("recipe field base_model"):
+        return _of_model(key, leaf.value, rule, result)
+    return _take(key, leaf.value, rule, result)
 
 
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value that is no mapping, with its path; a list of mappings is walked, but not one of accelerators."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, (*path, name))
-    elif isinstance(value, list) and value and isinstance(value[0], dict) and path[-1] != "accelerators":
-        for number, inner in enumerate(value):
-            yield from _leaves(inner, (*path, str(number)))
-    else:
-        yield path, value
+def _of_model(key: str, value: Any, rule: Rule, result: Imported) -> Line:
+    """What became of what names or pins the base model."""
+    name = rule.why.rpartition(" ")[2]
+    if name in result.missing:
+        return Line(key, "replaced", result.missing[name])
+    known = result.values[name]
+    return Line(key, rule.verdict, rule.why) if known == value else Line(key, "replaced", f"{rule.why}: {known or '-'}")
 
 
-def _normal(path: tuple[str, ...], types: dict[str, str]) -> list[str]:
-    """The path as the rules name it."""
-    parts = [part for part in path if part not in _TRANSPARENT]
-    if parts[0] == "engine" and len(parts) > 1:
-        parts = parts[1:]
-    if parts[0] == "passes" and len(parts) > 1:
-        parts[1] = types[parts[1]]
-        if len(parts) > 2 and parts[2] == "0":
-            del parts[2]  # a list of alternatives; a recipe has one
-    return parts
-
-
-def _find(parts: list[str]) -> Any:
-    """The rule of a path: the one with the fewest wildcards."""
-    found = [
-        (pattern.count("*"), rule)
-        for pattern, rule in RULES.items()
-        if len(wanted := pattern.split(".")) == len(parts)
-        and all(a in ("*", b) for a, b in zip(wanted, parts, strict=True))
-    ]
-    return min(found, key=lambda item: item[0])[1] if found else None
-
-
-def _set(config: dict[str, Any], key: str, place: list[str], rule: Rule, value: Any, result: Imported) -> Line:
-    """Take a setting of Azure, unless it is that of a system that nothing runs on."""
-    assert rule.settings is not None
-    fields = rule.settings(value)
-    host = azure.host_of(config)
-    if place[0] == "systems" and place[1] != host and fields:
-        told = ", ".join(f"{name}: {value}" for name, value in fields.items())
-        where = azure.execution_of(place[1], config)
-        return Line(key, "dropped", f"passes run on {host or 'no system'}; for {place[1]} set {told} with {where}")
-    if azure.is_placeholder(value):
-        result.blanks |= dict.fromkeys(fields, value)
-        return Line(key, rule.verdict, f"{rule.why}, a placeholder to be filled in")
-    if problem := azure.problem_with(fields):
-        return Line(key, "unknown", f"{rule.why} does not take this value: {problem}")
-    result.settings |= fields
+def _take(key: str, value: Any, rule: Rule, result: Imported) -> Line:
+    """Take the recipe's fields of a value."""
+    if rule.fields is None:
+        return Line(key, rule.verdict, rule.why)
+    if value is None or value == {}:
+        return Line(key, "dropped", "null stands for Olive's default")
+    try:
+        if azure.is_hole(value):
+            raise NotTaken("refused", f"a placeholder; {rule.why} is to be set")
+        found = {name: taken(name, given) for name, given in rule.fields(value).items()}
+        for name, given in found.items():
+            if name in result.values and result.values[name] != given:
+                raise NotTaken("refused", f"{result.origins[name]} says recipe field {name} already")
+    except NotTaken as problem:
+        return Line(key, problem.verdict, problem.why)
+    result.take(found, key)
+    changed = [f"{name}: {given}" for name, given in found.items() if given != value and given != _lower(value)]
+    if rule.verdict in ("kept", "renamed") and changed:
+        return Line(key, "replaced", f"{rule.why}; {', '.join(changed)}")
     return Line(key, rule.verdict, rule.why)
 
 
-def _place_data(config: dict[str, Any], path: tuple[str, ...], result: Imported) -> Line:
-    """Take the address of data on a datastore."""
-    block: Any = config
-    for part in path[:-1]:
-        block = block[int(part)] if isinstance(block, list) else block[part]
-    block = {name: value for name, value in block.items() if not azure.holds_secret((name,), value)}
-    address, why = azure.data_address(block, config.get("azureml_client") or {})
-    if not address:
-        return Line(".".join(path), "replaced", why)
-    if result.values.setdefault("dataset_path", address) != address:
-        return Line(".".join(path), "dropped", f"a recipe reads one folder; this would be dataset_path: {address}")
-    return Line(".".join(path), "renamed", why)
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _unknown(leaf: Leaf) -> str:
+    if leaf.place[0] == "passes" and leaf.place[1:2] not in ((), ("?",)):
+        kind, rest = leaf.place[1], leaf.place[2:]
+        if RULES.find(("passes", kind, "type")) is None:
+            return hint_of(kind, rest)
+    return f"no rule for this key.{RULES.hint(leaf.place)}"
+
+
+def _left_aside(leaf: Leaf, view: View) -> str:
+    """Why a value of a pass does not count though its key is known; "" if it does."""
+    one = view.pass_of(leaf.path)
+    if one is None:
+        return ""
+    first = next(other for other in view.passes if other.name == one.name)
+    if one.path != first.path:
+        return "a list of alternatives; a recipe has one, the first"
+    chosen = view.fine_tuning
+    if chosen and one.type in FINE_TUNING and one.path != chosen.path:
+        return f"a recipe trains once, here with the pass {chosen.name}"
+    return ""
+
+
+def _beside(key: str, leaf: Leaf, rule: Rule | None, of_data: Data, view: View) -> Line:
+    """A value of a data config that nothing trains on: its parameters may be those of any code."""
+    free = leaf.place[2:3] in (("load_dataset_config",), ("pre_process_data_config",))
+    if rule is None and not free:
+        return Line(key, "unknown", _unknown(leaf))
+    why = "data that is not trained on: eval_report scores on held-out rows, and gptq calibrates on the corpus"
+    if leaf.place[3:4] in (("data_name",), ("data_files",)) and leaf.place[-1] not in ("type", "datastore_name"):
+        address = data.address_of(of_data, view)
+        why += f"; this would be dataset_path: {address}" if address else ""
+    return Line(key, "dropped", why)
+
+
+def _set(leaf: Leaf, rule: Rule, view: View, result: Imported) -> Line:
+    """Take a setting of Azure, unless it is that of a system that nothing runs on."""
+    assert rule.settings is not None
+    key, place = ".".join(leaf.path), leaf.place
+    fields = rule.settings(leaf.value)
+    host = azure.host_of(view)
+    if place[0] == "systems" and place[1] != host and fields:
+        told = ", ".join(f"{name}: {value}" for name, value in fields.items())
+        where = azure.execution_of(place[1], view)
+        return Line(key, "dropped", f"passes run on {host or 'no system'}; for {place[1]} set {told} with {where}")
+    if azure.is_placeholder(leaf.value):
+        result.blanks |= dict.fromkeys(fields, leaf.value)
+        return Line(key, rule.verdict, f"{rule.why}, a placeholder to be filled in")
+    if problem := azure.problem_with(fields):
+        return Line(key, "refused", f"{rule.why} does not take this value: {problem}")
+    result.settings |= fields
+    return Line(key, rule.verdict, rule.why)
 
 
 def _name_environment(result: Imported) -> None:
@@ -199,47 +176,3 @@ def _name_environment(result: Imported) -> None:
     name, version = (result.settings.pop(f"environment_{part}", "") for part in ("name", "version"))
     if name:
         result.settings["environment"] = f"azureml:{name}:{version}"
-
-
-def _add_provider(config: dict[str, Any], result: Imported) -> None:
-    """The execution provider of the system that is the target."""
-    target = config.get("target") or config.get("engine", {}).get("target")
-    system = config.get("systems", {}).get(target, {})
-    accelerators = system.get("accelerators") or system.get("config", {}).get("accelerators") or []
-    providers = [name for item in accelerators for name in item.get("execution_providers") or []]
-    if providers:
-        result.values["execution_provider"] = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
-
-
-def _add_defaults(types: set[str], result: Imported) -> None:
-    """What Olive does where the configuration is silent and the recipe's default would do otherwise."""
-    if not types & set(FINE_TUNING):
-        return
-    if "qlora" in types:
-        result.report += [
-            Line(
-                "", "added", "target_modules: Olive's QLoRA adapts every linear layer, whatever its configuration says"
-            )
-        ]
-        result.values["target_modules"] = _BIG_LAYERS
-    for name, value in DEFAULTS.items():
-        if name not in result.values:
-            result.values[name] = value
-            result.report.append(Line("", "added", f"{name}: {value} is Olive's default where none is given"))
-
-
-def _add_revision(result: Imported) -> None:
-    """A hub repository must be pinned; take the commit of a shipped recipe with the same base model."""
-    base_model = result.values.get("base_model", "")
-    if "base_model_revision" in result.values or not base_model:
-        return
-    result.values["base_model_revision"] = ""
-    if not is_hub_id(base_model):
-        return
-    for name in shipped_recipes():
-        shipped = load_recipe(name)
-        if shipped.base_model == base_model:
-            result.values["base_model_revision"] = shipped.base_model_revision
-            result.report.append(Line("", "added", f"base_model_revision: the commit that recipe {name} is pinned to"))
-            return
-    result.report.append(Line("", "added", f"base_model_revision: fill in the commit of {base_model} you mean"))

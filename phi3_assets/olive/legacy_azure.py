@@ -11,10 +11,12 @@ import pydantic
 import yaml
 
 from phi3_assets.azure.settings import CONFIG, AzureSettings
+from phi3_assets.olive.legacy_view import View, mapping
 
 EXECUTION = "PHI3_EXECUTION"
-# Olive's system of this type, and the secret it read in the key vault when hf_token was true.
-AZUREML_SYSTEM = "azureml"
+# How the types of Olive's systems in Azure begin, AzureML and AzureND12SSystem among them; and the secret that they
+# read in the key vault when hf_token was true.
+AZURE_SYSTEMS = "azure"
 HF_TOKEN_SECRET = "hf-token"  # noqa: S105 (a secret's name)
 
 _ASSETS = {
@@ -25,6 +27,7 @@ _ASSETS = {
     "modelbuilder": "onnx_int4_model",
 }
 _PLACEHOLDER = re.compile(r"\s*(your\s.*|<.*>)\s*", re.IGNORECASE | re.DOTALL)
+_HOLE = re.compile(r"<[^<>|]+>|\{\{.*?\}\}|\{%.*?%\}|\$\{[^}]*\}")
 _SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|account_key|sas|sas_token|connection_string)$")
 _SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{16,}|[?&;]sig=|AccountKey=|SharedAccessSignature|://[^/@\s]*:[^/@\s]+@")
 
@@ -32,6 +35,16 @@ _SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{16,}|[?&;]sig=|AccountKey=|SharedA
 def is_placeholder(value: Any) -> bool:
     """Whether a value is left to be filled in, as all of the cookbook's are: 'Your Azure Subscription ID'."""
     return isinstance(value, str) and (not value.strip() or _PLACEHOLDER.fullmatch(value) is not None)
+
+
+def is_hole(value: Any) -> bool:
+    """Whether a value is a template's hole as a whole: <lora_r>, {{ lora_r }}, ${LORA_R}."""
+    return isinstance(value, str) and _HOLE.fullmatch(value.strip()) is not None
+
+
+def has_hole(value: str) -> bool:
+    """Whether an address or a path is left to be filled in, or has a template's hole in it."""
+    return is_placeholder(value) or _HOLE.search(value) is not None
 
 
 def holds_secret(path: tuple[str, ...], value: Any) -> bool:
@@ -53,35 +66,28 @@ def problem_with(fields: Mapping[str, Any]) -> str:
     return ""
 
 
-def host_of(config: Mapping[str, Any]) -> str:
+def host_of(view: View) -> str:
     """Name of the system that the passes run on; "" where they run on the machine that Olive was started on."""
-    engine = config.get("engine") or {}
-    systems = config.get("systems") or {}
-    named = config.get("host") or engine.get("host") or config.get("target") or engine.get("target")
-    if isinstance(named, str):
-        return named
-    remote = [name for name, system in systems.items() if _is_remote(system)]
-    return remote[0] if len(remote) == 1 and named is None else ""
+    named = view.system_of("host") or view.system_of("target")
+    remote = [name for name, system in view.systems.items() if _is_remote(system)]
+    return named or (remote[0] if len(remote) == 1 else "")
 
 
-def execution_of(name: str, config: Mapping[str, Any]) -> str:
+def execution_of(name: str, view: View) -> str:
     """What PHI3_EXECUTION is for a system: local, azureml or azure_arc."""
-    system = (config.get("systems") or {}).get(name)
-    if system is None or not _is_remote(system):
+    if not _is_remote(view.systems.get(name)):
         return "local"
     return "azure_arc" if "arc" in name.lower() else "azureml"
 
 
-def executions(config: Mapping[str, Any]) -> dict[str, str]:
+def executions(view: View) -> dict[str, str]:
     """Environment variables that say where steps run: PHI3_EXECUTION, and one for each pass with a host of its own."""
-    host = host_of(config)
-    overall = execution_of(host, config)
+    overall = execution_of(host_of(view), view)
     chosen = {EXECUTION: overall} if overall != "local" else {}
-    for item in (config.get("passes") or {}).values():
-        one = item[0] if isinstance(item, list) else item
-        asset = _ASSETS.get(str(one.get("type")).lower())
-        if asset and isinstance(own := one.get("host"), str) and execution_of(own, config) != overall:
-            chosen[f"{EXECUTION}_{asset.upper()}"] = execution_of(own, config)
+    for one in view.passes:
+        asset, own = _ASSETS.get(one.type), one.values.get("host")
+        if asset and isinstance(own, str) and execution_of(own, view) != overall:
+            chosen[f"{EXECUTION}_{asset.upper()}"] = execution_of(own, view)
     return chosen
 
 
@@ -95,6 +101,10 @@ def data_address(block: Mapping[str, Any], client: Mapping[str, Any]) -> tuple[s
     Returns:
         The address, "" where there is none to give; and a sentence about it.
     """
+    block = {name: value for name, value in block.items() if not isinstance(value, str) or value.strip()}
+    for name in ("datastore_url", "datastore_name", "relative_path"):
+        if not isinstance(block.get(name, ""), str):
+            return "", f"{name} is no text; set recipe field dataset_path to the folder of your data"
     if url := block.get("datastore_url"):
         return ("", _fill_in("azureml://datastores/<name>/paths/<folder>/")) if is_placeholder(url) else _of_folder(url)
     store = block.get("datastore_name") or "workspaceblobstore"
@@ -102,7 +112,7 @@ def data_address(block: Mapping[str, Any], client: Mapping[str, Any]) -> tuple[s
     root = f"azureml://datastores/{store}/paths/"
     if is_placeholder(store) or is_placeholder(relative):
         return "", _fill_in(f"{'azureml://datastores/<name>/paths/' if is_placeholder(store) else root}<folder>/")
-    own = block.get("azureml_client") or {}
+    own = mapping(block.get("azureml_client"))
     names = ("subscription_id", "resource_group", "workspace_name")
     if all(own.get(name) and not is_placeholder(own[name]) for name in names) and any(
         own[name] != client.get(name) for name in names
@@ -133,7 +143,7 @@ def run_command(recipe: str, settings: str, chosen: Mapping[str, str]) -> str:
 
 
 def _is_remote(system: Any) -> bool:
-    return isinstance(system, Mapping) and str(system.get("type")).lower() == AZUREML_SYSTEM
+    return isinstance(system, Mapping) and str(system.get("type")).lower().startswith(AZURE_SYSTEMS)
 
 
 def _of_folder(address: str) -> tuple[str, str]:

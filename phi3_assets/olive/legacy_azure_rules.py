@@ -6,7 +6,7 @@ The names are those that Olive had until it dropped AzureML after 0.9.2.
 from typing import Any
 
 from phi3_assets.olive.legacy_azure import HF_TOKEN_SECRET
-from phi3_assets.olive.rule import Rule, dropped, replaced
+from phi3_assets.olive.rule import Rule, dropped, empty, replaced
 
 
 def _setting(old: str, field: str) -> Rule:
@@ -85,7 +85,17 @@ _SYSTEM = {
     "environment_variables": _NOT_NEEDED,
     "environment_variables.*": _NOT_NEEDED,
     "requirements_file": _NOT_NEEDED,
-    "local_docker_config.*": _NOT_NEEDED,
+    "local_docker_config": _NOT_NEEDED,
+    "local_docker_config.**": _NOT_NEEDED,
+    "build_args": _NOT_NEEDED,
+    "build_args.**": _NOT_NEEDED,
+    "run_params": _NOT_NEEDED,
+    "run_params.**": _NOT_NEEDED,
+    "work_dir": _NOT_NEEDED,
+    "clean_image": _NOT_NEEDED,
+    "datastores": _NOT_NEEDED,
+    "resources": empty(),
+    "resources.properties.**": dropped("of a service that Olive's authors use themselves"),
     "image_name": _NOT_NEEDED,
     "dockerfile": _NOT_NEEDED,
     "build_context_path": _NOT_NEEDED,
@@ -95,4 +105,10 @@ AZURE_RULES: dict[str, Rule] = {
     **{f"azureml_client.{key}": rule for key, rule in _CLIENT.items()},
     **{f"systems.*.{key}": rule for key, rule in _SYSTEM.items()},
     **{f"systems.*.azureml_client_config.{key}": rule for key, rule in _CLIENT.items()},
+    # In 0.4 a system named the file of its workspace itself.
+    "systems.*.aml_config_path": _CLIENT["aml_config_path"],
+    "systems.*.azureml_client_config": empty(),
+    "systems.*.aml_docker_config": empty(),
+    "systems.*.aml_environment_config": empty(),
+    "systems.*.config": empty(),
 }

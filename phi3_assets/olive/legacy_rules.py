@@ -1,189 +1,208 @@
 """What each key of an Olive configuration, old or new, became in a recipe: the table that `legacy` works through.
 
-Paths are written with dots. Before they are looked up, `config`, `params` and `extra_args` are left out (Olive lets
-them be), a pass's own name becomes its type, and the top level and `engine` are one. `*` stands for one part.
+Paths are written with dots, in the form that `legacy_view` brings them to. Passes that are no step: `legacy_passes`.
 """
 
 from typing import Any
 
 from phi3_assets.olive.legacy_azure_rules import AZURE_RULES
-from phi3_assets.olive.rule import Rule, dropped, kept, renamed, replaced
-
-FINE_TUNING = ("lora", "dora", "qlora")
+from phi3_assets.olive.legacy_data import OWN_COMPONENTS
+from phi3_assets.olive.legacy_find import Rules
+from phi3_assets.olive.legacy_pass_rules import PASS_RULES
+from phi3_assets.olive.rule import NotTaken, Rule, dropped, empty, kept, renamed, replaced
 
 _TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
-_EVALUATION = replaced("with eval_share the loss on its rows is computed every eval_steps steps and at the end")
 _PLACE = Rule("renamed", "part of recipe field dataset_path")
 _HOME = replaced("artefacts lie in PHI3_HOME by identity")
-
-
-def _text_columns(columns: list[str]) -> dict[str, Any]:
-    return dict(zip(("question_column", "answer_column"), columns, strict=False))
-
-
-def _folder(files: Any) -> dict[str, Any]:
-    """dataset_path is a folder; several files of one folder, or one file, name it."""
-    first = files[0] if isinstance(files, list) else files
-    head, slash, _ = str(first).rpartition("/")
-    return {"dataset_path": head + slash if slash else "."}
-
-
-def _share(size: float) -> dict[str, Any]:
-    return {"eval_share": size} if 0 < size < 1 else {}
-
-
+_READER = replaced("the step raw_dataset reads csv, json, jsonl and parquet itself")
+_LOADING = dropped("the step base_model loads and checks the model itself")
+_LOGS = dropped("a step's log is always kept")
+_NO_CODE = dropped("code of a configuration is never run")
+_REUSE = dropped("what is unchanged is reused, what is changed is made anew")
+_BASE_MODEL = Rule("renamed", "recipe field base_model")
+_REVISION = Rule("renamed", "recipe field base_model_revision")
 _STRATEGIES = {"line-by-line-random": "line-by-line", "join-random": "join", "join-sliding-window": "join"}
 
-RULES: dict[str, Rule] = {
-    **AZURE_RULES,
-    # Input model
+
+def _text_columns(value: Any) -> dict[str, Any]:
+    columns = [value] if isinstance(value, str) else value
+    if not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise NotTaken("refused", "not names of columns; set question_column and answer_column")
+    if [name.casefold() for name in columns] == ["text"]:
+        return {"dataset_shape": "text"}
+    if len(columns) != 2:
+        raise NotTaken(
+            "refused",
+            f"{len(columns)} columns, where rows have a question and an answer: set question_column and answer_column",
+        )
+    return {"question_column": columns[0], "answer_column": columns[1]}
+
+
+def _task(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and not value.startswith("text-generation"):
+        raise NotTaken("refused", f"{value}; a recipe's models generate text")
+    return {}
+
+
+def _component(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and value.lower() not in OWN_COMPONENTS:
+        raise NotTaken("refused", f"{value} is code, which is never run: store the rows that it makes, and read those")
+    return {}
+
+
+def _rows_left_out(what: str) -> Rule:
+    def refuse(value: Any) -> dict[str, Any]:
+        raise NotTaken("refused", f"{what}; store the rows that are meant, and set dataset_path to their folder")
+
+    return Rule("refused", what, refuse)
+
+
+def _chat_template(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        raise NotTaken("refused", "the base model's own chat template is used")
+    return {"dataset_shape": "messages"} if value else {}
+
+
+def _message_column(value: Any) -> dict[str, Any]:
+    if value != "messages":
+        raise NotTaken("refused", "a recipe's chats stand in the column messages (or conversations): rename it")
+    return {"dataset_shape": "messages"}
+
+
+def _under(prefix: str, names: str, rule: Rule) -> dict[str, Rule]:
+    """The same rule for several keys, and for whatever stands in them."""
+    return {f"{prefix}{name}{end}": rule for name in names.split() for end in ("", ".**")}
+
+
+_DATA_HOLDERS = (
+    *("load_dataset_config", "pre_process_data_config", "params_config", "component_kwargs", "components"),
+    *("default_components", "default_components_type"),
+)
+_LOAD = "data_configs.*.load_dataset_config."
+_FILES = f"{_LOAD}data_files."
+_PRE = "data_configs.*.pre_process_data_config."
+
+_MODEL_RULES: dict[str, Rule] = {
+    "input_model": _BASE_MODEL,
     "input_model.type": replaced("base models are always Hugging Face models (HfModel since Olive 0.7)"),
-    "input_model.hf_config.model_name": renamed("base_model"),
-    "input_model.model_path": renamed("base_model"),
-    "input_model.hf_config.task": dropped("the task is always text-generation"),
-    "input_model.task": dropped("the task is always text-generation"),
-    "input_model.hf_config.from_pretrained_args.revision": renamed("base_model_revision"),
-    "input_model.load_kwargs.revision": renamed("base_model_revision"),
-    "input_model.hf_config.from_pretrained_args.trust_remote_code": dropped(
+    **_under("input_model.", "hf_config.model_name model_path", _BASE_MODEL),
+    **_under("input_model.", "hf_config.task task", replaced("the task is always text-generation", _task)),
+    "input_model.hf_config": empty(),
+    "input_model.adapter_path": replaced("recipe field adapter_path", lambda value: {"adapter_path": value}),
+    **_under("input_model.", "model_script script_dir model_loader dummy_inputs_func", _NO_CODE),
+    **_under(
+        "input_model.",
+        "io_config model_attributes model_file_format mlflow_transformer_model_cache_dir generative onnx_file_name "
+        "inference_settings use_ort_extensions external_initializers_file_name constant_inputs_file_name is_file name "
+        "model_components model_component_names model_name_pattern num_ranks input_names input_shapes output_names "
+        "output_shapes is_pytorch_model model_storage_kind load_kwargs test_model_config test_model_path "
+        "hf_config.components hf_config.dataset hf_config.feature hf_config.model_class "
+        "hf_config.from_pretrained_args hf_config.model_loading_args "
+        "quant_attrs model_variant version generation_config resource_type framework extra_args",
+        _LOADING,
+    ),
+}
+for _args in ("hf_config.from_pretrained_args", "hf_config.model_loading_args", "load_kwargs"):
+    _MODEL_RULES[f"input_model.{_args}.revision"] = _REVISION
+    _MODEL_RULES[f"input_model.{_args}.trust_remote_code"] = dropped(
         "code of the repository is never run; transformers knows Phi-3 itself, and Phi-3's own code fails there"
-    ),
-    "input_model.load_kwargs.trust_remote_code": dropped("code of the repository is never run"),
-    "input_model.adapter_path": replaced("an adapter of your own enters at merged_model, not in the recipe"),
-    # Data
+    )
+
+_DATA_RULES: dict[str, Rule] = {
+    "data_configs": empty(),
+    "data_configs.*": empty(),
     "data_configs.*.name": dropped("a recipe has one corpus, so it needs no name"),
-    "data_configs.*.type": replaced("the step raw_dataset reads csv, json, jsonl and parquet itself"),
-    "data_configs.*.load_dataset_config.type": replaced(
-        "the step raw_dataset reads csv, json, jsonl and parquet itself"
+    "data_configs.*.type": _READER,
+    **_under("data_configs.*.", "user_script script_dir", _NO_CODE),
+    **{f"data_configs.*.{name}": empty() for name in _DATA_HOLDERS},
+    **_under(
+        "data_configs.*.",
+        "post_process_data_config dataloader_config post_process_data dataloader",
+        dropped("training and evaluation make their batches themselves"),
     ),
-    "data_configs.*.load_dataset_config.data_name": replaced(
-        "a file's kind is told by its name, its shape by its columns"
-    ),
-    "data_configs.*.load_dataset_config.data_files": replaced("recipe field dataset_path, the folder", _folder),
-    # Of data on a datastore; see legacy._of_datastore for what names its place.
-    "data_configs.*.load_dataset_config.data_files.type": replaced("recipe field dataset_path, an address"),
-    "data_configs.*.load_dataset_config.data_files.datastore_name": _PLACE,
-    "data_configs.*.load_dataset_config.data_files.relative_path": _PLACE,
-    "data_configs.*.load_dataset_config.data_files.datastore_url": _PLACE,
-    "data_configs.*.load_dataset_config.data_files.azureml_client.*": replaced(
+    f"{_LOAD}type": replaced("the step raw_dataset reads the data itself", _component),
+    f"{_LOAD}name": replaced("the step raw_dataset reads the data itself"),
+    **_under(_LOAD, "data_name data_dir", replaced("recipe field dataset_path says what is read")),
+    f"{_LOAD}data_files": replaced("recipe field dataset_path, the folder"),
+    f"{_FILES}*": replaced("recipe field dataset_path, the folder"),
+    # Of data on a datastore; see `legacy_data` for what names its place.
+    f"{_FILES}type": replaced("recipe field dataset_path, an address"),
+    f"{_FILES}datastore_name": _PLACE,
+    f"{_FILES}relative_path": _PLACE,
+    f"{_FILES}datastore_url": _PLACE,
+    f"{_FILES}azureml_client.*": replaced(
         "recipe field dataset_path names the workspace where it is another than the one that steps run in"
     ),
-    "data_configs.*.load_dataset_config.data_files.*": replaced(
-        "put the file into PHI3_HOME/datasets or set dataset_path; a blob container works too: see docs/azureml.md"
+    f"{_LOAD}split": replaced("all rows are read; test_share holds some out by their content"),
+    f"{_LOAD}subset": _rows_left_out("dataset_path takes the default subset of a dataset"),
+    **_under(_LOAD, "col_filters", _rows_left_out("rows are not filtered")),
+    f"{_LOAD}max_samples": _rows_left_out("all rows are read"),
+    f"{_LOAD}revision": _PLACE,
+    **_under(
+        _LOAD,
+        "token use_auth_token trust_remote_code streaming num_proc cache_dir keep_in_memory label_cols batch_size task "
+        "model_name input_cols download_mode verification_mode features storage_options data_root shuffle seed",
+        dropped("the step raw_dataset reads the data itself"),
     ),
-    "data_configs.*.load_dataset_config.split": replaced(
-        "all rows are read; test_share holds some out by their content"
+    f"{_PRE}type": replaced("the step formatted_corpus tokenises", _component),
+    f"{_PRE}name": replaced("the step formatted_corpus tokenises"),
+    f"{_PRE}dataset_type": dropped("removed in Olive 0.7; there is only text generation"),
+    f"{_PRE}text_cols": replaced("recipe fields question_column and answer_column", _text_columns),
+    f"{_PRE}text_template": kept("text_template"),
+    f"{_PRE}input_col": renamed("question_column"),
+    f"{_PRE}output_col": renamed("answer_column"),
+    f"{_PRE}chat_template": replaced("recipe field dataset_shape: messages, as rows are told apart", _chat_template),
+    f"{_PRE}message_col": replaced("recipe field dataset_shape: messages", _message_column),
+    **{
+        f"{_PRE}{name}": Rule(
+            verdict,
+            "recipe field strategy",
+            lambda value: {"strategy": _STRATEGIES.get(value, value) if isinstance(value, str) else value},
+        )
+        for name, verdict in (("strategy", "kept"), ("corpus_strategy", "renamed"))
+    },
+    f"{_PRE}source_max_len": renamed("max_seq_len"),
+    f"{_PRE}max_seq_len": kept("max_seq_len"),
+    f"{_PRE}max_samples": _rows_left_out("all rows are read"),
+    f"{_PRE}pad_to_max_len": dropped("batches are padded no further than they must be"),
+    f"{_PRE}use_attention_mask": dropped("no token ever sees padding"),
+    f"{_PRE}add_special_tokens": dropped("the text has the special tokens of its template"),
+    **_under(_PRE, "text_formatting_func input_formatting_func output_formatting_func", _NO_CODE),
+    **_under(
+        _PRE,
+        "padding_side joiner stride drop_short_sequences processing_batch_size random_retries random_seed seed kwargs "
+        "model_name trust_remote_code task label_cols label_col input_cols max_length padding truncation pair_format "
+        "ignore_source_in_labels target_max_len input_template output_template tokenizer limit text_col",
+        dropped("the step formatted_corpus makes training rows in its own way; see its docs"),
     ),
-    "data_configs.*.pre_process_data_config.type": replaced("the step formatted_corpus tokenises"),
-    "data_configs.*.pre_process_data_config.dataset_type": dropped(
-        "removed in Olive 0.7; there is only text generation"
+}
+
+_ENGINE_RULES: dict[str, Rule] = {
+    "engine": empty(),
+    "passes": empty(),
+    "systems": empty(),
+    "systems.*": empty(),
+    "azureml_client": empty(),
+    **_under(
+        "", "log_severity_level ort_log_severity_level ort_py_log_severity_level log_to_file verbose debug", _LOGS
     ),
-    "data_configs.*.pre_process_data_config.text_cols": replaced(
-        "recipe fields question_column and answer_column", _text_columns
-    ),
-    "data_configs.*.pre_process_data_config.text_template": kept("text_template"),
-    "data_configs.*.pre_process_data_config.corpus_strategy": renamed("strategy"),
-    "data_configs.*.pre_process_data_config.strategy": Rule(
-        "kept", "recipe field strategy", lambda value: {"strategy": _STRATEGIES.get(value, value)}
-    ),
-    "data_configs.*.pre_process_data_config.source_max_len": renamed("max_seq_len"),
-    "data_configs.*.pre_process_data_config.max_seq_len": kept("max_seq_len"),
-    "data_configs.*.pre_process_data_config.pad_to_max_len": dropped("batches are padded no further than they must be"),
-    "data_configs.*.pre_process_data_config.use_attention_mask": dropped("no token ever sees padding"),
-    "data_configs.*.pre_process_data_config.add_special_tokens": dropped(
-        "the text has the special tokens of its template"
-    ),
-    # Engine
-    "log_severity_level": dropped("a step's log is always kept"),
     "host": replaced("PHI3_EXECUTION"),
+    "workflow_host": replaced("PHI3_EXECUTION"),
     "target": replaced("recipe field execution_provider"),
-    "search_strategy": dropped("nothing is searched"),
-    "evaluate_input_model": _TEST_SET,
-    "evaluator": _TEST_SET,
-    "evaluators.*": _TEST_SET,
-    "cache_dir": _HOME,
-    "output_dir": _HOME,
-    "output_name": _HOME,
-    "workflow_id": _HOME,
-    # Merging and quantising
-    "passes.mergeadapterweights.type": replaced("the step merged_model"),
-    "passes.modelbuilder.type": replaced("the step onnx_int4_model"),
-    "passes.modelbuilder.precision": replaced("the step onnx_int4_model is always int4"),
-    "passes.modelbuilder.int4_block_size": kept("int4_block_size"),
-    "passes.modelbuilder.int4_accuracy_level": kept("int4_accuracy_level"),
-    "passes.modelbuilder.metadata_only": dropped("the model is always built"),
-    "passes.modelbuilder.search.*": replaced("genai_config.json is written with settings that suit all variants"),
+    "execution_providers": replaced("recipe field execution_provider"),
+    **_under("", "search_strategy search_algorithm search_algorithm_config", dropped("nothing is searched")),
+    **_under("", "auto_optimizer_config plot_pareto_frontier", dropped("nothing is searched")),
+    "pass_flows": dropped("a recipe has one order of steps"),
+    **_under("", "evaluate_input_model evaluator evaluators", _TEST_SET),
+    **_under("", "cache_dir cache_config output_dir output_name workflow_id no_artifacts", _HOME),
+    **_under("", "clean_cache clean_evaluation_cache clean_run_cache enable_shared_cache", _REUSE),
+    **_under("", "packaging_config", replaced("the step release_bundle")),
+    "data_root": _PLACE,
+    **_under("", "name version description", dropped("for people")),
+    **_under("", "olive_version is_dev", dropped("of Olive itself")),
 }
 
-_HOST = replaced("PHI3_EXECUTION of the asset, such as PHI3_EXECUTION_LORA_ADAPTER")
-for _key in ("mergeadapterweights", "modelbuilder"):
-    RULES[f"passes.{_key}.host"] = _HOST
-
-_EVERY_PASS = {
-    "host": _HOST,
-    "type": Rule("renamed", "recipe field method", lambda value: {"method": value.lower()}),
-    "r": renamed("lora_r"),
-    "lora_r": kept("lora_r"),
-    "alpha": renamed("lora_alpha"),
-    "lora_alpha": kept("lora_alpha"),
-    "lora_dropout": kept("lora_dropout"),
-    "target_modules": kept("target_modules"),
-    "torch_dtype": kept("torch_dtype"),
-    "train_data_config": dropped("a recipe has one corpus"),
-    "eval_data_config": _TEST_SET,
-    "eval_dataset_size": Rule(
-        "renamed",
-        "recipe field eval_share; rows are held out by a hash of their group, beside the test rows (test_share), which "
-        "no training ever sees",
-        _share,
-    ),
-    "training_args.per_device_eval_batch_size": dropped("evaluation sizes its batches itself"),
-    "training_args.evaluation_strategy": _EVALUATION,
-    "training_args.eval_strategy": _EVALUATION,
-    "training_args.eval_steps": kept("eval_steps"),
-    "training_args.load_best_model_at_end": replaced("with eval_share the best adapter is always the one kept"),
-    "training_args.metric_for_best_model": replaced("the loss on the rows of eval_share decides"),
-    "training_args.greater_is_better": replaced("the loss on the rows of eval_share decides; less is better"),
-    "training_args.train_sampling_strategy": replaced(
-        "recipe field group_by_length", lambda value: {"group_by_length": value == "group_by_length"}
-    ),
-    "training_args.warmup_ratio": dropped("gone from transformers 5.15; set warmup_steps"),
-    "training_args.output_dir": _HOME,
-    "training_args.overwrite_output_dir": _HOME,
-    "training_args.report_to": dropped("progress is reported to Dagster"),
-    "training_args.optim": dropped("AdamW; for QLoRA on a GPU its paged form"),
-    "training_args.save_strategy": dropped("checkpoints are taken by time and belong to the step's identity"),
-    "training_args.save_steps": dropped("checkpoints are taken by time and belong to the step's identity"),
-    "quant_type": kept("quant_type"),
-    "double_quant": kept("double_quant"),
-    "compute_dtype": kept("compute_dtype"),
-    "save_quant_config": dropped("the adapter is merged into the full-precision base model"),
-}
-_SAME_NAME = [
-    "seed",
-    "data_seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "num_train_epochs",
-    "max_steps",
-    "logging_steps",
-    "group_by_length",
-    "adam_beta2",
-    "max_grad_norm",
-]
-
-for _name in FINE_TUNING:
-    RULES |= {f"passes.{_name}.{key}": rule for key, rule in _EVERY_PASS.items()}
-    RULES |= {f"passes.{_name}.training_args.{key}": kept(key) for key in _SAME_NAME}
-    if _name != "qlora":
-        for _key in ("quant_type", "double_quant", "compute_dtype", "save_quant_config"):
-            RULES[f"passes.{_name}.{_key}"] = dropped(
-                f"a key of QLoRA; {_name} never had it, and Olive ignores it there"
-            )
+RULES = Rules({**AZURE_RULES, **_MODEL_RULES, **_DATA_RULES, **_ENGINE_RULES, **PASS_RULES})
 
 # Fields an Olive pass takes where its configuration names none, and where the recipe's own default is another.
 DEFAULTS: dict[str, Any] = {
@@ -197,6 +216,8 @@ DEFAULTS: dict[str, Any] = {
     "gradient_checkpointing": True,
     "group_by_length": False,
     "max_grad_norm": 1.0,
+    "max_seq_len": 1024,
     "torch_dtype": "bfloat16",
     "supervise": "all",
 }
+GPTQ_DEFAULTS: dict[str, Any] = {"int4_block_size": 128, "int4_symmetric": False}

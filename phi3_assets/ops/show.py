@@ -47,6 +47,7 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
         "parameters of the step": dg.MetadataValue.json(manifest.call.params),
         **({"run with": dg.MetadataValue.json(settings)} if (settings := manifest.call.settings) else {}),
         "made on": f"{manifest.ran['host']} ({manifest.ran['execution']}), {manifest.ran['finished']}",
+        **({"job": manifest.ran["job"]} if "job" in manifest.ran else {}),
         "versions": dg.MetadataValue.json(manifest.versions),
     }
 

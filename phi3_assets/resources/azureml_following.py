@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.errors import WORKSPACE_ROLE, patiently, readable, status_of
@@ -18,6 +19,23 @@ OVER = {COMPLETED, "Failed", "Canceled"}
 _WAITING = {"NotStarted", "Starting", "Provisioning", "Preparing", "Queued"}
 # Neither over nor at work: the node answers no more, or somebody holds the job up.
 _STUCK = {"NotResponding", "Paused", "Unknown"}
+_ENDING = "CancelRequested"
+
+T = TypeVar("T")
+
+
+def to_its_end(action: Callable[[], T]) -> T:
+    """Do it, and let an interrupt wait until it is done.
+
+    A request that is cut off may take effect nevertheless, later than anybody looks.
+    """
+    with ThreadPoolExecutor(1, "request") as pool:
+        return pool.submit(action).result()
+
+
+def status_of_job(job: "Job") -> str:
+    """Its status as the service calls it."""
+    return str(getattr(job.status, "value", job.status))
 
 
 class FollowedJob:
@@ -58,7 +76,7 @@ class FollowedJob:
             try:
                 # It ends its progress bar, which is off, with a colour code and an empty line.
                 with readable(what, WORKSPACE_ROLE), redirect_stderr(StringIO()):
-                    return self._clients.ml.jobs.create_or_update(entity)
+                    return to_its_end(lambda: self._clients.ml.jobs.create_or_update(entity))
             except MlException as error:  # the client's own validation
                 raise UserError(f"{what}: {' '.join(str(error).split())}") from error
             except (UserError, TransientError):
@@ -78,18 +96,19 @@ class FollowedJob:
             Its last status, one of `OVER`.
 
         Raises:
-            UserError: It waited longer than `queue_timeout_minutes`, and was cancelled.
+            UserError: It waited longer than `queue_timeout_minutes`, and was cancelled; or somebody cancelled it, and
+                it was not over `grace_minutes` later.
             TransientError: The node did not answer, or the service did not, for `grace_minutes`.
         """
         told = ""
         since = time.monotonic()
         while True:
-            status = str(getattr(job.status, "value", job.status))
+            status = status_of_job(job)
             if status in OVER:
                 return status
             if status != told:
                 self._log(f"Job {self.name} is {status}.")
-                if (status in _WAITING) != (told in _WAITING) or status in _STUCK:
+                if (status in _WAITING) != (told in _WAITING) or status in {*_STUCK, _ENDING}:
                     since = time.monotonic()
                 told = status
             minutes = (time.monotonic() - since) / 60
@@ -103,6 +122,11 @@ class FollowedJob:
             if status in _STUCK and minutes > self._settings.grace_minutes:
                 self.cancel()
                 raise TransientError(f"Job {self.name} was cancelled: it had been {status} for {minutes:.3g} minutes.")
+            if status == _ENDING and minutes > self._settings.grace_minutes:
+                raise UserError(
+                    f"Job {self.name} was cancelled by somebody in the workspace and is not over after {minutes:.3g} "
+                    f"minutes; it may cost money. Look at {job.studio_url}."
+                )
             time.sleep(self._settings.poll_s)
             found = self.find()
             if found is None:
@@ -113,20 +137,27 @@ class FollowedJob:
         """Cancel it and wait until it is over, so that nothing is paid for any more.
 
         Raises:
+            UserError: Whoever runs this may not cancel it.
             TransientError: It was not over after `grace_minutes`; it says where to look.
         """
+        to_its_end(self._cancel)
+
+    def _cancel(self) -> None:
         until = time.monotonic() + self._settings.grace_minutes * 60
-        asked = False
+        asked = told = False
         job = None
         while time.monotonic() < until:
             if not asked:
                 asked = self._ask_to_cancel()
+                if not asked and not told:
+                    told = True
+                    self._log(f"Cancelling job {self.name} failed; it is tried again.")
             job = self.find()
-            if job is None or str(getattr(job.status, "value", job.status)) in OVER:
+            if job is None or status_of_job(job) in OVER:
                 return
             time.sleep(min(1.0, self._settings.poll_s))
         raise TransientError(
-            f"Job {self.name} was asked to end and is still {job.status if job else 'unknown'} after "
+            f"Job {self.name} was asked to end and is still {status_of_job(job) if job else 'unknown'} after "
             f"{self._settings.grace_minutes:g} minutes; it may cost money. Look at {job.studio_url if job else 'it'}."
         )
 
@@ -139,7 +170,9 @@ class FollowedJob:
         except AzureError as error:
             if status_of(error) in {400, 404, 409}:  # it is over, or in the midst of ending
                 return True
-            self._log(f"Cancelling job {self.name} failed ({type(error).__name__}); tried again.")
+            if status_of(error) == 403:
+                with readable(f"Cancelling job {self.name}, which goes on and costs money", WORKSPACE_ROLE):
+                    raise
             return False
         return True
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi3_assets.azure import layout
@@ -18,6 +17,7 @@ EXPERIMENT = "phi3-assets"
 ARTEFACT = "artefact"
 KEPT = "kept"
 JOB = "job"
+PACKAGE = "package"
 SERVERLESS = "serverless"
 _INPUT = "in_"  # a step's input may not be called like one of the above
 
@@ -33,7 +33,7 @@ class JobRequest:
         name: The job's name, unique in the workspace.
         call: The step.
         inputs: Address (azureml://) of each input's folder, by name.
-        code: Folder with our wheel.
+        package: Address of the folder with our wheel.
         environment: Reference to the environment, azureml:name:version.
         variables: Environment variables; they are readable by whoever may read the job, so no secrets.
         tags: For people who look for it.
@@ -42,7 +42,7 @@ class JobRequest:
     name: str
     call: StepCall
     inputs: Mapping[str, str]
-    code: Path
+    package: str
     environment: str
     variables: Mapping[str, str]
     tags: Mapping[str, str]
@@ -102,10 +102,10 @@ def command_job(request: JobRequest, settings: AzureSettings) -> "Command":
         name=request.name,
         display_name=f"{call.step} {call.identity[:SHORT]}",
         experiment_name=EXPERIMENT,
-        code=str(request.code),
         command=_command_line(request.inputs, resumes=resumes),
         inputs={
             JOB: Input(type="uri_folder", path=settings.uri(f"{layout.job(request.name)}/spec"), mode=_READ_ONLY),
+            PACKAGE: Input(type="uri_folder", path=request.package, mode=_READ_ONLY),
             **{
                 f"{_INPUT}{name}": Input(type="uri_folder", path=path, mode=_READ_ONLY)
                 for name, path in request.inputs.items()
@@ -130,6 +130,6 @@ def _command_line(inputs: Mapping[str, str], *, resumes: bool) -> str:
         words.append(f"--kept ${{{{outputs.{KEPT}}}}}")
     words += [f"--input {name}=${{{{inputs.{_INPUT}{name}}}}}" for name in inputs]
     return (
-        'PACKAGE="$(mktemp -d)" && python -m zipfile -e phi3_assets-*.whl "$PACKAGE" && '
+        f'PACKAGE="$(mktemp -d)" && python -m zipfile -e ${{{{inputs.{PACKAGE}}}}}/phi3_assets-*.whl "$PACKAGE" && '
         f'PYTHONPATH="$PACKAGE" exec python -m phi3_assets.worker.job {" ".join(words)}'
     )

@@ -1,8 +1,6 @@
 """What must be right in a workspace before a job is submitted; each is asked once and found wrong in a sentence."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,10 @@ from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 from phi3_assets.azure.package import build_wheel
 from phi3_assets.azure.secrets import vault_url
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.manifest import digest_of, fingerprint
 from phi3_assets.resources.azureml_job import SERVERLESS
+from phi3_assets.resources.blob_store import BlobArtifactStore
+from phi3_assets.resources.execution import UserFiles
 
 
 def check_compute(clients: Clients, *, arc: bool) -> str:
@@ -193,14 +194,15 @@ def make_environment(clients: Clients) -> str:
     return f"azureml:{environment.name}:{environment.version}"
 
 
-@contextmanager
-def wheel_folder() -> Iterator[Path]:
-    """A folder with nothing but our wheel."""
-    with tempfile.TemporaryDirectory(prefix="phi3-code-") as folder:
-        code = Path(folder) / "code"
-        code.mkdir()
-        build_wheel(code)
-        yield code
+def put_package(store: BlobArtifactStore) -> str:
+    """Put our wheel into the store, once per content; returns its folder's path below the prefix.
+
+    Not as the code of the job: the client would upload that anew for each one.
+    """
+    with tempfile.TemporaryDirectory(prefix="phi3-package-") as name:
+        folder = Path(name)
+        build_wheel(folder)
+        return store.put_user_files("package", UserFiles(folder, digest_of(fingerprint(folder, "Package"))))
 
 
 def key_vault(clients: Clients) -> str:

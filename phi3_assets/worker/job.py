@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
@@ -32,6 +33,9 @@ from phi3_assets.worker.mirror import Mirror
 from phi3_assets.worker.notice import Notice
 from phi3_assets.worker.running import help_with_step
 from phi3_assets.worker.step_file import StepFile
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
 
 
 def main(arguments: list[str]) -> int:
@@ -59,23 +63,30 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 def _run(job: JobFile, given: argparse.Namespace, scratch: Path) -> int:
     credential = job_credential(job.client_id)
-    if job.hf_token_secret:
-        # In this process alone: a job's environment can be read by everybody who may read the job.
-        os.environ["HF_TOKEN"] = read_secret(job.key_vault, job.hf_token_secret, credential)
     step_file = _laid_out(job.step, dict(word.split("=", 1) for word in given.input), given.artefact, scratch)
     if (rank := given_rank(os.environ)) is not None and not rank.leads:
         note = partial(print, flush=True)
+        _take_token(job, credential)
         with Notice(_nothing_to_secure, note) as notice:
             help_with_step(replace(step_file, output=str(scratch / "artefact")), note, notice)
         return 0
     container = container_client(job.account_url, job.container, credential)
     with open_dagster_pipes(message_writer=BlobMessageWriter(container)) as pipes:
-        return run_under_dagster(step_file, pipes, partial(_machine, Path(step_file.work), given.kept))
+        return run_under_dagster(step_file, pipes, partial(_machine, job, credential, Path(step_file.work), given.kept))
+
+
+def _take_token(job: JobFile, credential: "TokenCredential") -> None:
+    """The hub's token, into this process alone: a job's environment can be read by all who may read the job."""
+    if job.hf_token_secret:
+        os.environ["HF_TOKEN"] = read_secret(job.key_vault, job.hf_token_secret, credential)
 
 
 @contextmanager
-def _machine(work: Path, kept: Path | None, log: Callable[[str], None]) -> Iterator[Interruption | None]:
+def _machine(
+    job: JobFile, credential: "TokenCredential", work: Path, kept: Path | None, log: Callable[[str], None]
+) -> Iterator[Interruption | None]:
     """This machine, which may be taken away: with what an earlier one kept, and keeping what is to be kept."""
+    _take_token(job, credential)
     if kept is None:
         yield None
         return

@@ -1,5 +1,6 @@
 """Running a step in this process: verify what it opens, run its function, write the manifest last."""
 
+import os
 import platform
 import shutil
 import socket
@@ -59,6 +60,7 @@ def run_step(
         ran={
             "host": socket.gethostname(),
             "execution": step_file.execution,
+            **({"job": job} if (job := os.environ.get("AZUREML_RUN_ID")) else {}),
             **devices(),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from phi3_assets.azure.secrets import vault_url
 from phi3_assets.azure.settings import load_settings
 from phi3_assets.core.errors import UserError
 
@@ -18,6 +19,17 @@ def test_the_environment_is_enough(tmp_path):
     assert (settings.compute, settings.instance_count, settings.datastore) == ("gpu", 2, "workspaceblobstore")
     assert settings.scope.endswith("/resourceGroups/models/providers/Microsoft.MachineLearningServices/workspaces/desk")
     assert settings.uri("a/b") == "azureml://datastores/workspaceblobstore/paths/phi3-assets/a/b/"
+
+
+def test_a_file_of_variables_may_have_been_written_on_windows(tmp_path):
+    settings = load_settings({**{name: f"{value}\r" for name, value in FIVE.items()}, "PHI3_HOME": str(tmp_path)})
+    assert (settings.workspace, settings.compute) == ("desk", "gpu")
+    assert load_settings({"PHI3_HOME": str(tmp_path), "PHI3_AZURE_PREFIX": " desk/x\r"}).prefix == "desk/x"
+
+
+@pytest.mark.parametrize("given", ["desk", "desk.vault.azure.net", "https://desk.vault.azure.net/"])
+def test_a_key_vault_is_known_by_what_the_portal_shows_of_it(given):
+    assert vault_url(given) == "https://desk.vault.azure.net"
 
 
 def test_the_homes_file_is_read_and_the_environment_wins(tmp_path):

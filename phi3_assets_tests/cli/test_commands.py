@@ -93,6 +93,28 @@ def test_cookbook_configurations_come_in(tmp_path, phi3_here):
     assert not (tmp_path / "other.yaml").exists()
 
 
+def test_an_imported_recipe_runs_on_data_of_its_own_or_not_at_all(copied_home, tmp_path, phi3_here):
+    """A hub dataset was dropped, and the run trained on the sample in PHI3_HOME/datasets without a word."""
+    out = tmp_path / "mine.yaml"
+    config = {
+        "input_model": {"type": "HfModel", "model_path": "random:phi3-tiny"},
+        "data_configs": [{"name": "d", "load_dataset_config": {"data_name": "acme/desk-chats"}}],
+        "passes": {"l": {"type": "LoRA", "train_data_config": "d", "training_args": {"max_steps": 1}}},
+    }
+    (tmp_path / "olive.json").write_text(json.dumps(config))
+    report = phi3_here("config", "import", tmp_path / "olive.json", "--out", out)
+    assert "To be filled in first: dataset_path: dataset acme/desk-chats of the hub must be pinned" in report
+    run = ("run", "--recipe", out, "--to", "raw_dataset")
+    refused = phi3_here(*run, home=copied_home, fails=True)
+    assert "dataset_path: 'hf:acme/desk-chats@<commit>', what is meant in place of <commit>" in refused
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    rows = ({"Question": f"What is item {i}?", "Best Answer": f"Number {i}."} for i in range(40))
+    (desk / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = ("--set", f"dataset_path={desk}", "--set", "product=of-its-own")
+    assert "40 rows read, 40 kept" in phi3_here(*run, *own, home=copied_home)
+
+
 def test_a_training_leaves_its_olive_configuration(made_home):
     (config,) = (made_home / "fine-tuning").glob("*/olive-config.json")
     (adapter,) = (made_home / "gen-model" / "lora_adapter").glob("*/manifest.json")

@@ -8,15 +8,16 @@ import pytest
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.recipe import Recipe
-from phi3_assets.core.recipe_file import load_recipe, validate
-from phi3_assets.olive.legacy import Imported, convert, import_config
+from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.olive.legacy import convert, import_config
+from phi3_assets.olive.legacy_imported import Imported
 
 CONFIGS = Path(__file__).parent / "configs"  # the Phi-3 CookBook's end-to-end example, Olive 0.6, as published
 LORA, QLORA = CONFIGS / "cookbook-lora.json", CONFIGS / "cookbook-qlora.json"
 
 
 def recipe_of(imported: Imported) -> Recipe:
-    return validate(imported.values, where="imported")
+    return imported.recipe()
 
 
 def count_leaves(value: Any) -> int:
@@ -128,7 +129,16 @@ def test_report_and_recipe_can_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("{", "not valid json"), ("[]", "must be a mapping"), (None, "No such file")]
+    ("text", "expected"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "must be a mapping"),
+        (None, "No such file"),
+        ('{"subscription_id": "a", "workspace_name": "b"}', "is none: it has 'subscription_id', 'workspace_name', but"),
+        ('{"passes": {"a": {"r": 1, "r": 2}}}', "'r' stands more than once"),
+        ("[" * 3000, "nested too deeply"),
+        ('{"passes":' * 90 + "{" + "}" * 91, "more than 64 levels deep"),
+    ],
 )
 def test_file_that_is_no_configuration_is_refused(text: str | None, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "olive-config.json"

@@ -9,8 +9,10 @@ import pytest
 
 from phi3_assets.azure.settings import load_settings
 from phi3_assets.core.recipe_file import validate
-from phi3_assets.olive.legacy import Imported, convert, import_config
+from phi3_assets.olive.legacy import convert, import_config
 from phi3_assets.olive.legacy_azure import settings_yaml
+from phi3_assets.olive.legacy_data import FOLDER
+from phi3_assets.olive.legacy_imported import Imported
 from phi3_assets_tests.olive.test_legacy import LORA, QLORA
 
 SUBSCRIPTION = "6560575d-0000-0000-0000-000000000000"
@@ -83,7 +85,8 @@ def test_the_cookbook_s_placeholders_are_to_be_filled_in_and_never_values(path: 
     imported = import_config(path)
     assert set(imported.blanks) == {"subscription_id", "resource_group", "workspace", "compute", "key_vault"}
     assert not set(imported.blanks) & set(imported.settings)
-    assert "dataset_path" not in imported.values
+    assert imported.values["dataset_path"] == FOLDER
+    assert "set recipe field dataset_path" in imported.missing["dataset_path"]
     assert "set recipe field dataset_path" in line(imported, "relative_path")[1]
     written = tmp_path / "azure.yaml"
     written.write_text(settings_yaml(imported.settings, imported.blanks, "phi3 run"))
@@ -112,7 +115,7 @@ def test_data_on_a_datastore_is_an_address(
         del block(config)["relative_path"]
     block(config).update(more)
     imported = convert(config)
-    assert imported.values.get("dataset_path") == address
+    assert imported.values["dataset_path"] == (address or FOLDER)
     assert why in line(imported, "datastore_url" if "datastore_url" in more else "relative_path")[1]
 
 

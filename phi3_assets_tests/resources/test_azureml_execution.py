@@ -2,13 +2,18 @@
 
 import contextlib
 import json
+import os
+import signal
 import threading
+import time
 
 import dagster as dg
 import pytest
 from azure.ai.ml import command
 
 from phi3_assets.azure.blobs import remove_folder
+from phi3_assets.azure.clients import Clients, clients_of
+from phi3_assets.azure.history import log_of
 from phi3_assets.core.errors import UserError
 from phi3_assets.resources.azureml_execution import AzureMLExecution
 from phi3_assets.resources.azureml_job import job_name
@@ -17,7 +22,7 @@ from phi3_assets.resources.chosen_execution import chosen
 from phi3_assets.resources.execution import TRANSIENT
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.conftest import raw_dataset_call
-from phi3_assets_tests.resources.execution_contract import ExecutionContract
+from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
 
 pytestmark = pytest.mark.azure
 
@@ -100,13 +105,10 @@ CALLS = {
         {"method": "GET", "path": "/datastores/"},
         {"method": "GET", "path": "/computes/"},
         {"method": "GET", "path": "/environments/"},
-        {"method": "GET", "path": "/codes/"},
     ],
     "looking at the job": [{"method": "GET", "host": "management", "path": "/jobs/"}],
     "submitting": [
         {"method": "PUT", "path": "/environments/"},
-        {"method": "POST", "path": "/startPendingUpload"},
-        {"method": "PUT", "path": "/codes/"},
         {"method": "PUT", "host": "management", "path": "/jobs/"},
     ],
     "writing blobs": [{"method": "PUT", "host": "blob"}],
@@ -190,7 +192,7 @@ def _raising(execution, store):
 def test_a_job_that_leaves_nothing_is_a_failure_though_it_ended_well(azure, execution, store):
     """dagster-azure's client materialises it."""
     call, _ = raw_dataset_call(store)
-    _foreign_job(store, job_name(call, _address(store), 1), "echo nothing done")
+    _foreign_job(store, job_name(call, _address(store), 1), "sleep 2; echo nothing done")
     _, result = run(execution, store)
     assert "ended well, but left no whole artefact" in failure(result).description
     assert "nothing done" in failure(result).metadata["end of log"].value
@@ -198,8 +200,6 @@ def test_a_job_that_leaves_nothing_is_a_failure_though_it_ended_well(azure, exec
 
 
 def _foreign_job(store, name, text):
-    from phi3_assets.azure.clients import clients_of
-
     clients_of(store.settings).ml.jobs.create_or_update(
         command(
             name=name,
@@ -275,9 +275,15 @@ def test_what_the_service_says_is_told(azure, execution, store):
     assert failure(result).metadata[TRANSIENT].value is False
 
 
-def test_who_cancels_it_in_the_workspace_means_it(azure, execution, store):
-    from phi3_assets.azure.clients import clients_of
+def test_a_job_that_is_killed_most_likely_lacked_memory(azure, execution, store):
+    call, _ = raw_dataset_call(store)
+    _foreign_job(store, job_name(call, _address(store), 1), "sleep 2; kill -9 $$")
+    _, result = run(execution, store)
+    assert "was killed, which is what happens when memory runs out" in failure(result).description
+    assert failure(result).metadata[TRANSIENT].value is False
 
+
+def test_who_cancels_it_in_the_workspace_means_it(azure, execution, store):
     _, result = ended(azure, execution, store, lambda name: clients_of(store.settings).ml.jobs.begin_cancel(name))
     assert "was cancelled, by its time limit or by somebody in the workspace" in failure(result).description
     assert failure(result).metadata[TRANSIENT].value is False
@@ -288,6 +294,158 @@ def test_a_cancellation_that_hangs_is_said_to_cost_money(azure, home, store):
     azure.hang_cancels()
     _, result = run(AzureMLExecution(poll_s=0.2, queue_timeout_minutes=0.01, grace_minutes=0.02), store)
     assert "it may cost money. Look at https://ml.azure.com/runs/" in failure(result).description
+
+
+# What hinders a job's beginning or end, and must not change what becomes of the step.
+
+REFUSED = {"times": -1, "status": 403, "code": "AuthorizationPermissionMismatch"}
+HINDRANCES = {
+    "log": {"method": "(GET|HEAD)", "host": "blob", "path": "ExperimentRun", **REFUSED},
+    "datastore of the logs": {"method": "GET", "path": "datastores/workspaceartifactstore", "status": 404, "times": -1},
+    "history": {"method": "POST", "path": "rundata", "status": 404, "times": -1},
+    "removing": {"method": "DELETE", "host": "blob", **REFUSED},
+}
+
+
+@pytest.mark.parametrize("fault", HINDRANCES.values(), ids=list(HINDRANCES))
+def test_what_is_made_is_made_though_its_log_or_its_leavings_are_out_of_reach(azure, execution, store, fault):
+    azure.fault(**fault)
+    made, result = run(execution, store)
+    assert result.success, failure(result).description
+    store.verify(made.ref)
+
+
+@pytest.mark.parametrize("fault", HINDRANCES.values(), ids=list(HINDRANCES))
+def test_the_workers_reason_is_told_though_the_services_is_out_of_reach(azure, execution, store, home, fault):
+    (home / "datasets" / "codes.csv").write_text("Frage,Antwort\na,b\n")
+    azure.fault(**fault)
+    _, result = run(execution, store)
+    assert "question_column" in failure(result).description
+
+
+def test_logs_stand_in_the_workspaces_own_account_wherever_artefacts_do(azure, execution, store):
+    from azure.ai.ml.entities import AzureBlobDatastore
+
+    _foreign_job(store, "a-job", "echo something said")
+    azure.wait_for("a-job", "Completed")
+    clients = Clients(store.settings)
+    clients.datastore = AzureBlobDatastore(name="elsewhere", account_name="another", container_name="artefacts")
+    assert clients.account_url == "https://another.blob.core.windows.net"
+    assert "something said" in log_of(clients, "a-job")
+
+
+def test_a_store_that_takes_no_job_file_says_which_role_is_missing(azure, execution, store):
+    azure.fault(method="PUT", host="blob", path="job.json", **REFUSED)
+    _, result = run(execution, store)
+    assert "'Storage Blob Data Contributor'" in failure(result).description
+    assert azure.jobs() == []
+
+
+def test_the_users_files_are_uploaded_again_when_somebody_removed_them(azure, execution, store):
+    made, _ = run(execution, store)
+    remove_folder(store.container, f"phi3-assets/files/{made.call.inputs['datasets']}")
+    remove_folder(store.container, f"phi3-assets/artefacts/raw_dataset/{made.call.identity}")
+    again, result = run(execution, store)
+    assert result.success, failure(result).description
+    assert again.digest == made.digest
+
+
+def test_an_upload_of_the_service_that_was_cut_is_not_adopted_for_ever(azure, execution, store):
+    """Manifest first, and not all of the rest: the service's order is its own."""
+    made, _ = run(execution, store)
+    folder = f"phi3-assets/artefacts/raw_dataset/{made.call.identity}"
+    store.container.delete_blob(f"phi3-assets/{store.attempt_path(made.ref)}/{min(made.files)}")
+    store.container.delete_blob(f"{folder}/manifest.json")
+    _, result = run(execution, BlobArtifactStore(home=store.home))
+    assert "ended well, but left no whole artefact" in failure(result).description
+    again, result = run(execution, BlobArtifactStore(home=store.home))
+    assert result.success, failure(result).description
+    assert len(azure.jobs()) == 2
+    BlobArtifactStore(home=store.home).verify(again.ref)
+
+
+def test_a_secret_that_is_not_there_is_the_reason_that_is_told(azure, execution, store):
+    there = AzureMLExecution(poll_s=0.3, hf_token_secret="nosuch")
+    _, result = ExecutionContract().run(there, store, base_model_call(), {})
+    assert "az keyvault secret set --vault-name" in failure(result).description
+    assert failure(result).metadata[TRANSIENT].value is False
+
+
+def test_who_may_not_cancel_is_told_so_at_once(azure, execution, store):
+    azure.hold("cpu-cluster")
+    azure.fault(method="POST", path="/cancel", kind="forbidden", times=-1)
+    began = time.monotonic()
+    _, result = run(AzureMLExecution(poll_s=0.2, queue_timeout_minutes=0.01, grace_minutes=5), store)
+    assert "which goes on and costs money: access was refused" in failure(result).description
+    assert time.monotonic() - began < 30
+
+
+def test_somebody_elses_cancellation_that_hangs_is_not_waited_for_for_ever(azure, execution, store):
+    azure.hang_cancels()
+    there = AzureMLExecution(poll_s=0.2, grace_minutes=0.01)
+    cancel = clients_of(store.settings).ml.jobs.begin_cancel
+    _, result = ended(azure, there, store, cancel)
+    assert "was cancelled by somebody in the workspace and is not over" in failure(result).description
+    assert failure(result).metadata[TRANSIENT].value is False
+
+
+# Interrupts, as they come to the process that executes a run.
+
+
+def interrupted(execution, store, *moments):
+    """Run it, and interrupt it at the end of each of the moments, one after the other."""
+
+    def interrupt():
+        for moment in moments:
+            moment()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    _, result = run(execution, store)
+    thread.join()
+    (data,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    assert data.error.cls_name == "DagsterExecutionInterruptedError", data.error.to_string()
+
+
+def struck(azure, number=0):
+    """Wait until a fault that was ordered strikes."""
+    while not azure.faults()[number]["used"]:
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+
+def test_an_interrupt_while_the_job_is_submitted_leaves_none(azure, execution, store):
+    azure.hold("cpu-cluster")
+    azure.fault(method="PUT", host="management", path="/jobs/", kind="stall", seconds=2)
+    interrupted(execution, store, lambda: struck(azure))
+    assert [job["status"] for job in azure.jobs()] == ["Canceled"]
+
+
+def test_a_second_interrupt_does_not_keep_the_first_from_cancelling(azure, execution, store):
+    azure.hold("cpu-cluster")
+    azure.fault(method="POST", path="/cancel", status=503, times=2)
+
+    def queued():
+        while not azure.jobs():
+            time.sleep(0.05)
+        time.sleep(0.5)
+
+    interrupted(execution, store, queued, lambda: struck(azure))
+    assert [job["status"] for job in azure.jobs()] == ["Canceled"]
+
+
+def test_an_interrupt_stays_one_though_nothing_can_be_removed_or_cancelled(azure, execution, store):
+    azure.hold("cpu-cluster")
+    azure.fault(method="DELETE", host="blob", **REFUSED)
+
+    def queued():
+        while not azure.jobs():
+            time.sleep(0.05)
+        time.sleep(0.5)
+
+    interrupted(execution, store, queued)
+    assert [job["status"] for job in azure.jobs()] == ["Canceled"]
 
 
 # Where.

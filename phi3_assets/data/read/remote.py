@@ -23,6 +23,7 @@ from phi3_assets.core.step import sha256_of
 from phi3_assets.data.read import datastore
 
 _HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+_HIDDEN = (".", "_")
 _STATE = ".mirror.json"  # hidden, so no reader takes it for data
 _MARKS = (
     "etag",
@@ -184,9 +185,16 @@ def _is_whole(path: Path, known: dict[str, Any]) -> bool:
 
 
 def _find(url: str) -> tuple[Callable[[str, str], None], dict[str, dict[str, Any]]]:
-    """What writes a file of the folder to a path, and its files by name below the folder; hidden ones are left out."""
+    """What writes a file of the folder to a path, and its files by name below the folder; hidden ones are left out.
+
+    So is what stands for a folder: a name that is empty or ends with a slash.
+    """
     write, files = datastore.find_files(url) if is_in_datastore(url) else _find_by_fsspec(url)
-    files = {name: info for name, info in files.items() if not any(part[0] in "._" for part in name.split("/"))}
+    files = {name: info for name, info in files.items() if name and not name.endswith("/")}
+    files = {name: info for name, info in files.items() if not any(part[:1] in _HIDDEN for part in name.split("/"))}
+    unnamed = next((name for name in files if "" in name.split("/")), None)
+    if unnamed is not None:
+        raise UserError(f"Remote dataset folder {_bare(url)}: {unnamed!r} holds a folder without a name; rename it.")
     if not files:
         raise UserError(f"Remote dataset folder {_bare(url)} does not exist or holds no file.")
     return write, files

@@ -74,6 +74,18 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(container, azure, tmp
         localise(SHORT, tmp_path)
 
 
+def test_what_tools_put_there_for_a_folder_is_no_file(container, tmp_path):
+    for name in ("teams/desk data/", "teams/desk data/sub/"):
+        container.upload_blob(name, b"")
+    assert files(localise(SHORT, tmp_path)) == ["a.csv", "sub/b.csv"]
+
+
+def test_a_name_that_no_folder_can_have_is_refused_and_not_left_out(container, tmp_path):
+    container.upload_blob("teams/desk data//c.csv", CSV)
+    with pytest.raises(UserError, match=r"'/c\.csv' .* rename it"):
+        localise(SHORT, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
