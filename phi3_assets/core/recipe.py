@@ -247,7 +247,7 @@ class Recipe(pydantic.BaseModel):
         5, setting_of="lora_adapter", ge=1, description="Optimiser steps between two lines of the step's log."
     )
 
-    # Quantising: one Olive ModelBuilder pass
+    # Quantising: Olive's passes, and a recovery before the last ones
     execution_provider: Literal["cpu", "cuda"] = field(
         "cpu", "onnx_int4_model", description="Where the ONNX model will run."
     )

@@ -9,13 +9,14 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
-from phi3_assets.quantising.recovery import Recovered, recover
+from phi3_assets.quantising.measured import RecoveryMetrics
+from phi3_assets.quantising.recovery import recover
 
 LAST_IN_TORCH = "rtn"
 """After this pass the recovery has its turn: all that is to be quantised is, and nothing is exported yet."""
 
 
-def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Recovered | None:
+def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> RecoveryMetrics | None:
     """Write the int4 model to `ctx.output`; see `quantising_passes`.
 
     A recovery that was broken off goes on with the integers that it began with, which are kept under a seal.
@@ -58,7 +59,7 @@ def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Reco
     return recovered
 
 
-def _recovered(ctx: StepContext, quantised: Path, at: Path, train_file: Path | None) -> tuple[Path, Recovered]:
+def _recovered(ctx: StepContext, quantised: Path, at: Path, train_file: Path | None) -> tuple[Path, RecoveryMetrics]:
     assert train_file is not None, "quantising_passes refuses gptq without a corpus"
     seal(quantised, LAST_IN_TORCH, at)
     target = ctx.work / "recovered"

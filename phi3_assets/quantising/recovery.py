@@ -10,9 +10,7 @@ and resumed or not; with another number sums are taken in another order.
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import write_json
@@ -22,6 +20,7 @@ from phi3_assets.olive.corpus import CorpusOrder, CorpusRows, read_corpus
 from phi3_assets.quantising.blocks import learnt, load_student, write_learnt
 from phi3_assets.quantising.divergence import batches_of, divergence, mean_divergence
 from phi3_assets.quantising.forecast import Memory
+from phi3_assets.quantising.measured import RecoveryMetrics
 from phi3_assets.training.adapter import out_of_memory
 from phi3_assets.training.checkpoints import FOLDER, STATE_FILE, StopRequest, drop_damaged
 
@@ -39,39 +38,7 @@ _STATE = "recovery.pt"
 ASK_S = 0.2
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """What was learnt.
-
-    Attributes:
-        recovery_steps: Optimiser steps.
-        recovery_divergence_before: Divergence of the quantised model from the teacher, in nats: mean over positions
-            that predict learnt tokens plus mean over the others, on the same rows before and after.
-        recovery_divergence_after: The same at the end.
-        recovery_largest_scale_change: The largest relative change of a scale.
-        recovery_learnt_numbers: Scales and norms that were learnt.
-        recovery_seconds: Time that this process spent learning.
-        recovery_peak_memory_bytes: Most memory that it held.
-        recovery_estimated_memory_bytes: What was reckoned before.
-        recovery_resumed_from_step: Step of the checkpoint that this process began with; 0: it began at the beginning.
-    """
-
-    recovery_steps: int
-    recovery_divergence_before: float
-    recovery_divergence_after: float
-    recovery_largest_scale_change: float
-    recovery_learnt_numbers: int
-    recovery_seconds: float
-    recovery_peak_memory_bytes: int
-    recovery_estimated_memory_bytes: int
-    recovery_resumed_from_step: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """By name, as `Int4Metrics` takes them."""
-        return asdict(self)
-
-
-def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -> Recovered:
+def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -> RecoveryMetrics:
     """Write the quantised model to `target` with scales and norms that answer like merged_model.
 
     Args:
@@ -127,7 +94,7 @@ class _Recovery:
         self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0)
         self.before = 0.0
 
-    def run(self, target: Path) -> Recovered:
+    def run(self, target: Path) -> RecoveryMetrics:
         first = self._resume()
         self.memory.forget_peak()
         probe = [self.rows[at] for at in range(min(PROBE_ROWS, len(self.rows)))]
@@ -156,7 +123,7 @@ class _Recovery:
         self.stop.deliver()
         write_learnt(self.student, self.quantised, target)
         changes = [tensor for name, tensor in learnt(self.student) if name.endswith(".change")]
-        recovered = Recovered(
+        recovered = RecoveryMetrics(
             recovery_steps=self.steps,
             recovery_divergence_before=self.before,
             recovery_divergence_after=after,

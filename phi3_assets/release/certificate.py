@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phi3_assets.core.manifest import Manifest
-from phi3_assets.quantising.measured import Int4Metrics
+from phi3_assets.quantising.measured import RecoveredInt4Metrics, read_int4_metrics
 
 
 def certificate(int4: Manifest, scores: Mapping[str, Any]) -> list[str]:
@@ -14,7 +14,7 @@ def certificate(int4: Manifest, scores: Mapping[str, Any]) -> list[str]:
         int4: The manifest of onnx_int4_model.
         scores: What scores.json holds.
     """
-    metrics, params = Int4Metrics.from_dict(int4.metrics), int4.call.params
+    metrics, params = read_int4_metrics(int4.metrics), int4.call.params
     variants = scores["variants"]
     embeddings = f", embeddings in {params['int4_embedding_bits']} bits" if metrics.algorithm == "gptq" else ""
     sentences = [
@@ -23,7 +23,7 @@ def certificate(int4: Manifest, scores: Mapping[str, Any]) -> list[str]:
         f"Exact match is {variants['int4']['exact_match']:.1%}, and {variants['merged']['exact_match']:.1%} for the "
         f"merged model, which is not quantised, on {scores['items']} questions{_interval(scores)}.",
     ]
-    if metrics.recovery_steps:
+    if isinstance(metrics, RecoveredInt4Metrics):
         sentences.append(
             f"Recovery: {metrics.recovery_learnt_numbers:,} scales and norms learnt to answer like the merged model in "
             f"{metrics.recovery_steps} steps. The divergence from it went from "

@@ -13,7 +13,7 @@ from phi3_assets.models.directory import check_no_path, describe
 from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
-from phi3_assets.quantising.measured import Int4Metrics
+from phi3_assets.quantising.measured import Int4Metrics, RecoveredInt4Metrics
 from phi3_assets.quantising.quantise import quantise
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
@@ -25,7 +25,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     """Fill `ctx.output` with model.onnx, its weights, tokenizer and genai_config.json.
 
     Returns:
-        `Int4Metrics` as JSON.
+        `Int4Metrics` as JSON; `RecoveredInt4Metrics` where it was recovered.
 
     Raises:
         UserError: The model cannot run in ONNX Runtime GenAI, or needs more memory than there is to be recovered.
@@ -48,7 +48,8 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     write_genai_end_tokens(ctx.output / "genai_config.json", ends)
     check_no_path(ctx.output, merged, ctx.output, ctx.work)
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
-    return Int4Metrics(
+    kind = RecoveredInt4Metrics if recovered else Int4Metrics
+    return kind(
         bytes=sum(path.stat().st_size for path in files),
         model_bytes=sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
         files=len(files),

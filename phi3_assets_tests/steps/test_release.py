@@ -124,6 +124,10 @@ def test_card_certifies_what_quantising_did(inputs, chain, tmp_path, recovery_st
         "recovery_divergence_after": 0.03125,
         "recovery_largest_scale_change": 0.11,
         "recovery_learnt_numbers": 2_125_440,
+        "recovery_seconds": 1.0,
+        "recovery_peak_memory_bytes": 1,
+        "recovery_estimated_memory_bytes": 1,
+        "recovery_resumed_from_step": 0,
     }
     made = Manifest(
         call=StepCall(
