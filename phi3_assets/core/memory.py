@@ -105,6 +105,8 @@ def gib(size: float) -> str:
 
 def what_to_lower(params: Mapping[str, Any]) -> str:
     """What a step with these recipe fields can do with less memory, as a sentence with values to set."""
+    if params.get("int4_recovery_steps"):
+        return "Set int4_recovery_steps: 0, or run the step on a machine with more memory."
     if "per_device_train_batch_size" not in params:
         return "Close other programs, or run the step on a machine with more memory."
     ways = []

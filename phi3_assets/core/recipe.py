@@ -271,7 +271,7 @@ class Recipe(pydantic.BaseModel):
         5, setting_of="lora_adapter", ge=1, description="Optimiser steps between two lines of the step's log."
     )
 
-    # Quantising: one Olive ModelBuilder pass
+    # Quantising: Olive's passes, and a recovery before the last ones
     execution_provider: Literal["cpu", "cuda"] = field(
         "cpu", "onnx_int4_model", description="Where the ONNX model will run."
     )
@@ -290,6 +290,18 @@ class Recipe(pydantic.BaseModel):
         "onnx_int4_model",
         description="Linear layers that get 8 bits, by the end of their names, such as those that fine-tuning changed; "
         "wildcards of a shell choose among the model's layers: layers.1?.self_attn.qkv_proj (gptq).",
+    )
+    int4_embedding_bits: Literal[4, 8] = field(
+        8,
+        "onnx_int4_model",
+        description="Bits of the embeddings, input and output (gptq); 4 wants int4_recovery_steps beside it.",
+    )
+    int4_recovery_steps: int = field(
+        0,
+        "onnx_int4_model",
+        ge=0,
+        description="Optimiser steps of 8 rows in which the scales of the quantised model, and its norms, learn to "
+        "answer like merged_model; the integers, the bytes and the speed stay (gptq). 0: none.",
     )
     int4_symmetric: bool = field(
         True, "onnx_int4_model", description="Whether the 4-bit grid is centred on zero, or placed block by block."
@@ -458,6 +470,13 @@ class Recipe(pydantic.BaseModel):
         # onnxruntime-genai 0.14.1 builds it without complaint, and the model babbles: NLL 2.9 where 1.3 is usual.
         if self.int4_algorithm.startswith("k_quant") and self.int4_symmetric:
             raise ValueError(f"int4_symmetric: must be false with int4_algorithm {self.int4_algorithm}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _recoverable(self) -> "Recipe":
+        for name, plain in (("int4_recovery_steps", 0), ("int4_embedding_bits", 8)):
+            if getattr(self, name) != plain and self.int4_algorithm != "gptq":
+                raise ValueError(f"{name}: needs int4_algorithm gptq; with {self.int4_algorithm} it must be {plain}")
         return self
 
     @pydantic.model_validator(mode="after")

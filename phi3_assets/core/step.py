@@ -38,7 +38,7 @@ class ProgressCallback(Protocol):
 
 
 class Interruption(Protocol):
-    """The machine's word that it is about to be taken away; only a training, which can go on later, heeds it."""
+    """The machine's word that it is about to be taken away; only what can go on later, such as a training, heeds it."""
 
     def announced(self) -> bool:
         """Whether it is about to be taken away now. It may be spared: then, or when nothing comes of it, False."""

@@ -122,5 +122,7 @@ def model_builder(params: Mapping[str, Any], max_length: int) -> dict[str, Any]:
         "int4_algo_config": "default" if algorithm == "gptq" else algorithm,
         "int4_is_symmetric": params["int4_symmetric"],
         "int4_accuracy_level": params["int4_accuracy_level"],
-        "search": {"max_length": max_length},
+        # top_k 1 beside the builder's do_sample false: Foundry Local samples unless a request says otherwise, and then
+        # one token to choose from is greedy all the same.
+        "search": {"max_length": max_length, "top_k": 1},
     }

@@ -4,7 +4,8 @@ It fine-tunes, merges and quantises with the passes that the graph runs, on the 
 same order. With `lora_dropout: 0` and `gradient_accumulation_steps: 1` the adapter is the graph's within float
 tolerance; dropout draws other masks, because Olive pads rows that the graph lets share their beginning, and Olive 0.13
 weighs accumulated batches alike however many tokens they teach. Olive alone keeps the last adapter, where the graph
-keeps the best on the rows of `eval_share`.
+keeps the best on the rows of `eval_share`, and has no recovery (`int4_recovery_steps`): its int4 model is the one that
+the recovery would begin with.
 """
 
 import json

@@ -25,7 +25,7 @@ def quantising_passes(
     """Olive's passes from a model to int4 ONNX, in their order: name, and configuration with "type".
 
     With "gptq", Olive's Gptq chooses each 4-bit weight so that a layer's outputs on the corpus stay as they were,
-    Rtn takes the embeddings to 8 bits, ModelBuilder exports, and GraphSurgeries lets input and output embeddings
+    Rtn takes the embeddings to 8 or 4 bits, ModelBuilder exports, and GraphSurgeries lets input and output embeddings
     share their weights where the model ties them. Otherwise ModelBuilder quantises by itself, weight by weight.
 
     Args:
@@ -55,7 +55,7 @@ def quantising_passes(
             "damp_percent": DAMPING,
             "data_config": calibration,
         },
-        "rtn": {"type": "Rtn", "bits": EXACT_BITS, **grid, "lm_head": True, "embeds": True},
+        "rtn": {"type": "Rtn", "bits": params["int4_embedding_bits"], **grid, "lm_head": True, "embeds": True},
         "builder": builder,
         "tie": {"type": "GraphSurgeries", "surgeries": [{"surgeon": "TieWordEmbeddings"}], **EXTERNAL},
     }

@@ -1,6 +1,8 @@
 """What is measured of the int4 model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from phi3_assets.core.measured import Metrics
 
@@ -36,3 +38,42 @@ class Int4Metrics(Metrics):
     eos_token_ids: list[int]
     max_length: int
     generated_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryMetrics(Metrics):
+    """Of a recovery.
+
+    Attributes:
+        recovery_steps: Optimiser steps in which scales and norms were learnt.
+        recovery_divergence_before: Divergence of the quantised model from merged_model in nats, on the same rows before
+            and after: mean over positions that predict learnt tokens plus mean over the others.
+        recovery_divergence_after: The same at the end.
+        recovery_largest_scale_change: Largest relative change of a scale.
+        recovery_learnt_numbers: Scales and norms that were learnt.
+        recovery_seconds: Time that this process spent learning.
+        recovery_peak_memory_bytes: Most memory that it held.
+        recovery_estimated_memory_bytes: What was reckoned before.
+        recovery_resumed_from_step: Step of the checkpoint that this process began with; 0: it began at the beginning.
+    """
+
+    recovery_steps: int
+    recovery_divergence_before: float
+    recovery_divergence_after: float
+    recovery_largest_scale_change: float
+    recovery_learnt_numbers: int
+    recovery_seconds: float
+    recovery_peak_memory_bytes: int
+    recovery_estimated_memory_bytes: int
+    recovery_resumed_from_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveredInt4Metrics(Int4Metrics, RecoveryMetrics):
+    """Of an int4 model that was recovered."""
+
+
+def read_int4_metrics(metrics: Mapping[str, Any]) -> Int4Metrics:
+    """What a manifest of onnx_int4_model says was measured: `RecoveredInt4Metrics` where it was recovered."""
+    kind = RecoveredInt4Metrics if "recovery_steps" in metrics else Int4Metrics
+    return kind.from_dict(metrics)

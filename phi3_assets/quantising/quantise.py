@@ -1,42 +1,68 @@
-"""From a merged model to int4 ONNX."""
+"""From a merged model to int4 ONNX: Olive's passes, with the recovery between those that quantise and the builder."""
 
-from collections.abc import Mapping
+import shutil
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.sealing import damage, seal
+from phi3_assets.core.step import StepContext
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
+from phi3_assets.quantising.measured import RecoveryMetrics
+from phi3_assets.quantising.recovery import recover
+
+LAST_IN_TORCH = "rtn"
+"""After this pass the recovery has its turn: all that is to be quantised is, and nothing is exported yet."""
 
 
-def quantise(
-    merged: Path, output: Path, work: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
-) -> None:
-    """Write the int4 model to `output`; see `quantising_passes`.
+def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> RecoveryMetrics | None:
+    """Write the int4 model to `ctx.output`; see `quantising_passes`.
+
+    A recovery that was broken off goes on with the integers that it began with, which are kept under a seal.
 
     Args:
-        merged: The model.
-        output: An empty directory.
-        work: For intermediate models; emptied by the caller.
-        params: Recipe fields of the step.
+        ctx: Of the step; intermediate models go to its work directory, which the caller empties.
         max_length: Longest sequence in tokens.
         train_file: The corpus, for "gptq".
 
+    Returns:
+        What the recovery learnt; None: there was none.
+
     Raises:
-        UserError: As `quantising_passes`, or what a pass says.
+        UserError: As `quantising_passes` and `recover`, or what a pass says.
     """
-    provider = configs.PROVIDERS[params["execution_provider"]]
+    provider = configs.PROVIDERS[ctx.params["execution_provider"]]
+    recovered = None
     with olive_log():
         from olive.passes.onnx import model_builder
 
         # The pass hands the builder the user's Hugging Face cache for its intermediate files.
-        scratch = work / "scratch"
+        scratch = ctx.work / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
         model_builder.HF_HUB_CACHE = str(scratch)
         corpus.register()
-        passes = quantising_passes(merged, params, max_length, train_file)
-        model: Any = merged
+        passes = quantising_passes(ctx.inputs["merged_model"], ctx.params, max_length, train_file)
+        quantised = ctx.work / LAST_IN_TORCH
+        at = ctx.work / f"{LAST_IN_TORCH}.json"
+        recovering = ctx.params["int4_recovery_steps"] > 0
+        model: Any = ctx.inputs["merged_model"]
+        if recovering and not damage(quantised, LAST_IN_TORCH, at):
+            model = quantised
+            passes = dict(list(passes.items())[list(passes).index(LAST_IN_TORCH) + 1 :])
         for name, config in passes.items():
-            target = output if name == list(passes)[-1] else work / name
+            if recovering and name == "builder":
+                model, recovered = _recovered(ctx, quantised, at, train_file)
+            target = ctx.output if name == list(passes)[-1] else ctx.work / name
             given = {key: value for key, value in config.items() if key != "type"}
             model = run_pass(config["type"], given, model, target, provider=provider)
+    return recovered
+
+
+def _recovered(ctx: StepContext, quantised: Path, at: Path, train_file: Path | None) -> tuple[Path, RecoveryMetrics]:
+    assert train_file is not None, "quantising_passes refuses gptq without a corpus"
+    seal(quantised, LAST_IN_TORCH, at)
+    target = ctx.work / "recovered"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    return target, recover(ctx, quantised, train_file, target)

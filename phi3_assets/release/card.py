@@ -19,6 +19,7 @@ def model_card(
     runtime: str,
     system_prompt: bool,
     findings: Sequence[str],
+    certificate: Sequence[str],
     origin: Mapping[str, str],
 ) -> str:
     """The card as Markdown with a YAML head in the Hugging Face format.
@@ -31,6 +32,7 @@ def model_card(
         runtime: Version of onnxruntime-genai that the model was evaluated with.
         system_prompt: Whether questions were asked after a system prompt.
         findings: What the gate found, a sentence each.
+        certificate: What quantising did, a sentence each; see `phi3_assets.release.certificate`.
         origin: Content digests of what the bundle was made of, by name.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -69,6 +71,7 @@ def model_card(
         runtime=runtime,
         system_prompt=system_prompt,
         findings=findings,
+        certificate=certificate,
         origin=origin,
     )
     return str(card).rstrip() + "\n"

@@ -138,8 +138,8 @@ MERGED_MODEL = Step(
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
-    code_version="3",
-    inputs=("merged_model", "formatted_corpus"),  # the corpus calibrates int4_algorithm gptq
+    code_version="4",
+    inputs=("merged_model", "formatted_corpus"),  # the corpus calibrates int4_algorithm gptq, and recovers
     libraries=(
         "numpy",
         "olive-ai",
@@ -156,6 +156,7 @@ ONNX_INT4_MODEL = Step(
     folder="gen-model",
     imports_torch=True,
     on_device=True,
+    resumes=True,
 )
 EVAL_REPORT = Step(
     name="eval_report",

@@ -13,7 +13,7 @@ from phi3_assets.models.directory import check_no_path, describe
 from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
-from phi3_assets.quantising.measured import Int4Metrics
+from phi3_assets.quantising.measured import Int4Metrics, RecoveredInt4Metrics
 from phi3_assets.quantising.quantise import quantise
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
@@ -25,10 +25,11 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     """Fill `ctx.output` with model.onnx, its weights, tokenizer and genai_config.json.
 
     Returns:
-        `Int4Metrics` as JSON.
+        `Int4Metrics` as JSON; `RecoveredInt4Metrics` where it was recovered.
 
     Raises:
-        UserError: The model cannot run in ONNX Runtime GenAI.
+        UserError: The model cannot run in ONNX Runtime GenAI, or needs more memory than there is to be recovered.
+        TransientError: Others had the memory.
         RuntimeError: The built model does not load or generate.
     """
     environment.prepare()
@@ -39,15 +40,16 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
     train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
-    quantise(merged, ctx.output, ctx.work, params, max_length, train_file)
-    for path in ctx.work.iterdir():
-        shutil.rmtree(path)
+    recovered = quantise(ctx, max_length, train_file)
+    shutil.rmtree(ctx.work)
+    ctx.work.mkdir()
     seconds = time.monotonic() - started
     ends = end_token_ids(merged)
     write_genai_end_tokens(ctx.output / "genai_config.json", ends)
     check_no_path(ctx.output, merged, ctx.output, ctx.work)
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
-    return Int4Metrics(
+    kind = RecoveredInt4Metrics if recovered else Int4Metrics
+    return kind(
         bytes=sum(path.stat().st_size for path in files),
         model_bytes=sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
         files=len(files),
@@ -60,6 +62,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         eos_token_ids=ends,
         max_length=max_length,
         generated_tokens=_generate(ctx.output, provider),
+        **(recovered.to_dict() if recovered else {}),
     ).to_dict()
 
 

@@ -15,6 +15,7 @@ from phi3_assets.evaluation import gate
 from phi3_assets.evaluation.findings import Thresholds
 from phi3_assets.release import bundle
 from phi3_assets.release.card import model_card
+from phi3_assets.release.certificate import certificate
 from phi3_assets.release.sbom import SBOM, bill_of_materials
 from phi3_assets.steps import RELEASE_BUNDLE
 
@@ -46,6 +47,8 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     origin = {name: manifest.digest for name, manifest in manifests.items()}
     versions = installed_versions(RELEASE_BUNDLE.libraries)
     base_model = base_model_name(base_manifest)
+    int4 = manifests.get("onnx_int4_model")
+    quantised = certificate(int4, scores) if int4 else []
     card = model_card(
         scores=scores,
         base_model=base_model,
@@ -54,6 +57,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
         runtime=versions["onnxruntime-genai"],
         system_prompt=any(one["role"] == "system" for one in smoke["questions"][0]["messages"]),
         findings=[finding.sentence for finding in decision.findings],
+        certificate=quantised,
         origin=origin,
     )
     (ctx.output / "MODEL_CARD.md").write_text(card, encoding="utf-8")
@@ -80,6 +84,7 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
             "runtime": {name: versions[name] for name in RUNTIME},
             "test_set": scores["test_set"],
             "findings": [asdict(finding) for finding in decision.findings],
+            "certificate": quantised,
             "made_of": origin,
             "files": {path: asdict(entry) for path, entry in sorted(files.items())},
         },

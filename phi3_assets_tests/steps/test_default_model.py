@@ -24,6 +24,12 @@ from phi3_assets_tests.tiny_graph import phi3
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 ROWS = 80
 STEPS = 4
+PLAIN_INT4: dict[str, str | int] = {
+    "int4_algorithm": "default",
+    "int8_modules": "[]",
+    "int4_embedding_bits": 8,
+    "int4_recovery_steps": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,7 @@ def run(home: Path, recipe: str, **fields: str | int) -> dict[str, dict[str, flo
 @pytest.mark.parametrize("method", ["lora", "qlora", "dora"])
 def test_method_ends_in_a_scored_int4_model(method: str, home: Path) -> None:
     fields = {"method": method, "max_steps": STEPS, "compute_dtype": "float32"}
-    scores = run(home, "smol-cpu", **fields, int4_algorithm="default", int8_modules="[]")
+    scores = run(home, "smol-cpu", **fields, **PLAIN_INT4)
     assert all(scores[variant]["nll"] < scores["base"]["nll"] for variant in ("adapter", "merged", "int4"))
 
 
@@ -77,7 +83,7 @@ def test_cookbooks_recipes_run_on_the_default_model(recipe: str, home: Path) -> 
 def test_killed_training_ends_bit_equal(home: Path, tmp_path: Path) -> None:
     """SIGKILL while step 3 of 4 is logged; dropout, all threads, real weights."""
     if not {"base_model", "formatted_corpus"} <= latest(home).keys():  # this test alone
-        run(home, "smol-cpu", max_steps=1, int4_algorithm="default", int8_modules="[]")
+        run(home, "smol-cpu", max_steps=1, **PLAIN_INT4)
     inputs = {name: latest(home)[name] for name in ("base_model", "formatted_corpus")}
     threads = os.cpu_count() or 1
     alone, killed = tmp_path / "alone", tmp_path / "killed"

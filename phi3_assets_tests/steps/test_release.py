@@ -9,16 +9,32 @@ import pytest
 
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.files import hash_files
+from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.recipe_file import load_recipe
-from phi3_assets.core.step import StepContext
+from phi3_assets.core.step import StepCall, StepContext
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.fitness import RULES
 from phi3_assets.evaluation.gate import read_evaluation
+from phi3_assets.quantising.measured import Int4Metrics
 from phi3_assets.release.bundle import verify_bundle
-from phi3_assets.steps import RELEASE_BUNDLE
+from phi3_assets.steps import ONNX_INT4_MODEL, RELEASE_BUNDLE
 from phi3_assets.steps.evaluate import evaluate_variants
 from phi3_assets.steps.release import bundle_release
 
+METRICS = Int4Metrics(
+    bytes=90_000_000,
+    model_bytes=79_300_000,
+    files=8,
+    build_seconds=1.0,
+    block_size=64,
+    algorithm="gptq",
+    symmetric=False,
+    accuracy_level=4,
+    provider="cpu",
+    eos_token_ids=[2],
+    max_length=512,
+    generated_tokens=4,
+).to_dict()
 PARAMS = RELEASE_BUNDLE.params(load_recipe("tiny-test"))
 pytest_plugins = ["phi3_assets_tests.evaluation.tiny"]
 
@@ -97,6 +113,49 @@ def test_model_card_is_one_the_hub_accepts(release):
     assert card.data.license == "apache-2.0"
     assert {result.metric_type for result in card.data.eval_results} == {"exact_match", "f1", "perplexity"}
     assert "| int4 (ONNX) |" in card.text
+
+
+@pytest.mark.parametrize("recovery_steps", [None, 111])
+def test_card_certifies_what_quantising_did(inputs, chain, tmp_path, recovery_steps):
+    int4 = shutil.copytree(chain["onnx_int4_model"], tmp_path / "int4")
+    learnt = {
+        "recovery_steps": recovery_steps,
+        "recovery_divergence_before": 0.5,
+        "recovery_divergence_after": 0.03125,
+        "recovery_largest_scale_change": 0.11,
+        "recovery_learnt_numbers": 2_125_440,
+        "recovery_seconds": 1.0,
+        "recovery_peak_memory_bytes": 1,
+        "recovery_estimated_memory_bytes": 1,
+        "recovery_resumed_from_step": 0,
+    }
+    made = Manifest(
+        call=StepCall(
+            step="onnx_int4_model",
+            code_version="4",
+            params=ONNX_INT4_MODEL.params(load_recipe("smol-cpu")),
+            inputs={},
+            libraries={},
+        ),
+        files=hash_files(int4),
+        metrics={**METRICS, **(learnt if recovery_steps else {})},
+        ran={"cpu": "A processor"},
+    )
+    (int4 / "manifest.json").write_text(made.to_json())
+    output = tmp_path / "bundle"
+    output.mkdir()
+    bundle_release(
+        StepContext(
+            params=PARAMS, inputs={**inputs, "onnx_int4_model": int4}, output=output, work=tmp_path, cache=tmp_path
+        )
+    )
+    told = json.loads((output / "release.json").read_text())["certificate"]
+    assert told[0] == "Graph and weights take 79.3 MB: gptq, blocks of 64, embeddings in 4 bits."
+    assert "95 % interval" in told[1]
+    assert told[-1] == "Quantised on A processor."
+    assert ("2,125,440 scales and norms" in told[2]) == bool(recovery_steps)
+    card = (output / "MODEL_CARD.md").read_text()
+    assert all(f"- {sentence}" in card for sentence in told)
 
 
 @pytest.mark.parametrize("name", ["model/model.onnx.data", "LICENSE", "scores.json", "smoke_test.py"])

@@ -1,0 +1,134 @@
+"""How far a model's predictions are from another's: the loss of a recovery."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from phi3_assets.olive.corpus import IGNORED_LABEL
+from phi3_assets.training.batches import shared_prefix, shared_prefix_pays
+
+BATCH_TOKENS = 1024
+"""Rows go together into a batch of at most so many tokens, padding included, or alone; this bounds memory."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows side by side on the right of their padding, or one behind the other after one copy of their beginning.
+
+    Attributes:
+        input_ids: int64 (sequences, tokens).
+        counted: bool (sequences, tokens): whether the position is of a row, and predicts a token of it.
+        weights: float32 (number of counted,): what each counts in the loss.
+        visible: bool (tokens, tokens): which token sees which; None: each sees those before it.
+        positions: int64 (1, tokens); None: as they stand.
+    """
+
+    input_ids: Any
+    counted: Any
+    weights: Any
+    visible: Any = None
+    positions: Any = None
+
+
+def batches_of(rows: list[dict[str, Any]], hidden_size: int) -> list[Batch]:
+    """Cut the rows of one step into batches.
+
+    Weights are such that the batches' losses sum to the mean over positions that predict learnt tokens plus the mean
+    over the others, of all rows, however they are cut and laid out.
+
+    Args:
+        rows: Of `CorpusRows`.
+        hidden_size: The model's; decides between the two layouts, see `shared_prefix_pays`.
+    """
+    import torch
+
+    # The last token of a row predicts nothing of it.
+    given = [{"input_ids": row["input_ids"][:-1], "targets": row["labels"][1:]} for row in rows]
+    learnt = sum(int((row["targets"] != IGNORED_LABEL).sum()) for row in given)
+    others = sum(len(row["targets"]) for row in given) - learnt
+    for row in given:
+        row["weights"] = torch.where(row["targets"] != IGNORED_LABEL, 1 / max(learnt, 1), 1 / max(others, 1))
+    batches = []
+    for part in _parts(given):
+        prefix = shared_prefix(part)
+        pays = shared_prefix_pays([len(row["input_ids"]) for row in part], prefix, hidden_size)
+        batches.append(_shared(part, prefix) if pays else _padded(part))
+    return batches
+
+
+def _parts(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    parts: list[list[dict[str, Any]]] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row["input_ids"]))
+        if not parts or (len(parts[-1]) + 1) * longest > BATCH_TOKENS:
+            parts.append([])
+            longest = len(row["input_ids"])
+        parts[-1].append(row)
+    return parts
+
+
+def _padded(rows: list[dict[str, Any]]) -> Batch:
+    """One sequence per row, padded on the right: attention is causal, so no token sees padding."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = pad_sequence([row["input_ids"] for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    counted = torch.arange(ids.shape[1])[None] < lengths[:, None]
+    return Batch(ids, counted, torch.cat([row["weights"] for row in rows]))
+
+
+def _shared(rows: list[dict[str, Any]], prefix: int) -> Batch:
+    """All rows in one sequence behind one copy of their beginning, which counts for each of them."""
+    import torch
+
+    begun = sum(row["weights"][:prefix] for row in rows)
+    lengths = [prefix, *(len(row["input_ids"]) - prefix for row in rows)]
+    ids = torch.cat([rows[0]["input_ids"][:prefix], *(row["input_ids"][prefix:] for row in rows)])[None]
+    # Which row a token belongs to; 0: the beginning, which every row sees.
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
+    return Batch(
+        input_ids=ids,
+        counted=torch.ones(ids.shape, dtype=torch.bool),
+        weights=torch.cat([torch.as_tensor(begun), *(row["weights"][prefix:] for row in rows)]),
+        visible=causal & ((owner[:, None] == owner) | (owner == 0)),
+        positions=torch.cat([torch.arange(prefix), *(torch.arange(prefix, prefix + n) for n in lengths[1:])])[None],
+    )
+
+
+def divergence(teacher: Any, student: Any, batch: Batch) -> Any:
+    """Weighted sum of the Kullback-Leibler divergence of student from teacher over the batch's positions, in nats."""
+    import torch
+    from torch.nn import functional
+
+    with torch.no_grad():
+        wanted = torch.log_softmax(_logits(teacher, batch, teacher.dtype), -1)
+        probabilities = wanted.exp()
+        entropy = -(probabilities * wanted).sum(-1)
+        del wanted
+    crossed = functional.cross_entropy(_logits(student, batch, teacher.dtype), probabilities, reduction="none")
+    return ((crossed - entropy) * batch.weights.to(crossed.device)).sum()
+
+
+def mean_divergence(teacher: Any, student: Any, rows: list[dict[str, Any]]) -> float:
+    """The loss over all of these rows, in nats."""
+    import torch
+
+    with torch.no_grad():
+        batches = batches_of(rows, student.config.hidden_size)
+        return sum(float(divergence(teacher, student, batch)) for batch in batches)
+
+
+def _logits(model: Any, batch: Batch, dtype: Any) -> Any:
+    """Logits of the counted positions, float32 (positions, vocabulary); `dtype` is that of the model's arithmetic."""
+    import torch
+
+    more = {}
+    if batch.visible is not None:
+        mask = torch.zeros(batch.visible.shape, dtype=dtype)
+        mask = mask.masked_fill(~batch.visible, torch.finfo(dtype).min)[None, None]
+        more = {"attention_mask": mask.to(model.device), "position_ids": batch.positions.to(model.device)}
+    ids, counted = batch.input_ids.to(model.device), batch.counted.to(model.device)
+    hidden = model.base_model(input_ids=ids, use_cache=False, **more).last_hidden_state
+    return model.get_output_embeddings()(hidden[counted]).to(torch.float32)
