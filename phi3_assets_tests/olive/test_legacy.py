@@ -66,7 +66,7 @@ def test_qlora_trains_what_the_file_says() -> None:
 
 @pytest.mark.parametrize(("path", "name"), [(LORA, "phi3-mini-lora"), (QLORA, "phi3-mini-qlora")])
 def test_shipped_recipes_hold_the_examples_values(path: Path, name: str) -> None:
-    """They differ where the example loses: it learns prompts, joins rows until too few tokens make none, rounds plainly."""
+    """They differ where the example loses: it learns prompts, joins rows until few are left, and rounds plainly."""
     imported, shipped = recipe_of(import_config(path)).model_dump(), load_recipe(name).model_dump()
     differing = {field for field in imported if imported[field] != shipped[field]}
     target_order = {"target_modules"} if name == "phi3-mini-qlora" else set()
