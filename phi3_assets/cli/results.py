@@ -13,11 +13,12 @@ from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.release.champion import Champion, Check
 from phi3_assets.release.history import Entry
-from phi3_assets.resources.lineage import lineage
+from phi3_assets.release.origin import Origin, find_release
+from phi3_assets.resources.lineage import lineage, release_origin
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.resources.stores import make_store
-from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL, STEPS
+from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL, RELEASE_BUNDLE, STEPS
 
 # The last artefact of each variant: what it was made of is known from there on.
 _TOP = {variant: names[-1] for variant, names in INPUTS.items()}
@@ -112,6 +113,25 @@ def release_of(champion: Champion) -> ArtefactRef:
             "becomes it."
         )
     return present.release
+
+
+def find_origin(home: Path | None, product: str, release: str) -> Origin:
+    """Where a release comes from, down to the user's files.
+
+    Args:
+        home: PHI3_HOME.
+        product: Whose; see `product_of`.
+        release: Identity or how it begins, or the folder of a bundle that was handed out; "": the champion.
+
+    Raises:
+        UserError: There is no such release.
+    """
+    store, champion = store_of(home), champion_of(home, product)
+    if not release:
+        return release_origin(store, release_of(champion))
+    newest = latest(store.ledger, champion.product, RELEASE_BUNDLE.name)
+    known = [entry.release for entry in champion.history() if entry.release] + ([newest] if newest else [])
+    return release_origin(store, find_release(list(dict.fromkeys(known)), release))
 
 
 def change_champion(home: Path | None, product: str, change: Callable[[Champion, Check], Entry]) -> str:
