@@ -16,9 +16,10 @@ with warnings.catch_warnings():
         group_name="inputs",
         description="The user's files, in PHI3_HOME/datasets or where the recipe's dataset_path says. Observed when "
         "new data has come to rest; until it is trained on, what is made of it shows as unsynced.",
-        automation_condition=dg.AutomationCondition.on_cron("*/5 * * * *"),
+        # Each look is a run in the list of runs, of which the newest are kept.
+        automation_condition=dg.AutomationCondition.on_cron("@hourly"),
         tags={"dagster/kind/file": ""},
     )
     def datasets(recipe: RecipeResource, store: ArtifactStore) -> dg.ObserveResult:
-        """Look at the files, every 5 minutes where the automation sensor is on."""
+        """Look at the files, every hour where the sensor follow_data is on."""
         return observe(recipe, store)

@@ -3,8 +3,6 @@
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 
 import dagster as dg
 
@@ -49,6 +47,9 @@ def post(address: str, content: dict[str, str]) -> None:
         UserError: It is no address, or the other side does not take it.
         TransientError: It is away.
     """
+    import urllib.error
+    import urllib.request
+
     if not address.startswith(("https://", "http://")):
         raise UserError(f"{WEBHOOK} must begin with https:// or http://.")  # and is not shown: it may be a secret
     request = urllib.request.Request(  # noqa: S310 - the scheme was looked at

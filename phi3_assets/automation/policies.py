@@ -17,8 +17,8 @@ follow_data = dg.AutomationConditionSensorDefinition(
     "follow_data",
     target=dg.AssetSelection.all(include_sources=True),
     description="The other way to retrain: asset by asset, whatever the data, a recipe's code or a person made out of "
-    "date, and nothing behind a failed blocking check. Looks at the files every 5 minutes. Turn on either this or "
-    "new_data, which knows retrain_min_new_rows, retrain_quiet_minutes and retrain_runs_a_day.",
+    "date, and nothing behind a failed blocking check. Looks at the files every hour. Turn on either this or new_data, "
+    "which knows retrain_min_new_rows, retrain_quiet_minutes and retrain_runs_a_day.",
 )
 
 

@@ -76,12 +76,9 @@ def lineage(
     home: Home = None,
 ) -> None:
     """Tell where a release comes from: artefacts, files with digests and rows, recipe, code and versions."""
-    from phi3_assets.cli.results import find_origin
-    from phi3_assets.core.files import json_text
-    from phi3_assets.release.origin import told
+    from phi3_assets.cli.results import tell_origin
 
-    found = find_origin(home, product, release)
-    print(json_text(found.to_dict()) if as_json else told(found))
+    print(tell_origin(home, product, release, as_json=as_json))
 
 
 def gc(

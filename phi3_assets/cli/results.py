@@ -7,14 +7,15 @@ from pathlib import Path
 
 from phi3_assets.chat.engines import INPUTS
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import json_text
 from phi3_assets.core.home import SHORT, prepare_home
 from phi3_assets.core.ledger import products
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.release.champion import Champion, Check
 from phi3_assets.release.history import Entry
-from phi3_assets.release.origin import Origin, find_release
-from phi3_assets.resources.lineage import lineage, release_origin
+from phi3_assets.resources.lineage import lineage
+from phi3_assets.resources.origin import find_release, origin_of, told
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.resources.stores import make_store
@@ -115,23 +116,24 @@ def release_of(champion: Champion) -> ArtefactRef:
     return present.release
 
 
-def find_origin(home: Path | None, product: str, release: str) -> Origin:
+def tell_origin(home: Path | None, product: str, release: str, *, as_json: bool) -> str:
     """Where a release comes from, down to the user's files.
 
     Args:
         home: PHI3_HOME.
         product: Whose; see `product_of`.
         release: Identity or how it begins, or the folder of a bundle that was handed out; "": the champion.
+        as_json: All that is known, and not for people.
 
     Raises:
         UserError: There is no such release.
     """
     store, champion = store_of(home), champion_of(home, product)
-    if not release:
-        return release_origin(store, release_of(champion))
     newest = latest(store.ledger, champion.product, RELEASE_BUNDLE.name)
     known = [entry.release for entry in champion.history() if entry.release] + ([newest] if newest else [])
-    return release_origin(store, find_release(list(dict.fromkeys(known)), release))
+    found = find_release(list(dict.fromkeys(known)), release) if release else release_of(champion)
+    origin = origin_of(store, found)
+    return json_text(origin.to_dict()) if as_json else told(origin)
 
 
 def change_champion(home: Path | None, product: str, change: Callable[[Champion, Check], Entry]) -> str:

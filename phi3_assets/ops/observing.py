@@ -10,7 +10,7 @@ from phi3_assets.core.recipe import Recipe
 from phi3_assets.data.read.remote import is_remote, list_remote
 from phi3_assets.data.watched.folder import Reading, Seen, look, look_remote
 from phi3_assets.data.watched.memory import Memory, Notes
-from phi3_assets.ops.run_tags import DATASETS_ASSET, observed_tags
+from phi3_assets.ops.run_tags import DATASETS_ASSET
 from phi3_assets.resources.execution import readable_errors
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
@@ -80,4 +80,4 @@ def observe(recipe_resource: RecipeResource, store: ArtifactStore) -> dg.Observe
 
 def observation(version: str) -> dg.AssetObservation:
     """That the dataset folder was seen in this version: the UI shows what is made of an earlier one as unsynced."""
-    return dg.AssetObservation(DATASETS_ASSET, tags=observed_tags(version))
+    return dg.AssetObservation(DATASETS_ASSET, tags={"dagster/data_version": version})

@@ -19,11 +19,6 @@ def tag_run(context: dg.OpExecutionContext | dg.AssetExecutionContext, tags: Map
         context.instance.add_run_tags(context.run.run_id, new)
 
 
-def observed_tags(version: str) -> dict[str, str]:
-    """Tags of an observation of the dataset folder in this version."""
-    return {"dagster/data_version": version, "dagster/data_version_is_user_provided": "true"}
-
-
 def read_tags(version: str) -> dict[str, str]:
     """Tags of a materialisation that was made of this version of the dataset folder.
 

@@ -13,7 +13,7 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.shown import Shown
 from phi3_assets.evaluation.present import markdown_table
-from phi3_assets.release.origin import Origin
+from phi3_assets.resources.origin import Origin
 from phi3_assets.steps import step_of
 
 Metadata = dict[str, Any]

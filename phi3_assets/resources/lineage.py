@@ -3,8 +3,6 @@
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest
-from phi3_assets.release.bundle import RELEASE
-from phi3_assets.release.origin import Origin, origin_of
 from phi3_assets.resources.store import ArtifactStore
 
 
@@ -40,17 +38,6 @@ def manifests(store: ArtifactStore, made_of: dict[str, ArtefactRef]) -> dict[str
     """The manifests of those artefacts that still stand."""
     found = {name: store.find(ref.kind, ref.identity) for name, ref in made_of.items()}
     return {name: manifest for name, manifest in found.items() if manifest}
-
-
-def release_origin(store: ArtifactStore, release: ArtefactRef) -> Origin:
-    """Where a release comes from, down to the user's files.
-
-    Raises:
-        UserError: It does not stand.
-        DamagedArtefact: What the bundle says of it and what manifests say differ.
-    """
-    made_of = lineage(store, release)
-    return origin_of(release, made_of, manifests(store, made_of), store.peek(release, RELEASE))
 
 
 def _behind(kind: str, refs: tuple[ArtefactRef, ...]) -> list[str]:

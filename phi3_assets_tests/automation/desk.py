@@ -62,6 +62,8 @@ class Desk:
         """One tick of the daemon; how many runs it started. They end at once, as `failing` says, unless one goes on."""
         self.skew_s += after_s
         result = self.evaluate()
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
         self.cursor = result.cursor
         requests = result.run_requests or []
         self.reason = result.skip_reason.skip_message if result.skip_reason else requests[0].tags["phi3/why"]

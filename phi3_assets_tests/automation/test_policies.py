@@ -112,7 +112,7 @@ def test_the_graph_follows_new_data(followed, instance):
 
 
 def test_the_same_data_again_starts_nothing(followed, instance):
-    """The files are observed every five minutes."""
+    """The files are observed every hour."""
     instance.report_runless_asset_event(observation("1"))
     assert followed.requested() == set()
 

@@ -1,5 +1,6 @@
 """Each data version is retrained exactly once; each test tells what went wrong, or would."""
 
+import json
 import os
 import shutil
 import sys
@@ -379,6 +380,17 @@ def test_rows_are_waited_for(make_desk):
     assert "is held back: 4 rows came or went (new: b.csv; changed: a.csv)" in desk.reason
     (desk.files / "c.jsonl").write_text('{"Question": "s", "Best Answer": "d"}\n')
     assert retrained_once(desk, "new: b.csv, c.jsonl; changed: a.csv")
+
+
+def test_what_is_held_back_shows_as_new(make_desk):
+    """Data that waits for a quiet hour was to be seen nowhere in the lineage."""
+    desk = make_desk(retrain_min_new_rows=1000)
+    assert desk.ticks() == 1
+    desk.put("b.csv", "r,b")
+    assert desk.ticks() == 0
+    seen = desk.instance.fetch_observations(dg.AssetKey("datasets"), limit=10).records
+    versions = [record.asset_observation.tags["dagster/data_version"] for record in seen]
+    assert versions == [json.loads(desk.cursor)["observed"], desk.version]
 
 
 def test_rows_that_nobody_remembers_hold_nothing_back(make_desk):

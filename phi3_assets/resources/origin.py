@@ -3,7 +3,6 @@
 Manifests hold no path and no name of a machine's folder, so a home that was moved tells the same.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from phi3_assets.core.files import hash_files
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, digest_of
 from phi3_assets.release.bundle import RELEASE, SIGNATURE, read_release
+from phi3_assets.resources.lineage import lineage, manifests
+from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import RAW_DATASET, STEPS
 
 _UNKNOWN = "not recorded"
@@ -74,26 +75,21 @@ class Origin:
         return asdict(self)
 
 
-def origin_of(
-    release: ArtefactRef, made_of: Mapping[str, ArtefactRef], standing: Mapping[str, Manifest], bundle: Path
-) -> Origin:
-    """Tell where a release comes from.
-
-    Args:
-        release: The release_bundle.
-        made_of: All artefacts it was made of, itself included, by kind.
-        standing: Manifests of those that stand.
-        bundle: A folder that holds its release.json.
+def origin_of(store: ArtifactStore, release: ArtefactRef) -> Origin:
+    """Where a release comes from, down to the user's files.
 
     Raises:
-        DamagedArtefact: The bundle says that it was made of something else.
+        UserError: It does not stand.
+        DamagedArtefact: The bundle says that it was made of something else than its manifests do.
     """
-    said: Mapping[str, str] = read_release(bundle)["made_of"]
-    for name, digest in said.items():
+    made_of = lineage(store, release)
+    standing = manifests(store, made_of)
+    path = store.peek(release, RELEASE) / RELEASE
+    for name, digest in read_release(path.parent)["made_of"].items():
         if name in made_of and made_of[name].digest != digest:
             raise DamagedArtefact(
-                f"{bundle / RELEASE} says that the release was made of {name} {digest[:SHORT]}, its manifest says "
-                f"{made_of[name].digest[:SHORT]}. One of them was changed; verify the bundle with `phi3 bundle verify`."
+                f"{path} says that the release was made of {name} {digest[:SHORT]}, its manifest says "
+                f"{made_of[name].digest[:SHORT]}. One of them was changed; `phi3 bundle verify` tells which."
             )
     made = [_made(standing[name]) for name in STEPS if name in standing]
     gone = [f"{ref.kind} {ref.identity[:SHORT]}" for name, ref in made_of.items() if name not in standing]
