@@ -14,9 +14,12 @@ _TIMEOUT_S = 10
 _PAUSES_S = (1.0, 5.0)
 
 
-@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Posts each failed run, with its reason, to the address in {WEBHOOK}; without one it does nothing.",
+)
 def failed_runs(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """Posts each failed run, with its reason, to the address in PHI3_WEBHOOK_URL; without one it does nothing."""
+    """Tell of one run."""
     address = os.environ.get(WEBHOOK, "")
     if not address:
         return dg.SkipReason(f"{WEBHOOK} is not set, so nobody is told.")

@@ -52,7 +52,7 @@ def started_by(instance: dg.DagsterInstance, sensor: str, product: str, now_s: f
 
 
 def _is_retrain(run: dg.DagsterRun) -> bool:
-    return run.asset_selection >= _ENDS if run.asset_selection is not None else run.job_name == "retrain"
+    return run.asset_selection >= _ENDS if run.asset_selection else run.job_name == "retrain"
 
 
 def _past_run(record: dg.RunRecord) -> PastRun:

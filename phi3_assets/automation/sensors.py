@@ -35,8 +35,8 @@ def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store:
     """
     chosen = recipe.load()
     now_s = time.time()
-    seen, since_s = watch(chosen, store, now_s, READING_S)
-    version = seen.version[:SHORT]
+    seen, now = watch(chosen, store, now_s, READING_S)
+    version = now.version[:SHORT]
     if not version:
         return dg.SensorResult(skip_reason=_not_at_rest(seen), cursor=context.cursor)
     runs = past_runs(context.instance, chosen.product, recipe.told(), version)
@@ -47,7 +47,7 @@ def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store:
     if version == cursor.asked and cursor != before:  # by hand, perhaps: what comes next is compared with it
         notes.keep_asked(version, seen.files)
     asked = notes.asked(cursor.asked) if version != cursor.asked else None
-    news = News(version, len(seen.files), since_s, find_changes(asked, seen.files) if asked is not None else None)
+    news = News(version, len(seen.files), now.since_s, find_changes(asked, seen.files) if asked is not None else None)
     limits = Limits(chosen.retrain_min_new_rows, 60 * chosen.retrain_quiet_minutes, chosen.retrain_runs_a_day)
     started_s = started_by(context.instance, new_data.name, chosen.product, now_s) if limits.runs_a_day else []
     decision = decide(news, cursor, runs, started_s, limits, now_s)

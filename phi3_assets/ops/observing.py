@@ -25,7 +25,7 @@ def notes_of(recipe: Recipe, store: ArtifactStore) -> Notes:
     return Notes(store.home_path, recipe.product, recipe.dataset_path)
 
 
-def watch(recipe: Recipe, store: ArtifactStore, now_s: float, read_s: float) -> tuple[Seen, float]:
+def watch(recipe: Recipe, store: ArtifactStore, now_s: float, read_s: float) -> tuple[Seen, Memory]:
     """Look at the recipe's dataset folder, and keep what was seen for the next time.
 
     Args:
@@ -35,7 +35,7 @@ def watch(recipe: Recipe, store: ArtifactStore, now_s: float, read_s: float) -> 
         read_s: How long files may be read, in seconds.
 
     Returns:
-        What was seen, and since when the data version is what it is, Unix time.
+        What was seen, and what is remembered of it: the data version, and since when.
 
     Raises:
         UserError: The folder cannot be listed or read.
@@ -49,13 +49,13 @@ def watch(recipe: Recipe, store: ArtifactStore, now_s: float, read_s: float) -> 
         count_rows = recipe.retrain_min_new_rows > 0
         reading = Reading(SETTLE_S, time.monotonic() + read_s, count_rows, recipe.dataset_encoding)
         seen = look(store.datasets_path(recipe.dataset_path), known.files, now_s, reading)
-    version = seen.version
+    version = known.version if seen.files == known.files else seen.version  # of 100,000 files it takes a while
     # Where the clock was put back, the quiet period begins anew.
     since_s = known.since_s if version == known.version and known.since_s <= now_s else now_s
     now = Memory(seen.files, version, since_s)
     if now != known:
         notes.keep(now)
-    return seen, since_s
+    return seen, now
 
 
 def observe(recipe_resource: RecipeResource, store: ArtifactStore) -> dg.ObserveResult:
@@ -67,11 +67,10 @@ def observe(recipe_resource: RecipeResource, store: ArtifactStore) -> dg.Observe
     with readable_errors():
         recipe = recipe_resource.load()
         for _ in range(_TRIES):
-            seen, _ = watch(recipe, store, time.time(), float("inf"))
-            if seen.version:
-                return dg.ObserveResult(
-                    data_version=dg.DataVersion(seen.version[:SHORT]), metadata={"files": len(seen.files)}
-                )
+            seen, now = watch(recipe, store, time.time(), float("inf"))
+            if now.version:
+                version = dg.DataVersion(now.version[:SHORT])
+                return dg.ObserveResult(data_version=version, metadata={"files": len(seen.files)})
             if not seen.files:
                 raise UserError("The dataset folder holds no data file yet.")
             time.sleep(SETTLE_S)

@@ -85,7 +85,7 @@ class Desk:
         tags = {PRODUCT_TAG: "operations-desk", RECIPE_TAG: recipe, DATA_VERSION_TAG: version}
         return self.run(tags if version else {}, **how)
 
-    def ticks(self, number: int = 4) -> int:
+    def ticks(self, number: int = 3) -> int:
         """Runs that so many ticks started."""
         return sum(self.tick() for _ in range(number))
 

@@ -439,11 +439,10 @@ def test_comes_back_to_what_failed_for_a_reason_that_may_pass(make_desk):
     desk = make_desk()
     assert desk.tick() + desk.tick(**away) == 1
     assert desk.tick(after_s=200) == 0
-    assert desk.reason.endswith("failed for a reason that may pass; it is tried again in 1 min.")
+    assert desk.reason.endswith("failed for a reason that may pass; it is tried again in 2 min.")
     desk.restart()
     desk.forget("cursor")
     assert desk.tick(after_s=100, **away) == 1
-    # The instance writes down the real time, from which the desk's differs more and more.
     assert desk.tick(after_s=1800, **away) == 1
     assert desk.tick(after_s=7200, **away) == 1
     assert [tags[ATTEMPT_TAG] for tags in desk.asked] == ["1", "2", "3", "4"]
@@ -469,7 +468,7 @@ def test_a_killed_run_is_come_back_to_and_a_canceled_one_is_not(make_desk):
     assert desk.reason.endswith("is at it.")
     desk.instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
     desk.instance.report_run_failed(run)
-    assert desk.tick(goes_on=True) == 1
+    assert desk.tick(after_s=301, goes_on=True) == 1
     desk.instance.report_run_canceled(desk.instance.get_runs(limit=1)[0])
     assert desk.tick(after_s=1_000_000) == 0
 

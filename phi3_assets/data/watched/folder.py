@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +53,7 @@ class Seen:
     restless: str = ""
     unread: int = 0
 
-    @cached_property
+    @property
     def version(self) -> str:
         """Content digest of all files, 64 hex digits; of a local folder that of raw_dataset's input `datasets`.
 
