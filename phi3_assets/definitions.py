@@ -38,10 +38,12 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         "store": make_store(),
         **overrides,
     }
+    loaded = dg.load_assets_from_modules([data, model, evaluation])
+    made = [asset for asset in loaded if isinstance(asset, dg.AssetsDefinition)]
     return dg.Definitions(
         assets=[
             sources.datasets,
-            *dg.map_asset_specs(policies.with_policies, dg.load_assets_from_modules([data, model, evaluation])),
+            *dg.map_asset_specs(policies.with_policies, made),
         ],
         asset_checks=[*data_checks.ALL, *model_checks.ALL, gate_checks.model_is_fit],
         jobs=[jobs.retrain],
