@@ -71,10 +71,14 @@ def _run_data(clients: Clients, name: str) -> dict[str, Any]:
         tokens = policies.BearerTokenCredentialPolicy(clients.credential, _SCOPE)
         pipeline = [policies.RetryPolicy(), tokens]
         with PipelineClient("", policies=pipeline) as client:
-            found = retried(lambda: client.send_request(HttpRequest("GET", discovery)))
-            found.raise_for_status()
-            address = f"{found.json()['api']}/history/v1.0{clients.settings.scope}/rundata"
-            answer = client.send_request(HttpRequest("POST", address, json={"runId": name, "selectRunMetadata": True}))
-            answer.raise_for_status()
-            run: dict[str, Any] = json.loads(answer.text())["runMetadata"]
+
+            def ask(request: HttpRequest) -> dict[str, Any]:
+                answer = client.send_request(request)
+                answer.raise_for_status()
+                return dict(json.loads(answer.text()))
+
+            api = retried(lambda: ask(HttpRequest("GET", discovery)))["api"]
+            address = f"{api}/history/v1.0{clients.settings.scope}/rundata"
+            wanted = {"runId": name, "selectRunMetadata": True}
+            run: dict[str, Any] = retried(lambda: ask(HttpRequest("POST", address, json=wanted)))["runMetadata"]
             return run

@@ -18,8 +18,6 @@ from phi3_assets.worker.checkpoint_copies import MARKER, copies_in
 from phi3_assets.worker.mirror import Mirror
 from phi3_assets_tests.worker.mirroring import BYTES, best_of, weights, write_checkpoint
 
-pytestmark = pytest.mark.azure
-
 
 class Machine:
     """A work directory that is new, and the copies that are not."""
