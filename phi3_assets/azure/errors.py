@@ -122,7 +122,8 @@ def _translated(error: Exception, what: str, role: str, mend: str) -> Exception:
 
     told, status = _brief(error), status_of(error)
     passing = may_pass(error)
-    if status == UNAUTHORIZED or (isinstance(error, azure.ClientAuthenticationError) and status is None and not passing):
+    no_login = isinstance(error, azure.ClientAuthenticationError) and status is None and not passing
+    if no_login or status == UNAUTHORIZED:
         return UserError(f"{what}: nobody is logged in to Azure ({told}). {LOG_IN}")
     if status == 403:
         return UserError(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from phi3_assets.azure.clients import Clients, account_url_of, container_client
+from phi3_assets.azure.clients import TIMEOUTS, Clients, account_url_of, container_client
 from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _run_data(clients: Clients, name: str) -> dict[str, Any]:
         discovery = clients.about.discovery_url
         tokens = policies.BearerTokenCredentialPolicy(clients.credential, _SCOPE)
         pipeline = [policies.RetryPolicy(), tokens]
-        with PipelineClient("", policies=pipeline) as client:
+        with PipelineClient("", policies=pipeline, **TIMEOUTS) as client:
 
             def ask(request: HttpRequest) -> dict[str, Any]:
                 answer = client.send_request(request)

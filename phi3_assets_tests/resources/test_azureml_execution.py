@@ -12,7 +12,7 @@ import pytest
 from azure.ai.ml import command
 
 from phi3_assets.azure.blobs import remove_folder
-from phi3_assets.azure.clients import Clients, clients_of
+from phi3_assets.azure.clients import TIMEOUTS, Clients, clients_of
 from phi3_assets.azure.history import log_of
 from phi3_assets.core.errors import UserError
 from phi3_assets.resources.azureml_execution import AzureMLExecution
@@ -25,6 +25,8 @@ from phi3_assets_tests.conftest import raw_dataset_call
 from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
 
 pytestmark = pytest.mark.azure
+
+REFUSED = {"times": -1, "status": 403, "code": "AuthorizationPermissionMismatch"}
 
 
 @pytest.fixture
@@ -71,11 +73,58 @@ def failure(result) -> dg.Failure:
     return ExecutionContract().failure(result)
 
 
+def blobs(store, *folders):
+    """Names below the prefix of what stands in these folders."""
+    names = [blob.name.removeprefix("phi3-assets/") for blob in store.container.list_blobs("phi3-assets/")]
+    return [name for name in names if name.startswith(folders)]
+
+
 def test_nothing_of_a_job_is_left_but_the_artefact_and_its_log(azure, execution, store):
     made, _ = run(execution, store)
-    names = [blob.name.removeprefix("phi3-assets/") for blob in store.container.list_blobs("phi3-assets/")]
-    assert not [name for name in names if name.startswith(("jobs/", "checkpoints/"))]
-    assert f"logs/raw_dataset/{made.call.identity}.log" in names
+    assert blobs(store, "jobs/", "checkpoints/") == []
+    assert blobs(store, "logs/") == [f"logs/raw_dataset/{made.call.identity}.log"]
+
+
+def test_whoever_is_killed_just_before_publishing_leaves_nothing_and_loses_nothing(azure, execution, store):
+    """What were removed afterwards would stay for ever: nobody asks for the job of an artefact that there is."""
+    azure.fault(method="PUT", host="blob", path="[0-9a-f]{64}/manifest.json", **{**REFUSED, "times": 1})
+    _, result = run(execution, store)
+    assert "'Storage Blob Data Contributor'" in failure(result).description
+    assert blobs(store, "jobs/", "checkpoints/") == []
+    made, result = run(execution, store)
+    assert result.success, failure(result).description
+    assert len(azure.jobs()) == 1
+    assert blobs(store, "logs/") == [f"logs/raw_dataset/{made.call.identity}.log"]
+
+
+def test_what_a_killed_process_had_not_removed_the_next_run_removes(azure, execution, store, home):
+    (home / "datasets" / "codes.csv").write_text("Frage,Antwort\na,b\n")
+    azure.fault(method="DELETE", host="blob", **REFUSED)
+    run(execution, store)
+    assert blobs(store, "jobs/") != []
+    azure.clear()
+    run(execution, store)
+    assert len(azure.jobs()) == 2
+    assert blobs(store, "jobs/") == []
+
+
+def test_a_job_goes_on_and_is_adopted_though_its_compute_is_gone_by_now(azure, execution, store):
+    """First while it waits for its node, then when it has ended."""
+    refused = {"method": "GET", "host": "management", "path": "/jobs/", "kind": "forbidden", "times": -1}
+    azure.hold("cpu-cluster")
+    _, result = ended(azure, execution, store, lambda name: azure.fault(**refused), held=True)
+    assert "access was refused" in failure(result).description
+    azure.clear()
+    azure.fault(method="GET", path="/computes/", status=404, times=-1)
+    started = threading.Timer(1, azure.hold, ["cpu-cluster", False])
+    started.start()
+    made, result = run(execution, store)
+    assert result.success, failure(result).description
+    started.join()
+    store.container.delete_blob(f"phi3-assets/artefacts/raw_dataset/{made.call.identity}/manifest.json")
+    again, result = run(execution, BlobArtifactStore(home=store.home))
+    assert result.success, failure(result).description
+    assert (again.digest, len(azure.jobs())) == (made.digest, 1)
 
 
 def test_the_jobs_page_is_in_the_run_from_the_first_second(azure, execution, store, instance):
@@ -92,13 +141,14 @@ def test_the_jobs_page_is_in_the_run_from_the_first_second(azure, execution, sto
 
 # Faults. Each strikes one kind of call with everything that a service and a network do, one after the other.
 
+# The control plane says in milliseconds when to come back, where a client would double its pause each time.
+SOON = {"x-ms-retry-after-ms": "50"}
 PASSING = [
-    {"kind": "answer", "status": 429, "headers": {"Retry-After": "1"}},
-    {"kind": "answer", "status": 500},
-    {"kind": "answer", "status": 503},
-    {"kind": "html"},
     {"kind": "reset"},
-    {"kind": "stall", "seconds": 2},
+    {"kind": "answer", "status": 429, "headers": {"Retry-After": "1"}},
+    {"kind": "answer", "status": 500, "headers": SOON},
+    {"kind": "answer", "status": 503, "headers": SOON},
+    {"kind": "html", "headers": SOON},
 ]
 CALLS = {
     "reading the workspace's things": [
@@ -111,23 +161,100 @@ CALLS = {
         {"method": "PUT", "path": "/environments/"},
         {"method": "PUT", "host": "management", "path": "/jobs/"},
     ],
-    "writing blobs": [{"method": "PUT", "host": "blob"}],
-    "reading blobs": [{"method": "GET", "host": "blob"}],
     "logging in": [{"method": "POST", "host": "login"}],
 }
 
 
-@pytest.mark.parametrize("calls", CALLS.values(), ids=list(CALLS))
-def test_what_passes_makes_no_second_job_and_loses_nothing(azure, execution, store, calls):
+def order(azure, calls):
     for call in calls:
         for fault in PASSING:
             azure.fault(**call, **fault)
+
+
+def unused(azure):
+    return [fault for fault in azure.faults() if not fault["used"]]
+
+
+@pytest.mark.parametrize("calls", CALLS.values(), ids=list(CALLS))
+def test_what_passes_makes_no_second_job_and_loses_nothing(azure, execution, store, calls):
+    order(azure, calls)
     made, result = run(execution, store)
     assert result.success, failure(result).description
     assert len(azure.jobs()) == 1
     store.verify(made.ref)
-    unused = [fault for fault in azure.faults() if not fault["used"]]
-    assert unused == []
+    assert unused(azure) == []
+
+
+def test_what_passes_at_the_storage_account_loses_nothing(azure, execution, store):
+    """Its client waits some seconds after each, so each strikes another request; those to remove go side by side."""
+    for method in ("PUT", "GET"):
+        for number, fault in enumerate(PASSING):
+            azure.fault(method=method, host="blob", skip=number, **fault)
+    order(azure, [{"method": "DELETE", "host": "blob"}])
+    made, result = run(execution, store)
+    assert result.success, failure(result).description
+    assert len(azure.jobs()) == 1
+    store.verify(made.ref)
+    assert blobs(store, "jobs/") == []
+    assert unused(azure) == []
+
+
+def test_a_cancellation_comes_through_what_passes(azure, home, store):
+    azure.hold("cpu-cluster")
+    order(azure, [{"method": "POST", "path": "/cancel"}])
+    _, result = run(AzureMLExecution(poll_s=0.2, queue_timeout_minutes=0.02), store)
+    assert "PHI3_AZURE_QUEUE_TIMEOUT_MINUTES" in failure(result).description
+    assert [job["status"] for job in azure.jobs()] == ["Canceled"]
+    assert unused(azure) == []
+
+
+def test_the_services_words_come_through_what_passes(azure, execution, store):
+    asked = [
+        {"method": "GET", "host": "management", "path": "/workspaces/standin-[0-9]+$"},
+        {"method": "GET", "host": "azureml.ms", "path": "/discovery"},
+        {"method": "POST", "host": "azureml.ms", "path": "/rundata"},
+    ]
+    order(azure, asked)
+    _, result = ended(azure, execution, store, azure.doom)
+    assert "pre-empted" in failure(result).description
+    assert failure(result).metadata[TRANSIENT].value is True
+    assert unused(azure) == []
+
+
+def test_the_hubs_token_is_read_through_what_passes(azure, home, store):
+    azure.secret("hf-token", "hf_" + "canary7Yc1qZ0secret")
+    order(azure, [{"method": "GET", "host": "vault"}])
+    there = AzureMLExecution(poll_s=0.3, hf_token_secret="hf-token")
+    _, result = ExecutionContract().run(there, store, base_model_call(), {})
+    assert result.success, failure(result).description
+    assert unused(azure) == []
+
+
+STALLING = [
+    {"method": "POST", "host": "login"},
+    {"method": "GET", "path": "/datastores/"},
+    {"method": "GET", "path": "/computes/"},
+    {"method": "GET", "path": "/environments/"},
+    {"method": "PUT", "path": "/environments/"},
+    {"method": "PUT", "host": "management", "path": "/jobs/"},
+    {"method": "GET", "host": "management", "path": "/jobs/"},
+    {"method": "PUT", "host": "blob"},
+    {"method": "GET", "host": "blob"},
+]
+
+
+def test_a_call_that_stalls_for_longer_than_is_waited_is_made_again(azure, execution, store, monkeypatch):
+    """After a minute, for whoever waits for no less."""
+    monkeypatch.setitem(TIMEOUTS, "read_timeout", 1.5)
+    for call in STALLING:
+        azure.fault(**call, kind="stall", seconds=200)
+    began = time.monotonic()
+    made, result = run(execution, store)
+    assert result.success, failure(result).description
+    assert time.monotonic() - began < 150  # no client waited for any of them
+    assert len(azure.jobs()) == 1
+    store.verify(made.ref)
+    assert unused(azure) == []
 
 
 def test_tokens_that_run_out_while_a_job_runs(azure, execution, store):
@@ -170,8 +297,10 @@ def _address(store):
 )
 def test_what_does_not_pass_is_said_at_once_with_what_to_do(azure, execution, store, fault, told):
     azure.fault(**{"times": -1, **fault})
+    began = time.monotonic()
     with pytest.raises((dg.Failure, UserError), match=f"(?s){told}"):
         _raising(execution, store)
+    assert time.monotonic() - began < 8  # sooner than what may pass is given up
     assert azure.jobs() == []
 
 
@@ -218,14 +347,15 @@ def test_a_queue_that_never_moves_is_left(azure, home, store):
     assert [job["status"] for job in azure.jobs()] == ["Canceled"]
 
 
-def test_a_node_that_answers_no_more_is_given_up_and_may_be_tried_again(azure, home, store):
+@pytest.mark.parametrize("status", ["NotResponding", "Paused"])
+def test_a_node_that_answers_no_more_is_given_up_and_may_be_tried_again(azure, home, store, status):
     azure.hold("cpu-cluster")
     execution = AzureMLExecution(poll_s=0.2, grace_minutes=0.02)
 
     def no_answer():
         while not azure.jobs():
             pass
-        azure.show(azure.jobs()[0]["name"], "NotResponding")
+        azure.show(azure.jobs()[0]["name"], status)
         while "CancelRequested" not in azure.jobs()[0]["history"]:
             pass
         azure.show(azure.jobs()[0]["name"], None)
@@ -234,12 +364,12 @@ def test_a_node_that_answers_no_more_is_given_up_and_may_be_tried_again(azure, h
     thread.start()
     _, result = run(execution, store)
     thread.join()
-    assert "NotResponding" in failure(result).description
+    assert f"it had been {status} for" in failure(result).description
     assert failure(result).metadata[TRANSIENT].value is True
 
 
-def ended(azure, execution, store, how):
-    """Run while the job is held in the queue, and end it by `how(name)`."""
+def ended(azure, execution, store, how, *, held=False):
+    """Run while the job is held in the queue, and end it by `how(name)`; `held`: the queue stands afterwards too."""
     azure.hold("cpu-cluster")
 
     def end():
@@ -251,7 +381,7 @@ def ended(azure, execution, store, how):
     thread.start()
     made, result = run(execution, store)
     thread.join()
-    azure.hold("cpu-cluster", held=False)
+    azure.hold("cpu-cluster", held=held)
     return made, result
 
 
@@ -262,6 +392,35 @@ def test_nodes_that_were_taken_away_are_a_reason_to_try_again(azure, execution, 
     made, again = run(execution, store)
     assert again.success
     assert [job["name"] for job in azure.jobs()] == [job_name(made.call, _address(store), n) for n in (1, 2)]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Whatever fails is tried again only where it is waited for."""
+    monkeypatch.setattr("phi3_assets.azure.errors.PAUSES_S", ())
+
+
+HISTORY = {"method": "POST", "path": "rundata"}
+AWAY = {"status": 503, "headers": SOON}
+
+
+def test_whether_nodes_were_taken_away_is_asked_until_it_is_known(azure, execution, store, impatient):
+    azure.fault(**HISTORY, **AWAY, times=6)  # for longer than the client itself tries again
+    _, result = ended(azure, execution, store, azure.doom)
+    assert "pre-empted" in failure(result).description
+    assert failure(result).metadata[TRANSIENT].value is True
+    assert [fault["used"] for fault in azure.faults()] == [6]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "transient"),
+    [(AWAY, "Whether its nodes were taken away is not known: ", True), ({"status": 403}, "cannot be read: ", False)],
+)
+def test_a_reason_that_cannot_be_had_is_said(azure, home, store, impatient, fault, told, transient):
+    azure.fault(**HISTORY, **fault, times=-1)
+    _, result = ended(azure, AzureMLExecution(poll_s=0.2, grace_minutes=0.03), store, azure.doom)
+    assert told in failure(result).description
+    assert failure(result).metadata[TRANSIENT].value is transient
 
 
 def test_what_the_service_says_is_told(azure, execution, store):
@@ -298,7 +457,6 @@ def test_a_cancellation_that_hangs_is_said_to_cost_money(azure, home, store):
 
 # What hinders a job's beginning or end, and must not change what becomes of the step.
 
-REFUSED = {"times": -1, "status": 403, "code": "AuthorizationPermissionMismatch"}
 HINDRANCES = {
     "log": {"method": "(GET|HEAD)", "host": "blob", "path": "ExperimentRun", **REFUSED},
     "datastore of the logs": {"method": "GET", "path": "datastores/workspaceartifactstore", "status": 404, "times": -1},
