@@ -18,8 +18,9 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.resources.azureml_execution import AzureMLExecution
 from phi3_assets.resources.azureml_job import job_name
 from phi3_assets.resources.blob_store import BlobArtifactStore
-from phi3_assets.resources.chosen_execution import chosen
+from phi3_assets.resources.chosen_execution import ChosenExecution, chosen
 from phi3_assets.resources.execution import TRANSIENT
+from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.conftest import raw_dataset_call
 from phi3_assets_tests.resources.execution_contract import ExecutionContract, base_model_call
@@ -436,8 +437,9 @@ def test_what_the_service_says_is_told(azure, execution, store):
 
 def test_a_job_that_is_killed_most_likely_lacked_memory(azure, execution, store):
     call, _ = raw_dataset_call(store)
-    _foreign_job(store, job_name(call, _address(store), 1), "sleep 2; kill -9 $$")
+    _foreign_job(store, job_name(call, _address(store), 1), "echo last words; sleep 2; kill -9 $$")
     _, result = run(execution, store)
+    assert "last words" in failure(result).metadata["end of log"].value
     assert "was killed, which is what happens when memory runs out" in failure(result).description
     assert failure(result).metadata[TRANSIENT].value is False
 
@@ -663,6 +665,14 @@ def test_settings_are_in_the_body_that_is_sent(azure, execution, store, settings
 def test_a_store_on_a_disk_cannot_be_read_by_a_job(azure, execution, home):
     _, result = run(execution, LocalArtifactStore(home=str(home)))
     assert "Set PHI3_STORE=azure_blob" in failure(result).description
+
+
+@pytest.mark.parametrize(("where", "assets"), [("azureml", {}), ("local", {"raw_dataset": "azureml"})])
+def test_the_launchpad_sends_a_step_to_the_cluster(azure, execution, store, where, assets):
+    there = ChosenExecution(local=LocalExecution(), azureml=execution, where=where, assets=assets)
+    made, result = run(there, store)
+    assert result.success, failure(result).description
+    assert made.ran["job"] == azure.jobs()[0]["name"]
 
 
 class TestChoice:
