@@ -107,10 +107,16 @@ class Clients:
     @cached_property
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
+        from azure.core.exceptions import ResourceNotFoundError
+
         settings = self.settings
         mend = f"`az ml datastore list {settings.az} --output table` shows what there is."
         with readable(f"Datastore {settings.datastore} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
-            store = retried(lambda: self.ml.datastores.get(settings.datastore))
+            try:
+                store = retried(lambda: self.ml.datastores.get(settings.datastore))
+            except ResourceNotFoundError:
+                _ = self.about  # says so where it is the workspace that is not there
+                raise
         if not hasattr(store, "container_name"):
             raise UserError(f"Datastore {settings.datastore!r} is {store.type}; artefacts are kept in Azure Blob.")
         return store

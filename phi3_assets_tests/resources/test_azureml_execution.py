@@ -305,6 +305,12 @@ def test_what_does_not_pass_is_said_at_once_with_what_to_do(azure, execution, st
     assert azure.jobs() == []
 
 
+def test_a_workspace_that_is_not_there_is_said_and_not_what_was_asked_for_in_it(azure, execution, store, monkeypatch):
+    monkeypatch.setenv("PHI3_AZURE_WORKSPACE", "another")
+    with pytest.raises(UserError, match="(?s)Workspace another .*no such thing.*`az ml workspace list"):
+        _raising(execution, store)
+
+
 def _raising(execution, store):
     contract = ExecutionContract()
     call, inputs = raw_dataset_call(store)
