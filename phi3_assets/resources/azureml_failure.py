@@ -11,6 +11,7 @@ from phi3_assets.azure.errors import patiently
 from phi3_assets.core import memory
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.step import StepCall
+from phi3_assets.resources.azureml_following import CANCELED
 from phi3_assets.resources.execution import TRANSIENT
 from phi3_assets.resources.messages import Messages
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from azure.ai.ml.entities import Job
 
 LOG_TAIL_LINES = 30
-CANCELED = "Canceled"
 _PREEMPTED = ("preempt", "pre-empt")
 
 
