@@ -28,5 +28,6 @@ def test_what_an_op_prints_is_found_in_the_account(azure, monkeypatch):
 
     with dg.instance_for_test(overrides=example) as instance:
         assert job.execute_in_process(instance=instance).success
-    names = [name for name in container.list_blob_names("phi3-assets/compute-logs/") if name.endswith(".out")]
-    assert [b"said by an op" in container.download_blob(name).readall() for name in names] == [True]
+    names = container.list_blob_names(name_starts_with="phi3-assets/compute-logs/")
+    said = [container.download_blob(name).readall() for name in names if name.endswith(".out")]
+    assert [b"said by an op" in text for text in said] == [True]

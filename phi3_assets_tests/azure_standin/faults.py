@@ -135,11 +135,15 @@ class Faults:
             return [dataclasses.asdict(rule) for rule in self._rules]
 
     def strike(self, request: Request) -> Fault | None:
-        """The rule that strikes this request, counted; a stall has been sat out."""
+        """The rule that strikes this request, counted; a stall has been sat out.
+
+        Raises:
+            ConnectionAbortedError: It was not, because the rule was forgotten: nobody waits for the answer any more.
+        """
         with self._lock:
             struck, forgotten = self._next(request), self._forgotten
         if struck is not None and struck.kind == "stall" and forgotten.wait(struck.seconds):
-            return Fault(kind="reset")
+            raise ConnectionAbortedError("The rule that held this request back was forgotten.")
         return struck
 
     def _next(self, request: Request) -> Fault | None:
