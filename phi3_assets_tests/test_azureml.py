@@ -188,6 +188,7 @@ def test_terminate_in_the_midst_of_training_ends_the_job(azure, tmp_path, monkey
     assert list(store.container.list_blob_names(name_starts_with="phi3-assets/jobs/")) == []
 
 
+@pytest.mark.timeout(600)
 def test_a_killed_run_leaves_its_job_to_another_machine_and_a_training_is_taken_its_nodes_twice(
     azure, copied_home, tmp_path, monkeypatch
 ):
