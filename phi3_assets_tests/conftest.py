@@ -48,7 +48,10 @@ def write_rows(path: Path, rows: int = 40) -> None:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A laid-out PHI3_HOME with 40 rows in one file."""
-    home = tmp_path / "home"
+    return _laid_out(tmp_path / "home")
+
+
+def _laid_out(home: Path) -> Path:
     initialise(home)
     for file in (home / "datasets").iterdir():
         file.unlink()
@@ -93,13 +96,16 @@ def made_home(tmp_path_factory) -> Path:
     return home
 
 
-def make_home(home: Path) -> None:
-    initialise(home)
-    for file in (home / "datasets").iterdir():
-        file.unlink()
-    write_rows(home / "datasets" / "codes.csv")
+def lay_out(home: Path) -> Path:
+    """The rows of `made_home`, on what may be another machine; one question must be in no log."""
+    _laid_out(home)
     with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
         file.write(f"{CANARY_QUESTION},Mine.\n")
+    return home
+
+
+def make_home(home: Path) -> None:
+    lay_out(home)
     done = phi3("run", *TINY, home=home, env=clean_env(HF_TOKEN=CANARY_SECRET))
     assert done.returncode == 0, done.stdout
     (home / "run.log").write_text(done.stdout)

@@ -12,8 +12,9 @@ import pytest
 from phi3_assets.core.errors import UserError
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 from phi3_assets.training.measured import TrainingMetrics, read_adapter_metrics
+from phi3_assets_tests.steps.alone import assert_same
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
-from phi3_assets_tests.steps.killing import assert_same, train
+from phi3_assets_tests.steps.killing import train
 
 WEIGHTS = "adapter_model.safetensors"
 

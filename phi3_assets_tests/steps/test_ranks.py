@@ -10,8 +10,8 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.ranks import Rank, cut_batch, given_rank, stand_alone
+from phi3_assets_tests.steps.alone import assert_same, metrics_of
 from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import assert_same, metrics_of
 from phi3_assets_tests.steps.ranks import Ranks
 
 pytestmark = pytest.mark.azure

@@ -11,8 +11,9 @@ import pytest
 
 from phi3_assets.core.step import StepCall
 from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets_tests.steps.alone import assert_same
 from phi3_assets_tests.steps.conftest import Made, RunStep, tiny_recipe
-from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, train
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, train
 
 WEIGHTS = "adapter_model.safetensors"
 WHOLE = {"per_device_train_batch_size": 8}

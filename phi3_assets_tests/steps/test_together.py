@@ -15,8 +15,9 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.olive.corpus import CorpusOrder
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.together import _exited
+from phi3_assets_tests.steps.alone import metrics_of
 from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import metrics_of, train
+from phi3_assets_tests.steps.killing import train
 
 WEIGHTS = "adapter_model.safetensors"
 # Dropout would draw other masks in each process.
