@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
-import filelock
 import pytest
 
 from phi3_assets import steps
@@ -20,6 +19,7 @@ from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.azure_standin.fixtures import azure, azure_session, clients  # noqa: F401
+from phi3_assets_tests.made_once import made_once
 from phi3_assets_tests.shared_server import SharedServerExecution
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
@@ -86,14 +86,7 @@ CANARY_QUESTION = "Whose is the velvet kayak?"
 @pytest.fixture(scope="session")
 def made_home(tmp_path_factory) -> Path:
     """A home in which the whole graph was made on the tiny model, with `phi3 run`. Read it; copy it to change it."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # what processes of one test run share
-    home = root / "made" / "home"
-    with filelock.FileLock(root / "made.lock"):
-        if not (home / "run.log").exists():
-            make_home(home)
-    return home
+    return made_once(tmp_path_factory, "home", make_home)
 
 
 def lay_out(home: Path) -> Path:

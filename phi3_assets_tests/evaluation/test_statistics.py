@@ -96,9 +96,9 @@ def test_near_alike_items_are_resampled_together():
     covered, alarms, taken_apart = 0, 0, 0
     for _ in range(100):
         values, groups = clustered(source, size=8)
-        low, high = interval(values, groups)
-        covered += low <= 0 <= high
-        alarms += compare("f1", "a", "b", values, [0.0] * len(values), groups).p_better <= 0.05
+        found = compare("f1", "a", "b", values, [0.0] * len(values), groups)
+        covered += found.low <= 0 <= found.high
+        alarms += found.p_better <= 0.05
         taken_apart += compare("f1", "a", "b", values, [0.0] * len(values)).p_better <= 0.05
     assert covered >= 95 - 2 * (100 * 0.95 * 0.05) ** 0.5
     assert alarms <= 5 + 2.33 * (100 * 0.95 * 0.05) ** 0.5
