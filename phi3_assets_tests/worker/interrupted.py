@@ -19,7 +19,7 @@ SLOW_STEP = 8
 
 def main(root: Path, base: Path, corpus: Path, copies: Path, fields: dict[str, Any], *, heeds: bool) -> None:
     """Train; `heeds`: its step SLOW_STEP lasts until the machine's end is announced."""
-    say = partial(print, flush=True)
+    say = partial(print, file=sys.stdout, flush=True)  # Olive's passes run with sys.stdout turned away
     mirror = Mirror(root / "work", copies, say)
     mirror.restore()
     with mirror, Notice(mirror.finish, say, poll_s=0.05) as notice:
