@@ -117,11 +117,14 @@ def tiny_corpus(tiny_base: Made, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def tiny_adapter(
-    tiny_base: Made, tiny_corpus: Path, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
-) -> Made:
+def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
+    """What a training reads."""
+    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(inputs: dict[str, Path], run_step: RunStep, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """An adapter trained on the tiny corpus."""
-    inputs = {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
     return _once(tmp_path_factory, LORA_ADAPTER, lambda: run_step(LORA_ADAPTER, inputs, num_train_epochs=4.0))
 
 

@@ -15,17 +15,12 @@ from phi3_assets.training import callback
 from phi3_assets.training.checkpoints import drop_damaged
 from phi3_assets_tests.harms import HARMS, cut, flip
 from phi3_assets_tests.steps.alone import assert_same
-from phi3_assets_tests.steps.conftest import Made, RunStep
+from phi3_assets_tests.steps.conftest import RunStep
 from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS
 
 
 class Killed(BaseException):
     """Ends the training as a kill would, as far as its files go."""
-
-
-@pytest.fixture(scope="module")
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,6 @@ WEIGHTS = "adapter_model.safetensors"
 QLORA = {"method": "qlora", "compute_dtype": "float32", "max_steps": 1}
 
 
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
-
-
 def test_adapter_learns_and_reports(tiny_adapter: Made) -> None:
     metrics = tiny_adapter.metrics
     assert metrics["final_loss"] < metrics["first_loss"]
@@ -90,8 +85,8 @@ def test_every_field_changes_the_adapter(field, value, inputs, tiny_reference, r
 
 
 @pytest.fixture(scope="module")
-def tiny_reference(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
-    return run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus})
+def tiny_reference(inputs: dict[str, Path], run_step: RunStep) -> Made:
+    return run_step(LORA_ADAPTER, inputs)
 
 
 def test_first_loss_is_that_of_the_masked_labels(tiny_chain: Chain, run_step: RunStep) -> None:
@@ -153,14 +148,14 @@ def test_every_field_of_qlora_changes_the_adapter(field, value, inputs, qlora_re
 
 
 @pytest.fixture(scope="module")
-def qlora_reference(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
-    return run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, **QLORA)
+def qlora_reference(inputs: dict[str, Path], run_step: RunStep) -> Made:
+    return run_step(LORA_ADAPTER, inputs, **QLORA)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_base: Made, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
-    assert train({"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, root) == 0
+    assert train(inputs, root) == 0
     return root / "output"
 
 

@@ -27,11 +27,6 @@ CUTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
-
-
 def identity(**overrides: Any) -> str:
     recipe = tiny_recipe(**overrides)
     settings = LORA_ADAPTER.settings(recipe)
@@ -46,8 +41,7 @@ def test_how_a_step_is_cut_is_in_no_identity(cut: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_whole(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
-    inputs = {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+def in_whole(inputs: dict[str, Path], run_step: RunStep) -> Made:
     return run_step(LORA_ADAPTER, inputs, **THREE_EPOCHS, **WHOLE)
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from phi3_assets.worker.checkpoint_copies import copies_in
 from phi3_assets_tests.steps.alone import Started, assert_same, metrics_of
-from phi3_assets_tests.steps.conftest import Made
 from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, train
 from phi3_assets_tests.steps.ranks import free_port
 from phi3_assets_tests.worker.interrupted import SLOW_STEP, start, steps_of
@@ -25,11 +24,6 @@ def service() -> Iterator[MetadataService]:
     service = MetadataService()
     yield service
     service.close()
-
-
-@pytest.fixture(scope="module")
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 @pytest.fixture(scope="module")
