@@ -123,8 +123,12 @@ def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_adapter(inputs: dict[str, Path], run_step: RunStep, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def tiny_adapter(
+    tiny_base: Made, tiny_corpus: Path, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
     """An adapter trained on the tiny corpus."""
+    # Not the fixture `inputs`, which a module may replace by what it tests.
+    inputs = {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
     return _once(tmp_path_factory, LORA_ADAPTER, lambda: run_step(LORA_ADAPTER, inputs, num_train_epochs=4.0))
 
 
