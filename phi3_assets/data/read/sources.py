@@ -18,7 +18,7 @@ class SourceFile:
     Attributes:
         name: Path below the folder with '/' between parts; what reports call the file.
         path: Where it is now; never leaves the step.
-        format: csv, json, jsonl, parquet or arrow.
+        format: csv, json, jsonl, parquet, arrow or xlsx.
         gzip: True if the content is compressed with gzip.
         encoding: What its text has if it is neither marked nor UTF-8, by the recipe; "": nothing is said.
     """
