@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from phi3_assets.data import Message
-from phi3_assets.data.fingerprints import PERMUTATIONS, Hashes, among, halves, normalise, positions, shared, sketch
+from phi3_assets.data.fingerprints import (
+    PERMUTATIONS,
+    Hashes,
+    Lookup,
+    among,
+    halves,
+    normalise,
+    positions,
+    shared,
+    sketch,
+)
 from phi3_assets.data.judge.frozen_rows import FrozenRows
 from phi3_assets.data.judge.keys import asked_questions, flat
 from phi3_assets.data.judge.near import Pair, find_near
@@ -245,13 +255,17 @@ def _split(split: NDArray[np.uint8], keys: Keys, frozen: FrozenRows, grow: bool)
     """
     if not frozen.files:
         return
-    asks_a_test = among(keys.asked, frozen.asked) | among(keys.first, frozen.asked[frozen.asked != 0])
+    asks_a_test = among(keys.asked, frozen.asked)
+    if keys.first.any():
+        asks_a_test |= among(keys.first, frozen.asked[frozen.asked != 0])
     asks_a_test[keys.asked == 0] = False  # a passage
-    held = np.concatenate([frozen.groups[frozen.groups != 0], np.unique(keys.groups[asks_a_test])])
+    held = Lookup(np.concatenate([frozen.groups[frozen.groups != 0], keys.groups[asks_a_test]]))
     if frozen.has_present:
         split[asks_a_test if grow else split == TEST] = HELD_OUT
     split[among(keys.asked, frozen.gone)] = HELD_OUT
-    split[(split != TEST) & (asks_a_test | among(keys.groups, held))] = HELD_OUT
+    others = np.flatnonzero((split != TEST) & ~asks_a_test)
+    split[others[held.among(keys.groups[others])]] = HELD_OUT
+    split[(split != TEST) & asks_a_test] = HELD_OUT
     split[among(keys.ids, frozen.ids[: frozen.present_rows])] = TEST
 
 
