@@ -27,7 +27,7 @@ _ASSETS = {
     "modelbuilder": "onnx_int4_model",
 }
 _PLACEHOLDER = re.compile(r"\s*(your\s.*|<.*>)\s*", re.IGNORECASE | re.DOTALL)
-_HOLE = re.compile(r"<[^<>|]+>|\{\{.*?\}\}|\{%.*?%\}|\$\{[^}]*\}")
+_HOLE = re.compile(r"<[^<>|]+>|\{\{.*?\}\}|\{%[^%]*%\}|\$\{[^}]*\}")
 _SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|account_key|sas|sas_token|connection_string)$")
 _SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{16,}|[?&;]sig=|AccountKey=|SharedAccessSignature|://[^/@\s]*:[^/@\s]+@")
 

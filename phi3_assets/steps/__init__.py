@@ -52,6 +52,7 @@ RAW_DATASET = Step(
         "orjson",
         "phonenumbers",
         "pyarrow",
+        "python-calamine",
         "python-stdnum",
         "rensa",
     ),
