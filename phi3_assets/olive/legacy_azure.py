@@ -11,7 +11,8 @@ import pydantic
 import yaml
 
 from phi3_assets.azure.settings import CONFIG, AzureSettings
-from phi3_assets.olive.legacy_view import View, mapping
+from phi3_assets.olive.legacy_view import View
+from phi3_assets.olive.legacy_walk import mapping
 
 EXECUTION = "PHI3_EXECUTION"
 # How the types of Olive's systems in Azure begin, AzureML and AzureND12SSystem among them; and the secret that they

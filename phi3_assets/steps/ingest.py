@@ -29,7 +29,8 @@ from phi3_assets.core.step import StepContext, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
 from phi3_assets.data.judge.frozen_rows import FrozenRows, frozen_rows
-from phi3_assets.data.judge.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
+from phi3_assets.data.judge.merge import KEPT, REASONS, TEST, MergeSettings, Verdict, judge
+from phi3_assets.data.judge.part_arrays import Parts
 from phi3_assets.data.judge.part_store import LAYOUT, PartSettings
 from phi3_assets.data.judge.parts import make_part
 from phi3_assets.data.judge.report import dataset_metrics, refuse_if_useless

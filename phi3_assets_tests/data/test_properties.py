@@ -40,7 +40,9 @@ def outcome(content: bytes, name: str) -> tuple[dict[str, Any], Run]:
         return entry, run
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.csv.gz", "x.parquet", "x.arrow", "x.xlsx"])
+@pytest.mark.parametrize(
+    "name", ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.csv.gz", "x.parquet", "x.arrow", "x.xlsx", "x.xls", "x.ods"]
+)
 @quick
 @given(content=st.binary(max_size=200))
 @example(content=b"")

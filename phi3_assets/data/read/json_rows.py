@@ -152,7 +152,7 @@ def _rows_in(file: SourceFile, facts: FileFacts, rank: Rank) -> list[str]:
         return [""]
     if outline.opening == "start_map":
         by_key = [rank(value) for value in _some(file, facts, _BY_KEY)]
-        if by_key and min(by_key) and max(by_key) == 2:
+        if by_key and all(by_key) and max(by_key) == 2:
             return [_BY_KEY]
         if whole and _is_by_columns(next(_some(file, facts, ""), None)):
             raise FileDamage("by_columns", _BY_COLUMNS)

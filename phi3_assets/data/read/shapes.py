@@ -132,7 +132,7 @@ def _by_columns(row: Mapping[Any, Any], settings: ShapeSettings, unused: Unused,
     def named(wanted: str) -> str:
         return wanted if wanted in row else names.get(wanted.strip().casefold(), "")
 
-    needed = {"qa": [(settings.question_column, settings.answer_column)], **_COLUMNS}
+    needed: dict[str, list[tuple[str, ...]]] = {"qa": [(settings.question_column, settings.answer_column)], **_COLUMNS}
     for shape in SHAPES if settings.shape == "auto" else (settings.shape,):
         for columns in needed[shape]:
             found = [named(column) for column in columns]

@@ -124,7 +124,7 @@ def _whole(field: Any) -> Any:
     return int(field) if isinstance(field, float) and field.is_integer() else field
 
 
-def _damage(kind: str, error: Exception) -> FileDamage:
+def _damage(kind: str, error: BaseException) -> FileDamage:
     return FileDamage(f"broken_{kind}", f"it is no whole spreadsheet ({type(error).__name__})")
 
 
