@@ -65,7 +65,7 @@ class FileFacts:
         encoding: Of the text.
         encoding_certainty: How likely that is, 0 to 1; None where it is known.
         delimiter: Between the fields of delimited text.
-        quotes: How quotes are meant in it: doubled, backslash or none.
+        quotes: How quotes are meant in it, "backslash" or "none"; None: doubled, as they should be.
         header_line: The line of its header, blank lines not counted, where lines stand above it.
         compression: gzip, if it is.
         sections: The arrays or sheets that its rows come from, in their order.
@@ -112,7 +112,7 @@ def open_bytes(file: SourceFile) -> IO[bytes]:
 
 
 def open_text(file: SourceFile, facts: FileFacts) -> IO[str]:
-    """Text with its own line ends. Bytes that do not decode become U+FFFD, which `records` quarantines.
+    """Text with its own line ends. Bytes that do not decode become U+FFFD, which `judge.parts` quarantines.
 
     Raises:
         FileDamage: It is no text.
