@@ -62,7 +62,7 @@ class Recipe(pydantic.BaseModel):
     dataset_path: str = field(
         "",
         asked_by="the plan of raw_dataset",
-        description="Folder of csv, xlsx, json, jsonl and parquet files, 'hf:owner/name@commit', "
+        description="Folder of csv, xlsx, ods, json, jsonl and parquet files, 'hf:owner/name@commit', "
         "'azureml://datastores/<name>/paths/<folder>', or a URL such as 'abfs://container/folder' that an installed "
         "fsspec driver reads; empty: PHI3_HOME/datasets.",
     )

@@ -20,7 +20,7 @@ quick = settings(
 fields = st.text(max_size=30)
 
 
-NAMES = ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.csv.gz", "x.parquet", "x.arrow", "x.xlsx"]
+NAMES = ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.csv.gz", "x.parquet", "x.arrow", "x.xlsx", "x.xls", "x.ods"]
 
 
 def outcomes(content: bytes, names: list[str]) -> dict[str, dict[str, Any]]:
