@@ -20,6 +20,7 @@ from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 app.command()(commands.chat)
+app.command()(commands.lineage)
 app.command()(commands.gc)
 app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")
