@@ -1,6 +1,7 @@
 """The frozen test set as the scorers see it, and the raw result of one item on one variant."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,18 @@ def others(items: list[Item]) -> list[tuple[int, ...]]:
         following = (items[other].answer_ids for other in order[place + 1 :] + order[:place])
         found[index] = next((ids for ids in following if ids != own), ())
     return [found[index] for index in range(len(items))]
+
+
+def tokens_of(tokenizer: Any, end: int, item: Item) -> Item:
+    """The same question and answer in the tokens of this model, asked as a device asks; it has no other answer yet."""
+    prompt = tokenizer.apply_chat_template(item.prompt_messages, add_generation_prompt=True, tokenize=False)
+    prompt_ids, answer_ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, item.answer))
+    return replace(item, prompt_ids=tuple(prompt_ids), answer_ids=(*answer_ids, end), other_ids=())
+
+
+def end_token(tokenizer: Any, ends: Collection[int]) -> int:
+    """The token that ends an answer: of several the tokenizer's own."""
+    return int(tokenizer.eos_token_id) if tokenizer.eos_token_id in ends else min(ends)
 
 
 def test_set_digest(items: list[Item]) -> str:
