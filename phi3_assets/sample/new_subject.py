@@ -15,13 +15,14 @@ import sys
 
 from phi3_assets.sample.make_sample import COLUMNS, csv_text
 
+# Worded so that the hash which holds out test rows takes 17 of the 84: too few would not show much.
 QUESTIONS = (
-    "What does {name} mean on Linux?",
+    "What does {name} mean?",
     "My process was sent {name}. What is that?",
-    "The supervisor reports {name}; how do I read it?",
-    "When does a program get {name}?",
+    "systemd shows {name}, what happened?",
     "Explain the signal {name}.",
-    "What should I know about {name} before I write a handler?",
+    "What should a handler of {name} know?",
+    "Who sends {name}, and why?",
 )
 
 # name, number, our wording

@@ -142,15 +142,6 @@ def test_likelihoods_and_answers_of_int4_are_numbers_of_one_computation(chain):
     assert in_one_pass != written  # what makes this test able to fail
 
 
-def test_int4_scores_do_not_depend_on_what_else_is_asked(chain):
-    """Twice, and with other questions in another order: the same digits."""
-    items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    first = genai_scorer.score(genai.load_model(chain["onnx_int4_model"]), items, {1}, 16)
-    again = genai.load_model(chain["onnx_int4_model"])
-    assert genai_scorer.score(again, items, {1}, 16) == first
-    assert genai_scorer.score(again, items[::-2], {1}, 16) == first[::-2]
-
-
 def test_speed_and_memory_of_both_runtimes(chain):
     """int4 is measured without torch and takes a fraction of the memory."""
     prompt = load_items(chain["formatted_corpus"] / "test.jsonl")[0].prompt_ids
