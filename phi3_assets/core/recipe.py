@@ -338,6 +338,13 @@ class Recipe(pydantic.BaseModel):
     max_new_tokens: int = field(
         64, "eval_report", "champion_comparison", ge=1, description="Longest generated answer, in tokens."
     )
+    harder_questions: str = field(
+        "",
+        asked_by="the plan of eval_report",
+        description="Folder of csv files with questions that the test set does not ask (columns Question, Best Answer, "
+        "Wrong Answer, Kind, About: the file of the dataset that they are about); a block of the report, and nothing "
+        "to the gate. 'sample': those of the sample; empty: none.",
+    )
     gate_metric: Literal["nll", "exact_match", "f1"] = field(
         "nll",
         "release_bundle",
