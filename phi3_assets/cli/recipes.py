@@ -38,8 +38,8 @@ def values_of(recipe: Recipe) -> list[str]:
     """A recipe as a table of lines: its values, the defaults that it changes, and what else could stand there."""
     rows = [("field", "value", "default", "allowed")]
     for name, info in Recipe.model_fields.items():
-        value, default = _told(getattr(recipe, name)), _told(info.default)
-        rows.append((name, value, "" if value == default else default, allowed(info)))
+        value = getattr(recipe, name)
+        rows.append((name, _told(value), "" if value == info.default else _told(info.default), allowed(info)))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows

@@ -219,7 +219,7 @@ def _hub() -> str:
         except (HfHubHTTPError, HTTPError, OSError) as error:
             raise UserError(
                 f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}), and the recipe takes {repository} "
-                "from it. HTTPS_PROXY and HF_ENDPOINT lead through a proxy or to a mirror; HF_HUB_OFFLINE=1 does without, "
-                "where the model-cache is filled."
+                "from it. HTTPS_PROXY and HF_ENDPOINT lead through a proxy or to a mirror; HF_HUB_OFFLINE=1 does "
+                "without, where the model-cache is filled."
             ) from error
     return f"{constants.ENDPOINT} shows {', '.join(wanted)}"

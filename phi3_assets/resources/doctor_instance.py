@@ -86,7 +86,7 @@ class InstanceQuestions:
                 cause = before  # type: ignore[assignment]
             raise UserError(
                 f"Dagster's instance cannot be opened as {self._settings} says: "
-                f"{' '.join(str(cause).split())[:300]}. Mend that file, or what it points to; PostgreSQL needs `pip "
+                f"{' '.join(_words(cause).split())[:300]}. Mend that file, or what it points to; PostgreSQL needs `pip "
                 "install 'phi3-assets[postgres]'`."
             ) from error
         return f"opened as {self._settings} says"
@@ -161,6 +161,13 @@ class InstanceQuestions:
                 f"Dagster reports its use to its makers. Give {self._settings} `telemetry: {{enabled: false}}`."
             )
         return "off"
+
+
+def _words(error: BaseException) -> str:
+    """What an error says; of Dagster's on a configuration only what is wrong there, and not all that could stand."""
+    if isinstance(error, dg.DagsterInvalidConfigError):
+        return "; ".join(one.message for one in error.errors)
+    return str(error)
 
 
 def _file_system(folder: Path) -> str:

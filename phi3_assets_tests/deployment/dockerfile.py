@@ -1,7 +1,7 @@
 """A Dockerfile without a Docker engine: its instructions are carried out as written, each stage in a view of its own.
 
-A stage is a folder of changes over the stage it is from, and at the bottom over this machine's own root, which stands for
-the base image: Debian with Python 3.11, as `python:3.11-slim-bookworm` is. Takes root, overlayfs and namespaces.
+A stage is a folder of changes over the stage it is from, and at the bottom over this machine's own root, which stands
+for the base image: Debian with Python 3.11, as `python:3.11-slim-bookworm` is. Takes root, overlayfs and namespaces.
 """
 
 import fnmatch
@@ -19,7 +19,9 @@ import psutil
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # As a Docker client hands its proxy on: how this machine reaches a package index.
-BUILD = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.lower().endswith("_proxy")}
+BUILD = {
+    name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.lower().endswith("_proxy")
+}
 
 
 @dataclass
