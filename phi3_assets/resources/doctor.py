@@ -159,13 +159,12 @@ def _recipe() -> str:
 
 def _home(home: Path) -> str:
     store = "artefacts stand elsewhere, and are fetched" if make_store(home).elsewhere else "artefacts stand in it"
-    if not home.exists():
+    if not home.exists() or not any(home.iterdir()):
         return f"{home} is not there yet; `phi3 init`, or the first run, lays it out"
-    missing = [name for name in FOLDERS if not (home / name).is_dir()]
-    if missing:
+    if not any((home / name).is_dir() for name in FOLDERS):
         raise UserError(
-            f"{home} is no home: {', '.join(missing)} missing. Make these folders, or name another place with --home "
-            "or PHI3_HOME; `phi3 init` lays out an empty one."
+            f"{home} is no home: it holds other things, and no {', '.join(FOLDERS)}. Name another place with --home or "
+            "PHI3_HOME; `phi3 init` lays out a new one."
         )
     probe = home / "work" / f".doctor-{os.getpid()}.lock"
     try:

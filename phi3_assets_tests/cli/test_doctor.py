@@ -73,7 +73,7 @@ def test_a_small_disk_that_cannot_be_written(tmp_path, phi3_here):
 
 def test_a_folder_that_is_no_home(tmp_path, phi3_here):
     (tmp_path / "thesis.doc").touch()
-    assert "is no home: datasets, fine-tuning" in wrong_of(phi3_here("doctor", home=tmp_path, fails=True))["home"]
+    assert "is no home: it holds other things" in wrong_of(phi3_here("doctor", home=tmp_path, fails=True))["home"]
 
 
 def test_other_versions_than_the_lock_s(laid_out, tmp_path, phi3_here, monkeypatch):

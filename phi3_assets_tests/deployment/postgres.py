@@ -12,7 +12,7 @@ import yaml
 
 DEPLOYMENT = Path(__file__).parents[2] / "deployment"
 HOW = "PostgreSQL's server is not installed; on Debian: apt-get install postgresql"
-# Needs quoting in a URL and in YAML; and is looked for wherever a secret may not be.
+# Needs quoting in an address and in YAML; and is looked for wherever a secret may not be.
 PASSWORD = "canary/Pg7:Yc1 qZ0%secret"
 
 

@@ -7,6 +7,7 @@ import base64
 import shutil
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -37,9 +38,32 @@ def deployed(home, postgres) -> dict[str, str]:
     return clean_env(DAGSTER_HOME=str(folder), PHI3_LOGS=str(home / "logs"), **postgres.environment, **tokens)
 
 
-def started(home, env, *arguments: str) -> subprocess.Popen[str]:
-    command = [*PHI3, "run", *arguments, "--home", str(home)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+class Run:
+    """`phi3 run` in a process of its own, what it says in a file; ended when the test ends."""
+
+    def __init__(self, home, env, *arguments: str) -> None:
+        self._said = home.parent / "said-by-run.log"
+        command = [*PHI3, "run", *arguments, "--home", str(home)]
+        self.process = subprocess.Popen(command, env=env, stdout=self._said.open("w"), stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def wait_for_training(self, home):
+        deadline = time.monotonic() + 120
+        while not list((home / "work" / "lora_adapter").glob("*/worker.log")):
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.2)
+        return wait_for_training(home)
 
 
 def test_a_restart_of_postgresql_in_the_midst_of_a_run_changes_nothing(postgres, made_home, tmp_path, monkeypatch):
@@ -47,12 +71,11 @@ def test_a_restart_of_postgresql_in_the_midst_of_a_run_changes_nothing(postgres,
     home = tmp_path / "home"
     shutil.copytree(made_home / "datasets", home / "datasets")
     env = deployed(home, postgres)
-    run = started(home, env, *TINY)
-    wait_for_training(home)
-    postgres.stop()
-    postgres.start()
-    said, _ = run.communicate(timeout=200)
-    assert run.returncode == 0, said
+    with Run(home, env, *TINY) as run:
+        run.wait_for_training(home)
+        postgres.stop()
+        postgres.start()
+        assert run.process.wait(timeout=200) == 0, run.said
     assert pointers(home) == pointers(made_home)  # the same bytes, with another book
     assert list(home.rglob("*.db")) == []
     for name, value in env.items():
@@ -100,11 +123,10 @@ def test_postgresql_stays_away_and_the_next_run_goes_on_and_tells_no_secret(post
     with served(rows) as address:
         recipe = rows.parent / "closed.yaml"
         recipe.write_text((RECIPES_DIR / "tiny-test.yaml").read_text() + f"dataset_path: {address}\n")
-        run = started(home, env, "--recipe", str(recipe))
-        processes = wait_for_training(home)
-        postgres.stop()
-        said, _ = run.communicate(timeout=200)
-        assert run.returncode == 1, said
+        with Run(home, env, "--recipe", str(recipe)) as run:
+            processes = run.wait_for_training(home)
+            postgres.stop()
+            assert run.process.wait(timeout=200) == 1, run.said
         assert gone(processes)
         doctor = phi3("doctor", home=home, env=env)
         assert doctor.returncode == 1
@@ -118,5 +140,5 @@ def test_postgresql_stays_away_and_the_next_run_goes_on_and_tells_no_secret(post
     assert well.returncode == 0, well.stdout
     assert "ok         storage      PostgresEventLogStorage" in well.stdout
     # Nowhere: no log, artefact, page or event, and nothing that was said.
-    (home / "said.log").write_text(said + doctor.stdout + again.stdout + well.stdout + postgres.dump())
+    (home / "said.log").write_text(doctor.stdout + again.stdout + well.stdout + postgres.dump())
     assert found_in(tmp_path, SECRETS, but_for=rows.parent) == []
