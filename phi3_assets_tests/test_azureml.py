@@ -22,7 +22,7 @@ from phi3_assets.resources.pointers import latest
 from phi3_assets.steps import STEPS
 from phi3_assets_tests.azure_standin.judge import exchange_problems
 from phi3_assets_tests.azure_standin.submitting import log_of
-from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, write_rows
+from phi3_assets_tests.conftest import CANARY_QUESTION, CANARY_SECRET, clean_env, lay_out, write_rows
 from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, phi3
 
 pytestmark = pytest.mark.azure
@@ -30,17 +30,6 @@ pytestmark = pytest.mark.azure
 PRODUCT = "operations-desk"
 # What measures time cannot be the same twice, nor what is made of it.
 TIMED = {"eval_report": {"items.jsonl", "speed.json", "report.html"}}
-
-
-def lay_out(home: Path) -> Path:
-    """The rows of `made_home`, on what may be another machine."""
-    initialise(home)
-    for file in (home / "datasets").iterdir():
-        file.unlink()
-    write_rows(home / "datasets" / "codes.csv")
-    with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
-        file.write(f"{CANARY_QUESTION},Mine.\n")
-    return home
 
 
 def environment(azure, **more: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from phi3_assets.resources.azureml_following import COMPLETED, OVER, FollowedJob
 from phi3_assets.resources.azureml_job import JobRequest, command_job, job_name
 from phi3_assets.resources.blob_messages import BlobMessageReader
 from phi3_assets.resources.blob_store import BlobArtifactStore
-from phi3_assets.resources.execution import TRANSIENT, UserFiles
+from phi3_assets.resources.execution import TRANSIENT, Context, UserFiles
 from phi3_assets.resources.messages import Messages
 from phi3_assets.steps import step_of
 from phi3_assets.worker.job_file import JOB_FILE, JobFile
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from azure.ai.ml.entities import Job
 
 MOST_ATTEMPTS = 1000
-Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 
 class Attempt:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phi3_assets.azure import layout
-from phi3_assets.azure.blobs import list_folder, remove_blobs, remove_folder, url_of
+from phi3_assets.azure.blobs import if_there, list_folder, remove_blobs, remove_folder, url_of
 from phi3_assets.azure.errors import retried
 from phi3_assets.azure.transfer import damaged
 from phi3_assets.core.errors import DamagedArtefact
@@ -111,15 +111,9 @@ def _remove_others(container: "ContainerClient", folder: str, attempt: str) -> N
 
 def read_text(blob: "BlobClient") -> tuple[str, dict[str, str]] | None:
     """A small blob's text and metadata; None if it is not there."""
-    from azure.core.exceptions import ResourceNotFoundError
 
     def read() -> tuple[str, dict[str, str]]:
         download = blob.download_blob()
         return download.readall().decode(), download.properties.metadata or {}
 
-    try:
-        return retried(read)
-    except ResourceNotFoundError as error:
-        if error.error_code != "BlobNotFound":
-            raise
-        return None
+    return if_there(read)

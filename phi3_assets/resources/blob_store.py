@@ -167,18 +167,7 @@ class BlobArtifactStore(ArtifactStore):
             return bool(retried(self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}").exists))
 
     def put_user_files(self, name: str, files: UserFiles) -> str:
-        """Upload a folder of the user's, once per content.
-
-        Args:
-            name: Name of the input, for errors.
-            files: The folder.
-
-        Returns:
-            Path of the folder below the prefix.
-
-        Raises:
-            UserError: The folder does not hold any more what it was when the step was planned.
-        """
+        """See `upload_user_files`."""
         with self._reached():
             return upload_user_files(self.container, self.settings.prefix, name, files)
 
