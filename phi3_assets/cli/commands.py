@@ -206,6 +206,7 @@ def import_(
 
     azure_out = azure_out or out.with_suffix(".azure.yaml")
     imported = import_config(file)
+    imported.name_product(out.stem)
     has_settings = bool(imported.settings or imported.blanks)
     written = [out, azure_out] if has_settings else [out]
     for path in written:

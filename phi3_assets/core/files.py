@@ -33,8 +33,12 @@ DATA_FORMATS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".feather": "arrow",
     ".xlsx": "xlsx",
     ".xlsm": "xlsx",
+    ".xls": "xls",
+    ".xlsb": "xlsb",
+    ".ods": "ods",
 }
 """Format of a data file by its ending; `.gz` may follow."""
 MAX_JSON_BYTES = 64 << 20

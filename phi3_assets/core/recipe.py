@@ -84,7 +84,7 @@ class Recipe(pydantic.BaseModel):
     dataset_path: str = field(
         "",
         asked_by="the plan of raw_dataset",
-        description="Folder of csv, xlsx, json, jsonl and parquet files, 'hf:owner/name@commit', "
+        description="Folder of csv, xlsx, ods, json, jsonl and parquet files, 'hf:owner/name@commit', "
         "'azureml://datastores/<name>/paths/<folder>', or a URL such as 'abfs://container/folder' that an installed "
         "fsspec driver reads; empty: PHI3_HOME/datasets.",
     )
@@ -337,6 +337,13 @@ class Recipe(pydantic.BaseModel):
     # Evaluation
     max_new_tokens: int = field(
         64, "eval_report", "champion_comparison", ge=1, description="Longest generated answer, in tokens."
+    )
+    harder_questions: str = field(
+        "",
+        asked_by="the plan of eval_report",
+        description="Folder of csv files with questions that the test set does not ask (columns Question, Best Answer, "
+        "Wrong Answer, Kind, About: the file of the dataset that they are about); a block of the report, and nothing "
+        "to the gate. 'sample': those of the sample; empty: none.",
     )
     gate_metric: Literal["nll", "exact_match", "f1"] = field(
         "nll",

@@ -100,15 +100,16 @@ def _decide(
     if report is None:
         raise UserError(f"Of release {release.identity[:SHORT]} nobody knows its report; materialise it again.")
     scores, records = gate.read_evaluation(store.peek(report, *EVALUATION_FILES))
+    training = training_of(made_of, manifests(store, made_of), scores)
     compared: Compared | None = None
     if present is not None:
-        compared = compare(context, made_of, history, present, scores["test_set"], recipe, store, execution)
+        compared = compare(context, made_of, history, present, scores["test_set"], training, recipe, store, execution)
     thresholds = Thresholds.from_params(recipe.model_dump())
     decision = gate.decide(scores, records, thresholds, compared.findings if compared else None)
     record = {
         **decision.to_dict(),
         "made_of": {name: ref.to_dict() for name, ref in made_of.items()},
-        "training": training_of(made_of, manifests(store, made_of), scores),
+        "training": training,
         "test_set": scores["test_set"],
         **wanted(recipe),
     }
