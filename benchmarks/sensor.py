@@ -53,7 +53,7 @@ def hear_opened() -> list[str]:
 
 
 def measure(folder: Path, files: int, ticks: int, opened: list[str]) -> tuple[float, float, int]:
-    """Median seconds of a tick over files that have not changed, by the clock and of the CPU; files read after one has."""
+    """Median seconds of a tick without a change, by the clock and of the CPU; and the files read after one changed."""
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     import dagster as dg
 
