@@ -20,12 +20,13 @@ from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
 from phi3_assets.ops.planning import CalledFor, Context
 from phi3_assets.ops.registering import refuse_unregistrable, register_champion, wanted
-from phi3_assets.ops.show import Metadata, place
+from phi3_assets.ops.show import Metadata, origin_metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
 from phi3_assets.release.history import present as present_of
 from phi3_assets.resources.execution import Execution, readable_errors
 from phi3_assets.resources.lineage import lineage, manifests
+from phi3_assets.resources.origin import origin_of
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.runs import open_instance
@@ -186,7 +187,8 @@ def crown(
             "release_bundle"
         )
         decided = decide_champion(context, release, recipe, store, execution)
-    metadata = {"product": recipe.product, **decided.shown}
+        origin = origin_of(store, release)
+    metadata = {"product": recipe.product, **decided.shown, **origin_metadata(origin)}
     if decided.is_champion:
         failure = None
         try:

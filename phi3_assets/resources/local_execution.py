@@ -20,7 +20,7 @@ from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.resources.devices import CPU, VISIBLE, hold_devices
-from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles
+from phi3_assets.resources.execution import TRANSIENT, Context, Execution, Inputs, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import step_of
@@ -52,13 +52,7 @@ class LocalExecution(Execution):
         if self._fork_server is not None:
             self._fork_server.close()
 
-    def run_step(
-        self,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
-        call: StepCall,
-        inputs: Mapping[str, ArtefactRef | UserFiles],
-        store: ArtifactStore,
-    ) -> Manifest:
+    def run_step(self, context: Context, call: StepCall, inputs: Inputs, store: ArtifactStore) -> Manifest:
         """See `Execution.run_step`."""
         work = store.work_path(call)
         staged = store.staging_path(call)
@@ -85,7 +79,7 @@ class LocalExecution(Execution):
 
     def _run_worker(
         self,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        context: Context,
         call: StepCall,
         step_file: Path,
         log: Path,
@@ -133,9 +127,7 @@ class LocalExecution(Execution):
 
 
 @contextmanager
-def _devices(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, call: StepCall, home: Path
-) -> Iterator[dict[str, str]]:
+def _devices(context: Context, call: StepCall, home: Path) -> Iterator[dict[str, str]]:
     """Hold what the step runs on, if it wants that to itself; gives what its environment gets for it."""
     if not step_of(call.step).on_device:
         yield {}

@@ -49,7 +49,7 @@ EVALUATION_FILES = ("scores.json", "items.jsonl")
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="5",
+    code_version="6",
     inputs=(),
     reads=(UserFolder(DATASETS, "Dataset folder", _datasets),),
     reads_test_sets=True,
@@ -62,6 +62,7 @@ RAW_DATASET = Step(
         "orjson",
         "phonenumbers",
         "pyarrow",
+        "python-calamine",
         "python-stdnum",
         "rensa",
     ),
