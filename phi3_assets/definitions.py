@@ -1,10 +1,15 @@
 """The code location. Loading it imports neither torch, transformers, olive nor azure; tests hold that."""
 
+import gc
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+
+# What importing Dagster made stays for as long as the process. Frozen, it is walked by no full collection any more: one
+# came in the midst of the imports below and cost a quarter of them, more come in a run, and the last at its end.
+gc.freeze()
 
 from phi3_assets.assets import data, evaluation, model, sources
 from phi3_assets.automation import failures, jobs, policies, sensors
