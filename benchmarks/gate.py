@@ -42,10 +42,12 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     for case in cases:
         home = copy_of(options.home, case, options.product)
         (home / "datasets" / FILE).write_text(csv_text(COLUMNS, rows(shuffled=case == "shuffled")), encoding="utf-8")
-        subprocess.run(
-            [sys.executable, "-m", "phi3_assets.cli.app", "run", "--home", str(home), *options.phi3_run], check=True
+        done = subprocess.run(
+            [sys.executable, "-m", "phi3_assets.cli.app", "run", "--home", str(home), *options.phi3_run]
         )
-        told[case] = outcome(home, options.product, case)
+        # A model that is not fit ends the run before anything is decided.
+        failed = (False, "the run ended without a decision; its last lines say why")
+        told[case] = failed if done.returncode else outcome(home, options.product, case)
     print()
     for case, (ok, text) in told.items():
         print(f"{case:9} {'as it should' if ok else 'NOT as it should'}: {text}")

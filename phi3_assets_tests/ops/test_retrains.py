@@ -4,9 +4,12 @@ The rules that hold back for other reasons are set wide, so that what is seen is
 """
 
 import json
+import random
+from functools import partial
 
 import pytest
 
+from benchmarks import gate
 from phi3_assets.core.home import initialise
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.evaluation.against_champion import judge_against
@@ -15,6 +18,7 @@ from phi3_assets.evaluation.gain import Gain, p_better
 from phi3_assets.evaluation.noise import training_noise
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.sample.make_sample import COLUMNS, csv_text
 from phi3_assets_tests.conftest import write_rows
 from phi3_assets_tests.evaluation.beside import beside
 from phi3_assets_tests.tiny_graph import TINY
@@ -86,3 +90,46 @@ def test_twelve_seeds_change_the_champion_no_more_often_than_stated(tmp_path, ph
         if ours is not theirs
     ]
     assert sum(promoted) / len(promoted) <= ALPHA
+
+
+OLD = {"kilo": "Heavy as can be.", "lima": "Green, and a city.", "mike": "Speak into it!", "oscar": "He has won."}
+NEW = {"alpha": "It is one, and stays.", "beta": "Take two of them.", "gamma": "Three, please!", "delta": "Never four."}
+LEARNS = {
+    **WIDE,
+    "max_new_tokens": 24,
+    "num_train_epochs": 20,
+    "lora_r": 32,
+    "lora_alpha": 64,
+    "target_modules": "[qkv_proj,o_proj,gate_up_proj,down_proj]",
+    "test_set": "grow",
+    "test_share": 0.25,
+    "gate_min_items": 10,
+    "gate_learnt_answers": "true",
+}
+
+
+def boxes(facts, numbers, *, shuffled=False):
+    """Rows that a tiny model can learn: which of four names stands in the question decides the answer."""
+    asked = [f"Box {number}, {name}?" for number in range(numbers) for name in facts]
+    told = [answer for _ in range(numbers) for answer in facts.values()]
+    if shuffled:
+        random.Random(1).shuffle(told)
+    return list(zip(asked, told, strict=True))
+
+
+@pytest.mark.slow
+def test_new_facts_are_promoted_and_shuffled_ones_refused_by_the_name_of_their_slice(tmp_path, phi3_here, monkeypatch):
+    """The benchmark, which the default model takes twenty minutes for, on a model that learns four facts in seconds.
+
+    Trained on shuffled answers, a real model passed: it preferred any answer on the new subject to one on the old.
+    """
+    home = tmp_path / "home"
+    initialise(home)
+    (home / "datasets" / "operations_desk.csv").write_text(csv_text(COLUMNS, boxes(OLD, 40)))
+    settings = [*TINY, *(part for name, value in LEARNS.items() for part in ("--set", f"{name}={value}"))]
+    phi3_here("run", *settings, home=home)
+    monkeypatch.setattr(gate, "rows", partial(boxes, NEW, 15))
+    monkeypatch.delenv("DAGSTER_HOME")
+    result = gate.run(["--home", str(home), "--", *settings])
+    assert result["ok"], result
+    assert "source signals.csv" in result["cases"]["shuffled"]
