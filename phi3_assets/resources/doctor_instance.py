@@ -86,8 +86,8 @@ class InstanceQuestions:
                 cause = before  # type: ignore[assignment]
             raise UserError(
                 f"Dagster's instance cannot be opened as {self._settings} says: "
-                f"{' '.join(_words(cause).split())[:300]}. Mend that file, or what it points to; PostgreSQL needs `pip "
-                "install 'phi3-assets[postgres]'`."
+                f"{' '.join(_words(cause).split())[:300]}. Mend that file, or what it points to; PostgreSQL needs "
+                "`pip install 'phi3-assets[postgres]'` and `scheme: postgresql+psycopg2`."
             ) from error
         return f"opened as {self._settings} says"
 

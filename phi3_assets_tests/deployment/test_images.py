@@ -70,7 +70,7 @@ class Deployment:
         """Start a service and wait until its health check passes."""
         service = COMPOSE[name]
         image = self._builder.build(service["build"]["target"])
-        hosts = image.layers[0] / "etc" / "hosts"
+        hosts = image.changes / "etc" / "hosts"
         hosts.parent.mkdir(exist_ok=True)
         hosts.write_text("127.0.0.1 localhost postgres location\n")
         env = {**service["environment"], "PHI3_PG_PASSWORD": PASSWORD}
