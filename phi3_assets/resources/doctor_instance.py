@@ -64,7 +64,7 @@ class InstanceQuestions:
 
     @property
     def _settings(self) -> str:
-        return f"{self._folder / 'dagster.yaml'}"
+        return str(self._folder / "dagster.yaml")
 
     def _code(self) -> str:
         started = time.monotonic()
@@ -78,9 +78,7 @@ class InstanceQuestions:
             self._instance = self._open.enter_context(open_instance(self._folder))
         except UserError:
             raise
-        except (
-            Exception
-        ) as error:  # whatever the storage raises that is configured; PostgreSQL's derives from nothing else
+        except Exception as error:  # the configured storage's own; PostgreSQL's derives from nothing else
             cause = error
             while (before := cause.__cause__ or cause.__context__) is not None:
                 cause = before  # type: ignore[assignment]
