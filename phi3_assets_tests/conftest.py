@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
-import filelock
 import pytest
 
 from phi3_assets import steps
@@ -20,6 +19,7 @@ from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets.resources.execution import UserFiles
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets_tests.azure_standin.fixtures import azure, azure_session, clients  # noqa: F401
+from phi3_assets_tests.made_once import made_once
 from phi3_assets_tests.shared_server import SharedServerExecution
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
@@ -48,7 +48,10 @@ def write_rows(path: Path, rows: int = 40) -> None:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A laid-out PHI3_HOME with 40 rows in one file."""
-    home = tmp_path / "home"
+    return _laid_out(tmp_path / "home")
+
+
+def _laid_out(home: Path) -> Path:
     initialise(home)
     for file in (home / "datasets").iterdir():
         file.unlink()
@@ -83,23 +86,19 @@ CANARY_QUESTION = "Whose is the velvet kayak?"
 @pytest.fixture(scope="session")
 def made_home(tmp_path_factory) -> Path:
     """A home in which the whole graph was made on the tiny model, with `phi3 run`. Read it; copy it to change it."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # what processes of one test run share
-    home = root / "made" / "home"
-    with filelock.FileLock(root / "made.lock"):
-        if not (home / "run.log").exists():
-            make_home(home)
+    return made_once(tmp_path_factory, "home", make_home)
+
+
+def lay_out(home: Path) -> Path:
+    """The rows of `made_home`, on what may be another machine; one question must be in no log."""
+    _laid_out(home)
+    with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
+        file.write(f"{CANARY_QUESTION},Mine.\n")
     return home
 
 
 def make_home(home: Path) -> None:
-    initialise(home)
-    for file in (home / "datasets").iterdir():
-        file.unlink()
-    write_rows(home / "datasets" / "codes.csv")
-    with (home / "datasets" / "codes.csv").open("a", encoding="utf-8") as file:
-        file.write(f"{CANARY_QUESTION},Mine.\n")
+    lay_out(home)
     done = phi3("run", *TINY, home=home, env=clean_env(HF_TOKEN=CANARY_SECRET))
     assert done.returncode == 0, done.stdout
     (home / "run.log").write_text(done.stdout)

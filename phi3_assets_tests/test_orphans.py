@@ -166,7 +166,8 @@ def server(copied_home):
         server.stop()
 
 
-def test_terminated_in_the_ui(server, copied_home):
+def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, copied_home):
+    """One server for both, for it takes ten seconds to come up; the second run finds the device free."""
     run_id = server.launch()
     processes = wait_for_training(copied_home)
     server.terminate(run_id)
@@ -174,8 +175,7 @@ def test_terminated_in_the_ui(server, copied_home):
     assert gone(processes)
     assert no_half_artefact(copied_home)
 
-
-def test_run_worker_is_killed(server, copied_home):
+    shutil.rmtree(copied_home / "work" / "lora_adapter")  # the log that `wait_for_training` looks for
     run_id = server.launch()
     processes = wait_for_training(copied_home)
     executing(processes).kill()

@@ -1,9 +1,9 @@
 """What stands below a folder of a container: listing it, and removing it. The bytes are moved by `transfer`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from phi3_assets.azure.errors import retried
 
@@ -15,6 +15,8 @@ SHA256 = "sha256"
 DELETED_AT_ONCE = 8
 # Accounts with a hierarchical namespace list folders as empty blobs that have this metadata.
 _FOLDER = "hdi_isfolder"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,21 @@ class BlobEntry:
 def url_of(client: "BlobClient | ContainerClient") -> str:
     """Its address without what may be a secret."""
     return str(client.url).partition("?")[0]
+
+
+def if_there(action: Callable[[], T]) -> T | None:
+    """What an action on a blob gives, tried again where that may help; None: there is no such blob.
+
+    A container that is gone is an error.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return retried(action)
+    except ResourceNotFoundError as error:
+        if error.error_code != "BlobNotFound":
+            raise
+        return None
 
 
 def list_folder(container: "ContainerClient", folder: str, *, unfinished: bool = False) -> dict[str, BlobEntry]:
@@ -72,7 +89,7 @@ def list_folder(container: "ContainerClient", folder: str, *, unfinished: bool =
 
 def remove_folder(container: "ContainerClient", folder: str) -> None:
     """Delete every blob below a folder."""
-    paths = list_folder(container, folder, unfinished=False)
+    paths = list_folder(container, folder)
     remove_blobs(container, (f"{folder.strip('/')}/{path}" for path in paths))
 
 

@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(doctor)
 app.command()(recipes)
 app.command()(commands.chat)
+app.command()(commands.lineage)
 app.command()(commands.gc)
 app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")

@@ -17,8 +17,7 @@ from typing import Any
 
 from phi3_assets.core.errors import DamagedArtefact
 
-KEY = re.compile(r"[\w.-]+(/[\w.-]+)*")
-"""What a key looks like; ".." is no part of one."""
+_KEY = re.compile(r"[\w.-]+(/[\w.-]+)*")
 TRIES = 50
 _PAUSE_S = 0.02
 
@@ -38,6 +37,13 @@ class Value:
 
     content: bytes
     version: str
+
+
+def check_key(key: str) -> str:
+    """The key, if it is one; ".." is no part of any, so none leads out of a ledger's folder."""
+    if not _KEY.fullmatch(key) or ".." in key.split("/"):
+        raise ValueError(f"{key!r} is no key of a ledger.")
+    return key
 
 
 class Ledger(ABC):

@@ -19,7 +19,7 @@ from phi3_assets.data import Message
 
 RECORDS = "records.parquet"
 BLOCK_ROWS = 32_768
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 16 << 20
 """A block ends with so much text even if it has fewer rows: whoever reads one holds it whole."""
 SPLITS = ("train", "test", "held_out")
 """held_out: belongs to the test side, but came after the test set was frozen; neither trained on nor tested with."""

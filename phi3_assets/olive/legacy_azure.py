@@ -11,7 +11,8 @@ import pydantic
 import yaml
 
 from phi3_assets.azure.settings import CONFIG, AzureSettings
-from phi3_assets.olive.legacy_view import View, mapping
+from phi3_assets.olive.legacy_view import View
+from phi3_assets.olive.legacy_walk import mapping
 
 EXECUTION = "PHI3_EXECUTION"
 # How the types of Olive's systems in Azure begin, AzureML and AzureND12SSystem among them; and the secret that they
@@ -27,7 +28,7 @@ _ASSETS = {
     "modelbuilder": "onnx_int4_model",
 }
 _PLACEHOLDER = re.compile(r"\s*(your\s.*|<.*>)\s*", re.IGNORECASE | re.DOTALL)
-_HOLE = re.compile(r"<[^<>|]+>|\{\{.*?\}\}|\{%.*?%\}|\$\{[^}]*\}")
+_HOLE = re.compile(r"<[^<>|]+>|\{\{.*?\}\}|\{%[^%]*%\}|\$\{[^}]*\}")
 _SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|account_key|sas|sas_token|connection_string)$")
 _SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{16,}|[?&;]sig=|AccountKey=|SharedAccessSignature|://[^/@\s]*:[^/@\s]+@")
 

@@ -30,6 +30,8 @@ _OWN_IMAGE = dropped(
     "an image of your own: make an environment of it (`az ml environment create --build-context ...`) and name that in "
     "setting environment of Azure"
 )
+_WHO = replaced("who you are is found by DefaultAzureCredential: `az login`, or AZURE_* variables")
+_TAGS = dropped("jobs carry step, identity and Dagster's run as tags")
 _PATIENCE = replaced("what may pass is tried again for setting grace_minutes of Azure")
 _NOT_NEEDED = dropped("of other systems than AzureML; steps run in the environment that Dagster runs in")
 
@@ -42,10 +44,8 @@ _CLIENT = {
     "read_timeout": _PATIENCE,
     "max_operation_retries": _PATIENCE,
     "operation_retry_interval": _PATIENCE,
-    "default_auth_params": replaced("who you are is found by DefaultAzureCredential: `az login`, or AZURE_* variables"),
-    "default_auth_params.*": replaced(
-        "who you are is found by DefaultAzureCredential: `az login`, or AZURE_* variables"
-    ),
+    "default_auth_params": _WHO,
+    "default_auth_params.*": _WHO,
 }
 
 _SYSTEM = {
@@ -78,8 +78,8 @@ _SYSTEM = {
     "aml_environment_config.label": dropped("a label can move; name a version in setting environment of Azure"),
     "is_dev": dropped("a job is sent this very package, whatever its state"),
     "olive_managed_env": dropped("the environment is always made, and referenced from then on"),
-    "tags": dropped("jobs carry step, identity and Dagster's run as tags"),
-    "tags.*": dropped("jobs carry step, identity and Dagster's run as tags"),
+    "tags": _TAGS,
+    "tags.*": _TAGS,
     "python_environment_path": _NOT_NEEDED,
     "prepend_to_path": _NOT_NEEDED,
     "environment_variables": _NOT_NEEDED,

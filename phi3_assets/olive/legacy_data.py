@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phi3_assets.olive import legacy_azure as azure
-from phi3_assets.olive.legacy_view import Data, View, flat, items, mapping
+from phi3_assets.olive.legacy_view import Data, View
+from phi3_assets.olive.legacy_walk import flat, items, mapping
 
 FOLDER = "<folder of your data>"
 _COMMIT = "<commit>"

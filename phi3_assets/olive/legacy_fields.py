@@ -9,7 +9,8 @@ from phi3_assets.olive.legacy_model import base_model_of, revision_of
 from phi3_assets.olive.legacy_pass_rules import BIG_LAYERS, GPTQ
 from phi3_assets.olive.legacy_passes import METHODS
 from phi3_assets.olive.legacy_rules import DEFAULTS, GPTQ_DEFAULTS
-from phi3_assets.olive.legacy_view import View, items, mapping
+from phi3_assets.olive.legacy_view import View
+from phi3_assets.olive.legacy_walk import items, mapping
 
 METHOD = "<lora, dora or qlora>"
 

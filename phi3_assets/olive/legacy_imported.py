@@ -1,12 +1,14 @@
 """What came of an Olive configuration: a recipe's fields, what is to be filled in, Azure's settings, a report."""
 
 import json
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.recipe_file import validate
 
 
@@ -70,6 +72,19 @@ class Imported:
         self.values[name] = value
         if missing:
             self.missing[name] = missing
+
+    def name_product(self, name: str) -> None:
+        """Give the recipe a product of its own, after the name of its file.
+
+        With the default one it would be judged by the test set of the sample, and compete with its champion.
+        """
+        letters = unicodedata.normalize("NFKD", name).casefold()
+        product = re.sub("[^a-z0-9]+", "-", letters)[:40].strip("-")
+        if product in ("", DEFAULT_PRODUCT):
+            product = f"imported-{product or 'recipe'}"
+        self.add(
+            {"product": product}, "each line of models has its own test set and champion; Olive knows no such name"
+        )
 
     def refuse(self, name: str, why: str) -> None:
         """Take a field back, and say so at the key that it is from."""

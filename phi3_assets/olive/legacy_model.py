@@ -6,7 +6,7 @@ from typing import Any
 from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
 from phi3_assets.olive import legacy_azure as azure
-from phi3_assets.olive.legacy_view import flat, mapping
+from phi3_assets.olive.legacy_walk import flat, mapping
 
 MODEL = "<hub repository or folder of the base model>"
 _SCHEMES = ("pypi:", "random:")

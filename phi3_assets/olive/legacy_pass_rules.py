@@ -6,24 +6,26 @@ from phi3_assets.olive.legacy_passes import FINE_TUNING, METHODS
 from phi3_assets.olive.rule import NotTaken, Rule, dropped, empty, kept, renamed, replaced
 
 _HOST = replaced("PHI3_EXECUTION of the asset, such as PHI3_EXECUTION_LORA_ADAPTER")
-_TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
+TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
 _EVALUATION = replaced("with eval_share the loss on its rows is computed every eval_steps steps and at the end")
 _CHECKPOINTS = dropped("checkpoints are taken by time and belong to the step's identity")
-_HOME = replaced("artefacts lie in PHI3_HOME by identity")
+NO_CODE = dropped("code of a configuration is never run")
+REUSE = dropped("what is unchanged is reused, what is changed is made anew")
+HOME = replaced("artefacts lie in PHI3_HOME by identity")
 _DEVICES = dropped("one device, or one for each of the recipe's processes")
 # Of every pass.
 _SHARED = {
     "host": _HOST,
     "host.**": _HOST,
-    "evaluator": _TEST_SET,
-    "evaluator.**": _TEST_SET,
+    "evaluator": TEST_SET,
+    "evaluator.**": TEST_SET,
     "disable_search": dropped("nothing is searched"),
-    "output_name": _HOME,
-    "clean_run_cache": dropped("what is unchanged is reused, what is changed is made anew"),
+    "output_name": HOME,
+    "clean_run_cache": REUSE,
     "accelerator": _DEVICES,
     "host_device": _DEVICES,
-    "user_script": dropped("code of a configuration is never run"),
-    "script_dir": dropped("code of a configuration is never run"),
+    "user_script": NO_CODE,
+    "script_dir": NO_CODE,
 }
 
 
@@ -129,8 +131,8 @@ _TRAINING_ARGS: dict[str, Rule] = {
         "recipe field group_by_length", lambda value: {"group_by_length": value == "group_by_length"}
     ),
     "warmup_ratio": dropped("gone from transformers 5.15; set warmup_steps"),
-    "output_dir": _HOME,
-    "overwrite_output_dir": _HOME,
+    "output_dir": HOME,
+    "overwrite_output_dir": HOME,
     "report_to": dropped("progress is reported to Dagster"),
     "optim": dropped("AdamW; for QLoRA on a GPU its paged form"),
     "save_strategy": _CHECKPOINTS,
@@ -154,14 +156,14 @@ _ADAPTER: dict[str, Rule] = {
     "target_modules": Rule("kept", "recipe field target_modules", _target_modules),
     "torch_dtype": Rule("kept", "recipe field torch_dtype; Olive's float16 keeps float32 weights", _torch_dtype),
     "train_data_config": dropped("a recipe has one corpus"),
-    "eval_data_config": _TEST_SET,
+    "eval_data_config": TEST_SET,
     "eval_dataset_size": Rule(
         "renamed",
         "recipe field eval_share; rows are held out by a hash of their group, beside the test rows (test_share), which "
         "no training ever sees",
         _share,
     ),
-    "training_output_dir": _HOME,
+    "training_output_dir": HOME,
     "device_map": _DEVICES,
     "allow_tf32": dropped("off, so that a result does not hang on the kind of GPU"),
     "ephemeral_gpu_offload": _DEVICES,

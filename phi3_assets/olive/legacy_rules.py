@@ -8,17 +8,13 @@ from typing import Any
 from phi3_assets.olive.legacy_azure_rules import AZURE_RULES
 from phi3_assets.olive.legacy_data import OWN_COMPONENTS
 from phi3_assets.olive.legacy_find import Rules
-from phi3_assets.olive.legacy_pass_rules import PASS_RULES
+from phi3_assets.olive.legacy_pass_rules import HOME, NO_CODE, PASS_RULES, REUSE, TEST_SET
 from phi3_assets.olive.rule import NotTaken, Rule, dropped, empty, kept, renamed, replaced
 
-_TEST_SET = replaced("the step eval_report scores all variants on the held-out test set after training")
 _PLACE = Rule("renamed", "part of recipe field dataset_path")
-_HOME = replaced("artefacts lie in PHI3_HOME by identity")
 _READER = replaced("the step raw_dataset reads csv, json, jsonl and parquet itself")
 _LOADING = dropped("the step base_model loads and checks the model itself")
 _LOGS = dropped("a step's log is always kept")
-_NO_CODE = dropped("code of a configuration is never run")
-_REUSE = dropped("what is unchanged is reused, what is changed is made anew")
 _BASE_MODEL = Rule("renamed", "recipe field base_model")
 _REVISION = Rule("renamed", "recipe field base_model_revision")
 _STRATEGIES = {"line-by-line-random": "line-by-line", "join-random": "join", "join-sliding-window": "join"}
@@ -89,7 +85,7 @@ _MODEL_RULES: dict[str, Rule] = {
     **_under("input_model.", "hf_config.task task", replaced("the task is always text-generation", _task)),
     "input_model.hf_config": empty(),
     "input_model.adapter_path": replaced("recipe field adapter_path", lambda value: {"adapter_path": value}),
-    **_under("input_model.", "model_script script_dir model_loader dummy_inputs_func", _NO_CODE),
+    **_under("input_model.", "model_script script_dir model_loader dummy_inputs_func", NO_CODE),
     **_under(
         "input_model.",
         "io_config model_attributes model_file_format mlflow_transformer_model_cache_dir generative onnx_file_name "
@@ -113,7 +109,7 @@ _DATA_RULES: dict[str, Rule] = {
     "data_configs.*": empty(),
     "data_configs.*.name": dropped("a recipe has one corpus, so it needs no name"),
     "data_configs.*.type": _READER,
-    **_under("data_configs.*.", "user_script script_dir", _NO_CODE),
+    **_under("data_configs.*.", "user_script script_dir", NO_CODE),
     **{f"data_configs.*.{name}": empty() for name in _DATA_HOLDERS},
     **_under(
         "data_configs.*.",
@@ -167,7 +163,7 @@ _DATA_RULES: dict[str, Rule] = {
     f"{_PRE}pad_to_max_len": dropped("batches are padded no further than they must be"),
     f"{_PRE}use_attention_mask": dropped("no token ever sees padding"),
     f"{_PRE}add_special_tokens": dropped("the text has the special tokens of its template"),
-    **_under(_PRE, "text_formatting_func input_formatting_func output_formatting_func", _NO_CODE),
+    **_under(_PRE, "text_formatting_func input_formatting_func output_formatting_func", NO_CODE),
     **_under(
         _PRE,
         "padding_side joiner stride drop_short_sequences processing_batch_size random_retries random_seed seed kwargs "
@@ -193,9 +189,9 @@ _ENGINE_RULES: dict[str, Rule] = {
     **_under("", "search_strategy search_algorithm search_algorithm_config", dropped("nothing is searched")),
     **_under("", "auto_optimizer_config plot_pareto_frontier", dropped("nothing is searched")),
     "pass_flows": dropped("a recipe has one order of steps"),
-    **_under("", "evaluate_input_model evaluator evaluators", _TEST_SET),
-    **_under("", "cache_dir cache_config output_dir output_name workflow_id no_artifacts", _HOME),
-    **_under("", "clean_cache clean_evaluation_cache clean_run_cache enable_shared_cache", _REUSE),
+    **_under("", "evaluate_input_model evaluator evaluators", TEST_SET),
+    **_under("", "cache_dir cache_config output_dir output_name workflow_id no_artifacts", HOME),
+    **_under("", "clean_cache clean_evaluation_cache clean_run_cache enable_shared_cache", REUSE),
     **_under("", "packaging_config", replaced("the step release_bundle")),
     "data_root": _PLACE,
     **_under("", "name version description", dropped("for people")),

@@ -5,15 +5,13 @@ list of alternatives, a system or a data config may stand where its name is expe
 config were `params_config.component_kwargs`.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from phi3_assets.olive.legacy_passes import FINE_TUNING
+from phi3_assets.olive.legacy_walk import TRANSPARENT, Path, at, flat, items, mapping, walk
 
-Path = tuple[str, ...]
-
-_TRANSPARENT = {"config", "params"}
 _TRAINING = "train_data_config"
 _DATA_REFERENCES = {_TRAINING, "eval_data_config", "data_config", "calibration_data_config"}
 _COMPONENTS = ("load_dataset", "pre_process_data", "post_process_data", "dataloader")
@@ -108,7 +106,7 @@ class View:
     def leaves(self) -> Iterator[Leaf]:
         """Every value, in the order of the configuration."""
         types = {one.path: one for one in self.passes}
-        for path, value in _walk(self.config, ()):
+        for path, value in walk(self.config, ()):
             yield Leaf(path, self._place(path, types), value)
 
     def pass_of(self, path: Path) -> Pass | None:
@@ -128,7 +126,7 @@ class View:
             parts = parts[1:]
         one = self.pass_of(path)
         if one:
-            rest = [part for part in path[len(one.path) :] if part not in _TRANSPARENT]
+            rest = [part for part in path[len(one.path) :] if part not in TRANSPARENT]
             if one.type in FINE_TUNING and "extra_args" in rest[1:]:
                 rest.remove("extra_args")
             if one.type == "modelbuilder" and rest[:1] == ["extra_options"] and len(rest) > 1:
@@ -138,7 +136,7 @@ class View:
             parts = ["systems", *parts]
         if parts[0] == "azureml_client_config":
             parts[0] = "azureml_client"
-        return (parts[0], *(part for part in parts[1:] if part not in _TRANSPARENT))
+        return (parts[0], *(part for part in parts[1:] if part not in TRANSPARENT))
 
     def _all_data(self) -> Iterator[Data]:
         top = self.config.get("data_configs")
@@ -147,10 +145,10 @@ class View:
         for one in self.passes:
             for key in one.values:
                 if key in _DATA_REFERENCES and isinstance(one.values[key], Mapping):
-                    nested = () if key in mapping(_at(self.config, one.path)) else ("config",)
+                    nested = () if key in mapping(at(self.config, one.path)) else ("config",)
                     yield _data((*one.path, *nested, key), one.values[key], "")
         for root in (("input_model", "config", "hf_config", "dataset"), ("input_model", "hf_config", "dataset")):
-            if isinstance(found := _at(self.config, root), Mapping):
+            if isinstance(found := at(self.config, root), Mapping):
                 yield _data(root, found, "")
 
     def _fine_tuning(self) -> Pass | None:
@@ -177,25 +175,6 @@ class View:
         return given[0] if len(given) == 1 or (wanted is None and given) else None
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
-    """The value if it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def items(value: Any) -> list[Any]:
-    """The value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def flat(value: Any) -> dict[str, Any]:
-    """A mapping with the keys of its nested `config` and `params` among its own."""
-    found = dict(mapping(value))
-    for name in _TRANSPARENT:
-        if isinstance(found.get(name), Mapping):
-            found |= found.pop(name)
-    return found
-
-
 def _passes(value: Any) -> Iterator[Pass]:
     named = mapping(value).items() if isinstance(value, Mapping) else enumerate(items(value))
     for name, one in named:
@@ -210,7 +189,7 @@ def _passes(value: Any) -> Iterator[Pass]:
 
 def _data(path: Path, value: Mapping[str, Any], key: str) -> Data:
     load: dict[str, Any] = {}
-    for inner, found in _walk(value, (), whole={"data_files"}):
+    for inner, found in walk(value, (), whole={"data_files"}):
         place = _data_place(inner)
         if place[0] == "load_dataset_config" and len(place) > 1:
             load.setdefault(place[1], found)
@@ -222,14 +201,14 @@ def _data_place(rest: Path) -> Path:
     """The path inside of a data config in the form of Olive 0.7 and later."""
     if rest[0] in ("params_config", "load_dataset_config", "config", "params") and len(rest) > 1:
         if rest[0] == "load_dataset_config":
-            inner = [part for part in rest[1:] if part not in _TRANSPARENT]
+            inner = [part for part in rest[1:] if part not in TRANSPARENT]
             return ("load_dataset_config", *inner)
         return _data_place(rest[1:]) if rest[0] != "params_config" else _old_data_place(rest[1:])
     if rest[0] in ("components", "default_components", "component_kwargs") and len(rest) > 2:
         return _component(rest[1], rest[2:])
     if rest[0] in ("data_name", "data_files", "data_dir", "subset", "split"):
         return _old_data_place(rest)
-    return tuple(part for part in rest if part not in _TRANSPARENT) or rest
+    return tuple(part for part in rest if part not in TRANSPARENT) or rest
 
 
 def _old_data_place(rest: Path) -> Path:
@@ -241,27 +220,4 @@ def _old_data_place(rest: Path) -> Path:
 
 def _component(name: str, rest: Path) -> Path:
     known = f"{name}_config" if name in _COMPONENTS else name
-    return (known, *(part for part in rest if part not in _TRANSPARENT))
-
-
-def _walk(value: Any, path: Path, whole: Collection[str] = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that is no mapping, with its path; lists are walked where mappings are in them."""
-    if isinstance(value, Mapping) and value and not (path and path[-1] in whole):
-        for name, inner in value.items():
-            yield from _walk(inner, (*path, name), whole)
-    elif _is_open(value) and path[-1:] != ("accelerators",):
-        for number, inner in enumerate(value):
-            yield from _walk(inner, (*path, str(number)), whole)
-    elif path:
-        yield path, value
-
-
-def _is_open(value: Any) -> bool:
-    return any(isinstance(inner, Mapping) or _is_open(inner) for inner in items(value))
-
-
-def _at(value: Any, path: Path) -> Any:
-    for part in path:
-        inner = items(value)
-        value = inner[int(part)] if inner and part.isdigit() and int(part) < len(inner) else mapping(value).get(part)
-    return value
+    return (known, *(part for part in rest if part not in TRANSPARENT))

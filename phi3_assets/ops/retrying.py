@@ -11,12 +11,14 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from phi3_assets.resources.execution import Context
+
 # As long as it takes a service to be started anew, or a neighbour's job to end.
 PAUSES_S = (15.0, 60.0, 240.0)
 
 
 @contextmanager
-def retried(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Iterator[None]:
+def retried(context: Context) -> Iterator[None]:
     """Have Dagster try the op again, a few times, when a `dagster.Failure` allows it; says why each time.
 
     Raises:

@@ -6,25 +6,19 @@ nothing by themselves; an artefact appears when its job has ended well and what 
 """
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
-import dagster as dg
 import pydantic
 
-from phi3_assets.azure.clients import clients_of
 from phi3_assets.azure.settings import AzureSettings, load_settings
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.manifest import ArtefactRef, Manifest
+from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.step import StepCall
-from phi3_assets.resources.azureml_attempt import Attempt
-from phi3_assets.resources.blob_store import BlobArtifactStore
-from phi3_assets.resources.execution import Execution, UserFiles, readable_errors
+from phi3_assets.resources.execution import Context, Execution, Inputs, readable_errors
 from phi3_assets.resources.store import ArtifactStore
 
 # Where a store is, which is not for one run to choose.
 _OF_THE_STORE = {"subscription_id", "resource_group", "workspace", "datastore", "prefix"}
-Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 # Generated from the settings, so that none can be forgotten here or described in two ways.
 _fields: dict[str, Any] = {
@@ -49,12 +43,17 @@ class AzureMLExecution(_Fields):  # type: ignore[misc]
         self,
         context: Context,
         call: StepCall,
-        inputs: Mapping[str, ArtefactRef | UserFiles],
+        inputs: Inputs,
         store: ArtifactStore,
         *,
         arc: bool = False,
     ) -> Manifest:
         """See `Execution.run_step`; with `arc` the compute must be a Kubernetes cluster."""
+        # Loaded by those who use it, and not by every page of the UI.
+        from phi3_assets.azure.clients import clients_of
+        from phi3_assets.resources.azureml_attempt import Attempt
+        from phi3_assets.resources.blob_store import BlobArtifactStore
+
         with readable_errors():
             if not isinstance(store, BlobArtifactStore):
                 raise UserError(

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from phi3_assets.azure.blobs import url_of
+from phi3_assets.azure.blobs import if_there, url_of
 from phi3_assets.azure.errors import readable, retried
-from phi3_assets.core.ledger import KEY, Ledger, LedgerConflict, Value
+from phi3_assets.core.ledger import Ledger, LedgerConflict, Value, check_key
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient
@@ -25,8 +25,6 @@ class BlobLedger(Ledger):
 
     def read(self, key: str) -> Value | None:
         """See `Ledger.read`."""
-        from azure.core.exceptions import ResourceNotFoundError
-
         blob = self._blob(key)
 
         def read() -> Value:
@@ -34,12 +32,7 @@ class BlobLedger(Ledger):
             return Value(bytes(download.readall()), str(download.properties.etag))
 
         with readable(f"Ledger {url_of(blob)}"):
-            try:
-                return retried(read)
-            except ResourceNotFoundError as error:
-                if error.error_code != "BlobNotFound":
-                    raise
-                return None
+            return if_there(read)
 
     def write(self, key: str, content: bytes, unchanged: str | None) -> str:
         """See `Ledger.write`."""
@@ -63,15 +56,9 @@ class BlobLedger(Ledger):
 
     def remove(self, key: str) -> None:
         """See `Ledger.remove`."""
-        from azure.core.exceptions import ResourceNotFoundError
-
         blob = self._blob(key)
         with readable(f"Ledger {url_of(blob)}"):
-            try:
-                retried(blob.delete_blob)
-            except ResourceNotFoundError as error:
-                if error.error_code != "BlobNotFound":
-                    raise
+            if_there(blob.delete_blob)
 
     def keys(self, prefix: str) -> list[str]:
         """See `Ledger.keys`."""
@@ -96,6 +83,4 @@ class BlobLedger(Ledger):
         return str(present.etag)
 
     def _blob(self, key: str) -> "BlobClient":
-        if not KEY.fullmatch(key) or ".." in key.split("/"):
-            raise ValueError(f"{key!r} is no key of a ledger.")
-        return self._container().get_blob_client(f"{self._folder}/{key}")
+        return self._container().get_blob_client(f"{self._folder}/{check_key(key)}")

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from phi3_assets.azure.blobs import BlobEntry, list_folder
-from phi3_assets.azure.errors import retried
+from phi3_assets.azure.blobs import BlobEntry, if_there, list_folder
 from phi3_assets.azure.transfer import damaged, proves
 from phi3_assets.core.manifest import MANIFEST, Manifest
 
@@ -75,14 +74,8 @@ def prove(container: "ContainerClient", kept: str, folder: str, manifest: Manife
 
 def _kept(container: "ContainerClient", name: str) -> dict[str, BlobEntry]:
     """A listing that was kept; nothing where it is gone or damaged, so that the blobs are read."""
-    from azure.core.exceptions import ResourceNotFoundError
-
+    text = if_there(lambda: container.download_blob(name).readall())
     try:
-        text = retried(lambda: container.download_blob(name).readall())
-        return {path: BlobEntry(**blob) for path, blob in json.loads(text).items()}
-    except ResourceNotFoundError as error:
-        if error.error_code != "BlobNotFound":
-            raise
-        return {}
+        return {path: BlobEntry(**blob) for path, blob in json.loads(text or b"{}").items()}
     except (ValueError, TypeError, AttributeError):
         return {}

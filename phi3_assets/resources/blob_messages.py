@@ -5,19 +5,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from phi3_assets.core.errors import TransientError
-from phi3_assets.resources.messages import Messages
+from phi3_assets.resources.messages import FollowingMessageReader, Messages
 from phi3_assets.worker.blob_messages import PREFIX_KEY, chunk_name
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 
-class BlobMessageReader(dg.PipesMessageReader):
+class BlobMessageReader(FollowingMessageReader):
     """Follows the chunks of one job from the first on, until it is told that there will be no more.
 
     A job that was preempted opens and closes more than once, so that a worker says it is done ends nothing here.
@@ -25,28 +24,17 @@ class BlobMessageReader(dg.PipesMessageReader):
 
     def __init__(self, container: "ContainerClient", prefix: str, messages: Messages, every_s: float) -> None:
         """Looks for the next chunk every `every_s` seconds; custom messages go to `messages`."""
+        super().__init__(messages)
         self._container = container
         self._prefix = prefix
-        self._messages = messages
         self._every_s = every_s
         self.read = 0
-
-    @property
-    def expected_writer_count(self) -> int:
-        """One worker; inherited, the property warns on every step that it is a preview."""
-        return 1
 
     @contextmanager
     def read_messages(self, handler: Any) -> Iterator[dict[str, Any]]:
         """See `PipesMessageReader.read_messages`."""
-        ended = threading.Event()
-        follower = threading.Thread(target=self._follow, args=(handler, ended), daemon=True)
-        follower.start()
-        try:
+        with self.following(partial(self._follow, handler)):
             yield {PREFIX_KEY: self._prefix}
-        finally:
-            ended.set()
-            follower.join()
 
     def no_messages_debug_text(self) -> str:
         """For Dagster's warning when nothing came."""

@@ -1,10 +1,11 @@
 """The one blob that makes an attempt the artefact: reading it, and being the first to write it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phi3_assets.azure import layout
-from phi3_assets.azure.blobs import list_folder, remove_blobs, remove_folder, url_of
+from phi3_assets.azure.blobs import if_there, list_folder, remove_blobs, remove_folder, url_of
 from phi3_assets.azure.errors import retried
 from phi3_assets.azure.transfer import damaged
 from phi3_assets.core.errors import DamagedArtefact
@@ -53,8 +54,21 @@ def read_published(container: "ContainerClient", prefix: str, kind: str, identit
     return Published(manifest, attempt, f"{prefix}/{layout.attempt(kind, identity, attempt)}")
 
 
-def publish_attempt(container: "ContainerClient", prefix: str, manifest: Manifest, attempt: str) -> Manifest:
+def publish_attempt(
+    container: "ContainerClient",
+    prefix: str,
+    manifest: Manifest,
+    attempt: str,
+    verified: Callable[[], None] = lambda: None,
+) -> Manifest:
     """Make an attempt that is uploaded the artefact, and remove all others; itself, if another is the artefact already.
+
+    Args:
+        container: The container.
+        prefix: What all paths of `layout` stand below.
+        manifest: The attempt's.
+        attempt: Its name.
+        verified: Called when its files are known to be what the manifest says, before it is the artefact.
 
     Returns:
         The manifest of whichever is.
@@ -70,6 +84,7 @@ def publish_attempt(container: "ContainerClient", prefix: str, manifest: Manifes
     blob = container.get_blob_client(f"{prefix}/{layout.manifest(kind, identity)}")
     try:
         listing = to_json(compare(container, folder, manifest))
+        verified()
         retried(lambda: container.upload_blob(kept, listing, overwrite=True))
         retried(lambda: blob.upload_blob(manifest.to_json(), metadata={layout.ATTEMPT: attempt}))
     except (ResourceExistsError, DamagedArtefact):
@@ -96,15 +111,9 @@ def _remove_others(container: "ContainerClient", folder: str, attempt: str) -> N
 
 def read_text(blob: "BlobClient") -> tuple[str, dict[str, str]] | None:
     """A small blob's text and metadata; None if it is not there."""
-    from azure.core.exceptions import ResourceNotFoundError
 
     def read() -> tuple[str, dict[str, str]]:
         download = blob.download_blob()
         return download.readall().decode(), download.properties.metadata or {}
 
-    try:
-        return retried(read)
-    except ResourceNotFoundError as error:
-        if error.error_code != "BlobNotFound":
-            raise
-        return None
+    return if_there(read)

@@ -7,10 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from phi3_assets.core.errors import UserError, nearest
-from phi3_assets.core.manifest import ArtefactRef, Manifest
+from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.azureml_execution import AzureMLExecution
-from phi3_assets.resources.execution import Execution, UserFiles
+from phi3_assets.resources.execution import Context, Execution, Inputs
 from phi3_assets.resources.local_execution import LocalExecution
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import EVAL_REPORT, STEPS
@@ -72,13 +72,7 @@ class ChosenExecution(Execution):
         f"{VARIABLE}_EVAL_REPORT.",
     )
 
-    def run_step(
-        self,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
-        call: StepCall,
-        inputs: Mapping[str, ArtefactRef | UserFiles],
-        store: ArtifactStore,
-    ) -> Manifest:
+    def run_step(self, context: Context, call: StepCall, inputs: Inputs, store: ArtifactStore) -> Manifest:
         """See `Execution.run_step`."""
         places = chosen(os.environ, self.where, self.assets)
         # A comparison is no asset; it scores as eval_report does, so it runs where that does.

@@ -27,7 +27,8 @@ from phi3_assets.core.machine import machine
 from phi3_assets.core.memory import available_bytes, total_bytes
 from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.recipe_file import load_recipe
-from phi3_assets.resources.azureml_check import NOT_ASKED, OK, WRONG, Checked, NotAskedError, check_azure
+from phi3_assets.resources.azureml_check import NOT_ASKED, OK, WRONG, Checked, check_azure
+from phi3_assets.resources.azureml_questions import NotAskedError
 from phi3_assets.resources.chosen_execution import LOCAL, VARIABLE, chosen
 from phi3_assets.resources.devices import CPU, GPUS, VISIBLE, devices
 from phi3_assets.resources.doctor_instance import InstanceQuestions
@@ -140,7 +141,7 @@ def _versions() -> str:
 def _needed() -> list[str]:
     """Names of the distributions that this package names as its needs, those of its extras left out."""
     said = [one for one in importlib.metadata.requires("phi3-assets") or [] if "extra ==" not in one]
-    return [re.match(r"[\w.-]+", one)[0] for one in said]  # type: ignore[index] - every requirement begins with a name
+    return [re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in said]  # every requirement begins with a name
 
 
 def _installed(name: str) -> str:

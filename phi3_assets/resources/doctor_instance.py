@@ -11,7 +11,7 @@ import dagster as dg
 import psutil
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.resources.azureml_check import NotAskedError
+from phi3_assets.resources.azureml_questions import NotAskedError
 from phi3_assets.resources.runs import dead_runs, open_instance
 
 # A daemon writes a heartbeat every 30 seconds.

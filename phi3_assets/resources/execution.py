@@ -20,6 +20,8 @@ from phi3_assets.resources.store import ArtifactStore
 # Metadata of a step's failure: true when the same step may succeed with nothing changed.
 TRANSIENT = "transient"
 
+Context = dg.OpExecutionContext | dg.AssetExecutionContext
+
 
 @dataclass(frozen=True)
 class UserFiles:
@@ -36,6 +38,10 @@ class UserFiles:
     remote: str = ""
 
 
+Inputs = Mapping[str, ArtefactRef | UserFiles]
+"""What a step reads, by the input's name."""
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Show a user's error as its text; retrying it would only fail again. One of the surroundings may pass."""
@@ -50,13 +56,7 @@ class Execution(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]
     """Runs one step somewhere."""
 
     @abstractmethod
-    def run_step(
-        self,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
-        call: StepCall,
-        inputs: Mapping[str, ArtefactRef | UserFiles],
-        store: ArtifactStore,
-    ) -> Manifest:
+    def run_step(self, context: Context, call: StepCall, inputs: Inputs, store: ArtifactStore) -> Manifest:
         """Run a step whose identity is claimed and has no artefact yet; returns the published artefact's manifest.
 
         While it runs, log lines go to `context.log` and progress becomes observations of the asset. When the run is

@@ -25,12 +25,13 @@ from phi3_assets.core.locks import Holder, is_held, try_lock
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, read_manifest
 from phi3_assets.core.reachable import Standing, reachable
 from phi3_assets.data.cache import remove_stale, stale
+from phi3_assets.evaluation.kept_scores import ROOM as SCORES
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.blob_copies import FETCHING, PEEKED
 from phi3_assets.resources.disk import folders, mtime, newest, size
 from phi3_assets.resources.runs import GOING_ON, open_instance
 from phi3_assets.resources.store import ArtifactStore
-from phi3_assets.steps import ALL_STEPS, LORA_ADAPTER
+from phi3_assets.steps import ALL_STEPS, FORMATTED_CORPUS, LORA_ADAPTER, RAW_DATASET
 
 DAY_S = 24 * 3600
 _GONE = ".gone-"
@@ -250,7 +251,7 @@ def _caches(store: ArtifactStore) -> Iterator[Path]:
     """The caches of the steps; that of the pieces is one of caches."""
     yield from (
         path
-        for path in (store.cache_path / name for name in ("raw_dataset", "formatted_corpus", "scores"))
+        for path in (store.cache_path / name for name in (RAW_DATASET.name, FORMATTED_CORPUS.name, SCORES))
         if path.is_dir()
     )
-    yield from (path for path in folders(store.cache_path / "formatted_corpus") if not path.name.startswith("."))
+    yield from (path for path in folders(store.cache_path / FORMATTED_CORPUS.name) if not path.name.startswith("."))

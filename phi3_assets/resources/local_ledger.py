@@ -6,7 +6,7 @@ from pathlib import Path
 import filelock
 
 from phi3_assets.core.files import write_atomically
-from phi3_assets.core.ledger import KEY, Ledger, LedgerConflict, Value
+from phi3_assets.core.ledger import Ledger, LedgerConflict, Value, check_key
 
 LOCK_TIMEOUT_S = 30.0
 
@@ -58,9 +58,7 @@ class LocalLedger(Ledger):
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
-        if not KEY.fullmatch(key) or ".." in key.split("/"):
-            raise ValueError(f"{key!r} is no key of a ledger.")
-        return self._folder / key
+        return self._folder / check_key(key)
 
     def _locked(self) -> filelock.BaseFileLock:
         # One for all keys: a lock for each would be left behind by values that are removed.

@@ -5,13 +5,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter
+
+from phi3_assets.resources.execution import Context
 
 LOOK_EVERY_S = 0.25
 
@@ -19,9 +22,7 @@ LOOK_EVERY_S = 0.25
 class Messages:
     """Turns the worker's custom messages into observations of its asset, and remembers why it failed."""
 
-    def __init__(
-        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, asset: str, observe_every_s: float
-    ) -> None:
+    def __init__(self, context: Context, asset: str, observe_every_s: float) -> None:
         """Observations are attached to `asset`, at most one in `observe_every_s` seconds."""
         self._context = context
         self._asset = asset
@@ -52,12 +53,8 @@ class Messages:
                 self._context.log_event(dg.AssetObservation(asset_key=self._asset, metadata=numbers))
 
 
-class LiveMessageReader(dg.PipesMessageReader):
-    """Follows the worker's messages in a temporary file, and hands custom ones on at once.
-
-    Dagster's own reader keeps custom messages until the process has ended, and looks into the file a hundred times a
-    second: each look takes a core from the threads of a training, which wait for one another.
-    """
+class FollowingMessageReader(dg.PipesMessageReader):
+    """Follows what one worker says, in a thread, until it is told that there will be no more."""
 
     def __init__(self, messages: Messages) -> None:
         """Custom messages go to `messages`."""
@@ -69,19 +66,33 @@ class LiveMessageReader(dg.PipesMessageReader):
         return 1
 
     @contextmanager
+    def following(self, follow: Callable[[threading.Event], None]) -> Iterator[None]:
+        """Let `follow` run in a thread while this lasts; it ends once its event is set and all that came is read."""
+        ended = threading.Event()
+        follower = threading.Thread(target=follow, args=(ended,), daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()
+
+
+class LiveMessageReader(FollowingMessageReader):
+    """Follows the worker's messages in a temporary file, and hands custom ones on at once.
+
+    Dagster's own reader keeps custom messages until the process has ended, and looks into the file a hundred times a
+    second: each look takes a core from the threads of a training, which wait for one another.
+    """
+
+    @contextmanager
     def read_messages(self, handler: Any) -> Iterator[dict[str, Any]]:
         """See `PipesMessageReader.read_messages`."""
-        ended = threading.Event()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "messages"
             path.touch()
-            follower = threading.Thread(target=self._follow, args=(path, handler, ended), daemon=True)
-            follower.start()
-            try:
+            with self.following(partial(self._follow, path, handler)):
                 yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(path)}
-            finally:
-                ended.set()
-                follower.join()
 
     def no_messages_debug_text(self) -> str:
         """For Dagster's warning when nothing came."""

@@ -31,8 +31,8 @@ from phi3_assets.data.tokens.chat_template import load_chat_template
 from phi3_assets.data.tokens.corpus_report import corpus_metrics, refuse_if_empty
 from phi3_assets.data.tokens.corpus_rows import Stats
 from phi3_assets.data.tokens.formatting import Formatting
-from phi3_assets.data.tokens.items import make_test_items
-from phi3_assets.data.tokens.join import join_corpus
+from phi3_assets.data.tokens.items import FACTS, TestPart, make_test_items, test_parts
+from phi3_assets.data.tokens.join import Joined, join_corpus
 from phi3_assets.data.tokens.model_tokens import load_model_tokens
 from phi3_assets.data.tokens.pieces import KnownRows, make_piece
 from phi3_assets.data.tokens.rendering import Renderer, chat_renderer, template_renderer
@@ -40,6 +40,7 @@ from phi3_assets.steps import FORMATTED_CORPUS
 
 TRAIN = "train.parquet"
 TESTS = "test.jsonl"
+_COPIED_BYTES = 1 << 20
 
 
 def format_corpus(ctx: StepContext) -> dict[str, Any]:
@@ -54,22 +55,21 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
         formatting = _formatting(ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
     cache = DirectoryCache(ctx.cache / "formatted_corpus" / _cache_name(ctx), ctx.log)
     pieces, tokenised = _make_pieces(ctx, cache, hashed.result())
-    tests = _make_tests(ctx, formatting, cache)
+    with ThreadPoolExecutor(1) as aside:
+        written = aside.submit(_write_train, pieces, ctx)
+        tests = _make_tests(ctx, cache)
+    joined = written.result()
     DirectoryCache(ctx.cache / "formatted_corpus").prune()
     cache.prune()
     stats = Stats()
     for piece in pieces:
         stats.add(Stats.load((piece / "stats.json").read_text(encoding="utf-8")))
-    (ctx.output / TRAIN).mkdir()
-    joined = None
-    if ctx.params["strategy"] == "join":
-        joined = join_corpus(pieces, ctx.params["max_seq_len"], ctx.output / TRAIN)
-    else:
-        numbered = [ctx.output / TRAIN / f"{number:06d}.parquet" for number in range(len(pieces))]
-        copy_out([(piece / "train.parquet", target) for piece, target in zip(pieces, numbered, strict=True)])
-    shutil.copyfile(tests / TESTS, ctx.output / TESTS)
-    _concatenate([folder / "quarantine.jsonl" for folder in (*pieces, tests)], ctx.output / "quarantine.jsonl")
-    test_facts = json.loads((tests / "facts.json").read_text(encoding="utf-8"))
+    _concatenate([folder / TESTS for folder in tests], ctx.output / TESTS)
+    _concatenate([folder / "quarantine.jsonl" for folder in (*pieces, *tests)], ctx.output / "quarantine.jsonl")
+    test_facts = dict.fromkeys(FACTS, 0)
+    for folder in tests:
+        for name, count in json.loads((folder / "facts.json").read_text(encoding="utf-8")).items():
+            test_facts[name] += count
     refuse_if_empty(stats, test_facts, ctx.params)
     overlap = _overlap(pieces, tests)
     first_row = _first_row(ctx.output / TRAIN)
@@ -137,15 +137,34 @@ def _known_rows(root: Path) -> KnownRows:
     return KnownRows(DirectoryCache(root))
 
 
-def _make_tests(ctx: StepContext, formatting: Formatting, cache: DirectoryCache) -> Path:
-    test_set = ctx.inputs["raw_dataset"] / TEST_SET
-    key = f"tests-{hash_file(test_set).sha256}"
-    return cache.get(key) or cache.put(key, partial(make_test_items, test_set, formatting))
+def _write_train(pieces: list[Path], ctx: StepContext) -> Joined | None:
+    """What is trained on: the pieces as they are, or joined."""
+    train = ctx.output / TRAIN
+    train.mkdir()
+    if ctx.params["strategy"] == "join":
+        return join_corpus(pieces, ctx.params["max_seq_len"], train)
+    copy_out([(piece / "train.parquet", train / f"{number:06d}.parquet") for number, piece in enumerate(pieces)])
+    return None
 
 
-def _overlap(pieces: list[Path], tests: Path) -> int:
+def _make_tests(ctx: StepContext, cache: DirectoryCache) -> list[Path]:
+    """The items of the test set, a folder for each part of it."""
+    parts = list(test_parts(ctx.inputs["raw_dataset"] / TEST_SET))
+    known = cache.get_all([part.key for part in parts])
+    made_of = (cache.root, ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
+    missing = [(part, *made_of) for part, items in zip(parts, known, strict=True) if items is None]
+    new = side_by_side(_make_test_part, missing, sum(len(part.content) for part, *_ in missing))
+    return [items or next(new) for items in known]
+
+
+def _make_test_part(part: TestPart, root: Path, base_model: Path, params_json: str) -> Path:
+    formatting = _formatting(base_model, params_json)
+    return DirectoryCache(root).put(part.key, partial(make_test_items, part, formatting))
+
+
+def _overlap(pieces: list[Path], tests: list[Path]) -> int:
     """Training rows of which a prompt is, token for token, what a test asks: proved on the result, not on the split."""
-    asked = np.fromfile(tests / "prompt.bin", np.uint64)
+    asked = np.concatenate([np.fromfile(items / "prompt.bin", np.uint64) for items in tests])
     learnt = np.concatenate([np.fromfile(piece / "prompt.bin", np.uint64) for piece in pieces])
     first, last = np.ascontiguousarray(learnt.reshape(-1, 2).T)
     found = among(last, asked)
@@ -166,4 +185,4 @@ def _concatenate(sources: list[Path], target: Path) -> None:
     with target.open("wb") as out:
         for source in sources:
             with source.open("rb") as content:
-                shutil.copyfileobj(content, out)
+                shutil.copyfileobj(content, out, _COPIED_BYTES)

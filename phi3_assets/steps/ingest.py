@@ -29,7 +29,8 @@ from phi3_assets.core.step import StepContext, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
 from phi3_assets.data.judge.frozen_rows import FrozenRows, frozen_rows
-from phi3_assets.data.judge.merge import KEPT, REASONS, TEST, MergeSettings, Parts, Verdict, judge
+from phi3_assets.data.judge.merge import KEPT, REASONS, TEST, MergeSettings, Verdict, judge
+from phi3_assets.data.judge.part_arrays import Parts
 from phi3_assets.data.judge.part_store import LAYOUT, PartSettings
 from phi3_assets.data.judge.parts import make_part
 from phi3_assets.data.judge.report import dataset_metrics, refuse_if_useless
@@ -41,7 +42,6 @@ from phi3_assets.data.testset.frozen import (
     TEST_SCHEMA,
     check,
     load_test_sets,
-    prefix_hashes,
     settings_metadata,
     write_test_set,
 )
@@ -50,9 +50,10 @@ from phi3_assets.steps import RAW_DATASET
 
 @dataclass(frozen=True)
 class PartOf:
-    """A file, its part and what the part says of it."""
+    """A file, the SHA-256 of its content, its part and what the part says of it."""
 
     file: SourceFile
+    sha256: str
     folder: Path
     facts: dict[str, Any]
     reused: bool
@@ -69,10 +70,11 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
     """
     files, others = list_files(ctx.inputs["datasets"])
     test_sets = load_test_sets(ctx.inputs.get("test_sets"))
-    frozen = frozen_rows(test_sets, _part_settings(ctx))
-    with ThreadPoolExecutor(1) as aside:
+    with ThreadPoolExecutor(2) as aside:
+        thawed = aside.submit(frozen_rows, test_sets, _part_settings(ctx))
         checked = aside.submit(check, test_sets)
         parts = _read(files, ctx)
+    frozen = thawed.result()
     checked.result()
     parts, notes = _without_notes(parts)
     _refuse_blocked(parts, ctx)
@@ -85,7 +87,7 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
     test_set_rows = _write_records(parts, arrays, verdict, frozen, ctx)
     _write_lists(parts, arrays, verdict, ctx.output)
     metrics = dataset_metrics(
-        [(part.facts | {"file": part.file.name}) for part in parts],
+        [(part.facts | {"file": part.file.name, "sha256": part.sha256}) for part in parts],
         verdict,
         frozen,
         test_set_rows,
@@ -117,7 +119,7 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if facts["damage"]:
             ctx.log(f"{file.name}: {facts['damage'][1]}; the {facts['rows_kept']} rows before that are kept")
-        parts.append(PartOf(file, folder, facts, part is not None))
+        parts.append(PartOf(file, hashed[file.name].sha256, folder, facts, part is not None))
         ctx.progress(fraction=(done + 1) / len(files), rows_read=sum(part.facts["rows_read"] for part in parts))
     cache.prune()
     return parts
@@ -176,9 +178,13 @@ def _write_records(parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen:
     output = ctx.output
     (output / RECORDS).mkdir()
     asked = arrays.load("asked")
+    is_new_test = verdict.split == TEST
+    if ctx.params["test_set"] == "grow" or not frozen.has_present:
+        is_new_test &= ~among(arrays.load("id"), frozen.ids[: frozen.present_rows])
+    else:
+        is_new_test[:] = False
     proposed: list[pa.Table] = []
     copies: list[tuple[Path, Path]] = []
-    new_tests = ctx.params["test_set"] == "grow" or not frozen.has_present
     number = 0
     for which, (part, start) in enumerate(zip(parts, arrays.starts.tolist(), strict=True)):
         sides = np.fromfile(part.folder / "side.bin", np.uint8)
@@ -191,7 +197,7 @@ def _write_records(parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen:
             target = block_path(output / RECORDS, number)
             number += 1
             unchanged = kept.all() and (split == sides[begin:end]).all()
-            tests = kept & (split == TEST) & new_tests
+            tests = kept & is_new_test[span]
             if unchanged:
                 copies.append((block, target))
             if not unchanged or tests.any():
@@ -203,20 +209,21 @@ def _write_records(parts: list[PartOf], arrays: Parts, verdict: Verdict, frozen:
                         writer.write_table(table.filter(pa.array(kept)))
                 hashes = pa.array([f"{value:016x}{0:016x}" for value in asked[span][tests].tolist()], pa.string())
                 proposed.append(table.filter(pa.array(tests)).append_column("asked", hashes))
-    copy_out(copies)
-    in_data = pa.concat_tables([*proposed, TEST_SCHEMA.empty_table()])
-    return _write_test_set(frozen, in_data, settings_metadata(ctx.params), output / TEST_SET)
+    with ThreadPoolExecutor(1) as aside:
+        copied = aside.submit(copy_out, copies)
+        new = pa.concat_tables([*proposed, TEST_SCHEMA.empty_table()])
+        rows = _write_test_set(frozen, new, settings_metadata(ctx.params), output / TEST_SET)
+    copied.result()
+    return rows
 
 
-def _write_test_set(frozen: FrozenRows, in_data: pa.Table, metadata: dict[bytes, bytes], target: Path) -> int:
+def _write_test_set(frozen: FrozenRows, new: pa.Table, metadata: dict[bytes, bytes], target: Path) -> int:
     """The frozen test set, whether or not its rows are still in the data, and what it grows by; returns its rows."""
-    present = frozen.present_rows
-    new = in_data.filter(pa.array(~among(prefix_hashes(in_data["id"]), frozen.ids[:present])))
     if frozen.has_present and frozen.changed is None and not new.num_rows:
         shutil.copyfile(frozen.files[0].path, target)
     else:
         write_test_set(target, pa.concat_tables([frozen.present_table(), new]), metadata)
-    return present + int(new.num_rows)
+    return frozen.present_rows + int(new.num_rows)
 
 
 def _write_lists(parts: list[PartOf], arrays: Parts, verdict: Verdict, output: Path) -> None:

@@ -111,8 +111,11 @@ def test_an_imported_recipe_runs_on_data_of_its_own_or_not_at_all(copied_home, t
     desk.mkdir()
     rows = ({"Question": f"What is item {i}?", "Best Answer": f"Number {i}."} for i in range(40))
     (desk / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = ("--set", f"dataset_path={desk}", "--set", "product=of-its-own")
-    assert "40 rows read, 40 kept" in phi3_here(*run, *own, home=copied_home)
+    assert "40 rows read, 40 kept" in phi3_here(*run, "--set", f"dataset_path={desk}", home=copied_home)
+    # It had the sample's product, and so its test set and its champion.
+    assert "from a.jsonl (" in phi3_here("testset", "show", "--product", "mine", home=copied_home)
+    assert "a.jsonl" not in phi3_here("testset", "show", "--product", "operations-desk", home=copied_home)
+    assert "mine has no champion" in phi3_here("champion", "show", "--product", "mine", home=copied_home)
 
 
 def test_a_training_leaves_its_olive_configuration(made_home):

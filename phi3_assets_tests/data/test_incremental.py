@@ -9,6 +9,7 @@ import pytest
 from phi3_assets.data import records
 from phi3_assets.data.cache import DirectoryCache
 from phi3_assets.data.judge import part_store
+from phi3_assets.data.tokens import items
 from phi3_assets_tests.data.running import Run, bytes_of, write_model, write_sample
 
 
@@ -110,3 +111,21 @@ def test_pages_do_not_tell_how_the_result_was_made(tmp_path: Path) -> None:
     run.ingest()
     run.corpus(model)
     assert (bytes_of(run.raw), bytes_of(run.out)) == before
+
+
+def test_a_test_set_that_grows_costs_its_new_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A per cent of new rows had all tests tokenised again: 7.6 s of a run that took 2.5 s otherwise."""
+    monkeypatch.setattr(items, "_PART_ROWS", 4)
+    run.overrides["test_set"] = "grow"
+    model = run.home.parent / "model"
+    rows_before = run.ingest()["test_set_rows"]
+    run.corpus(model)
+    before = set(run.home.glob("cache/formatted_corpus/*/tests-*"))
+    rows = [{"Question": f"What is item {i}00 good for?", "Best Answer": f"For task {i}."} for i in range(30)]
+    (run.data / "new.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows_after = run.ingest()["test_set_rows"]
+    run.corpus(model)
+    made = set(run.home.glob("cache/formatted_corpus/*/tests-*")) - before
+    assert rows_before >= 8
+    assert len(made) == -(-rows_after // 4) - rows_before // 4
+    assert (bytes_of(run.raw), bytes_of(run.out)) == afresh(run)

@@ -94,15 +94,16 @@ def test_near_alike_items_are_resampled_together():
     """Taken as independent they gave 18 to 26 % false alarms, and intervals that missed the truth as often."""
     source = random.Random(5)
     covered, alarms, taken_apart = 0, 0, 0
-    for _ in range(100):
+    for trial in range(100):
         values, groups = clustered(source, size=8)
-        low, high = interval(values, groups)
-        covered += low <= 0 <= high
-        alarms += compare("f1", "a", "b", values, [0.0] * len(values), groups).p_better <= 0.05
-        taken_apart += compare("f1", "a", "b", values, [0.0] * len(values)).p_better <= 0.05
+        found = compare("f1", "a", "b", values, [0.0] * len(values), groups)
+        covered += found.low <= 0 <= found.high
+        alarms += found.p_better <= 0.05
+        if trial < 40:  # the slowest of the three, and the farthest from its bound
+            taken_apart += compare("f1", "a", "b", values, [0.0] * len(values)).p_better <= 0.05
     assert covered >= 95 - 2 * (100 * 0.95 * 0.05) ** 0.5
     assert alarms <= 5 + 2.33 * (100 * 0.95 * 0.05) ** 0.5
-    assert taken_apart > 15
+    assert taken_apart > 0.15 * 40
 
 
 def test_more_items_are_needed_where_they_are_near_alike():

@@ -14,6 +14,7 @@ import pytest
 from phi3_assets.core.recipe import fields_of
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import EVAL_REPORT
+from phi3_assets_tests.made_once import made_once
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 ROWS = [
@@ -111,14 +112,21 @@ def export(merged: Path, output: Path, precision: str) -> Path:
     return output
 
 
+CHAIN = (*EVAL_REPORT.inputs, "onnx_fp32_model")
+
+
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory) -> dict[str, Path]:
     """Directories of all inputs of the evaluate step, plus `onnx_fp32_model`."""
+    root = made_once(tmp_path_factory, "chain", make_chain)
+    return {name: root / name for name in CHAIN}
+
+
+def make_chain(root: Path) -> None:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    root = tmp_path_factory.mktemp("chain")
     base = make_base(root / "base_model")
     (base / "LICENSE").write_text("Apache License, Version 2.0\n")
     torch.manual_seed(1)
@@ -137,14 +145,9 @@ def chain(tmp_path_factory) -> dict[str, Path]:
     ).merge_and_unload()
     merged.save_pretrained(root / "merged_model")
     make_tokenizer(root / "merged_model")
-    return {
-        "formatted_corpus": write_corpus(root / "formatted_corpus", base),
-        "base_model": base,
-        "lora_adapter": root / "lora_adapter",
-        "merged_model": root / "merged_model",
-        "onnx_int4_model": export(root / "merged_model", root / "onnx_int4_model", "int4"),
-        "onnx_fp32_model": export(root / "merged_model", root / "onnx_fp32_model", "fp32"),
-    }
+    write_corpus(root / "formatted_corpus", base)
+    export(root / "merged_model", root / "onnx_int4_model", "int4")
+    export(root / "merged_model", root / "onnx_fp32_model", "fp32")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import shutil
 import dagster as dg
 
 from phi3_assets import steps
-from phi3_assets.core.manifest import verify
+from phi3_assets.core.manifest import Manifest, verify
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import StepCall, installed_versions
 from phi3_assets_tests.conftest import raw_dataset_call
@@ -20,6 +20,19 @@ def base_model_call(seed: int = 0) -> StepCall:
     step = steps.BASE_MODEL
     recipe = load_recipe("tiny-test", {"base_model_revision": str(seed)})
     return StepCall(step.name, step.code_version, step.params(recipe), {}, installed_versions(step.libraries))
+
+
+def corpus_call(raw: Manifest, base: Manifest) -> StepCall:
+    """A step that reads other artefacts."""
+    step = steps.FORMATTED_CORPUS
+    inputs = {"raw_dataset": raw.digest, "base_model": base.digest}
+    return StepCall(
+        step.name,
+        step.code_version,
+        step.params(load_recipe("tiny-test")),
+        inputs,
+        installed_versions(step.libraries),
+    )
 
 
 class ExecutionContract:
@@ -64,14 +77,7 @@ class ExecutionContract:
         raw_call, files = raw_dataset_call(store)
         raw, _ = self.run(execution, store, raw_call, files)
         base, _ = self.run(execution, store, base_model_call(), {})
-        step = steps.FORMATTED_CORPUS
-        call = StepCall(
-            step.name,
-            step.code_version,
-            step.params(load_recipe("tiny-test")),
-            {"raw_dataset": raw.digest, "base_model": base.digest},
-            installed_versions(step.libraries),
-        )
+        call = corpus_call(raw, base)
         made, result = self.run(execution, store, call, {"raw_dataset": raw.ref, "base_model": base.ref})
         assert result.success
         assert made.metrics["train_rows"] + made.metrics["test_rows"] == 40
@@ -115,14 +121,7 @@ class ExecutionContract:
         raw, _ = self.run(execution, store, raw_call, files)
         base, _ = self.run(execution, store, base_model_call(), {})
         self.break_file(store, base.ref, "model.safetensors")
-        step = steps.FORMATTED_CORPUS
-        call = StepCall(
-            step.name,
-            step.code_version,
-            step.params(load_recipe("tiny-test")),
-            {"raw_dataset": raw.digest, "base_model": base.digest},
-            installed_versions(step.libraries),
-        )
+        call = corpus_call(raw, base)
         _, result = self.run(execution, store, call, {"raw_dataset": raw.ref, "base_model": base.ref})
         assert "model.safetensors was changed" in self.failure(result).description
 

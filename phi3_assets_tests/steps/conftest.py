@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.core.step import Step, StepContext
 from phi3_assets.models import environment
 from phi3_assets.steps import BASE_MODEL, LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
+from phi3_assets_tests.made_once import made_once
 
 environment.prepare()
 
@@ -42,6 +43,17 @@ class Made:
 
 
 RunStep = Callable[..., Made]
+
+
+def _once(factory: pytest.TempPathFactory, step: Step, make: Callable[[], Made]) -> Made:
+    """What the first process of the test run makes, for all of them."""
+
+    def keep(folder: Path) -> None:
+        (folder / "made.json").write_text(json.dumps(asdict(make()), default=str))
+
+    folder = made_once(factory, f"tiny_{step.name}", keep)
+    kept = json.loads((folder / "made.json").read_text())
+    return Made(**{**kept, "path": Path(kept["path"])})
 
 
 @pytest.fixture(scope="session")
@@ -93,35 +105,49 @@ class Chain:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(run_step: RunStep) -> Made:
+def tiny_base(run_step: RunStep, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A random Phi-3 of about 110 k parameters."""
-    return run_step(BASE_MODEL)
+    return _once(tmp_path_factory, BASE_MODEL, lambda: run_step(BASE_MODEL))
 
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tiny_base: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A formatted corpus: three phrasings of each fact to train on, one to test."""
-    directory = tmp_path_factory.mktemp("formatted_corpus")
-    write_corpus(directory, tiny_base.path)
-    return directory
+    return made_once(tmp_path_factory, "tiny_corpus", lambda folder: write_corpus(folder, tiny_base.path))
 
 
 @pytest.fixture(scope="session")
-def tiny_adapter(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
+def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
+    """What a training reads."""
+    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(
+    tiny_base: Made, tiny_corpus: Path, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
     """An adapter trained on the tiny corpus."""
-    return run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, num_train_epochs=4.0)
+    # Not the fixture `inputs`, which a module may replace by what it tests.
+    inputs = {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+    return _once(tmp_path_factory, LORA_ADAPTER, lambda: run_step(LORA_ADAPTER, inputs, num_train_epochs=4.0))
 
 
 @pytest.fixture(scope="session")
-def tiny_merged(tiny_base: Made, tiny_adapter: Made, run_step: RunStep) -> Made:
+def tiny_merged(
+    tiny_base: Made, tiny_adapter: Made, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
     """Base and adapter merged."""
-    return run_step(MERGED_MODEL, {"base_model": tiny_base.path, "lora_adapter": tiny_adapter.path})
+    inputs = {"base_model": tiny_base.path, "lora_adapter": tiny_adapter.path}
+    return _once(tmp_path_factory, MERGED_MODEL, lambda: run_step(MERGED_MODEL, inputs))
 
 
 @pytest.fixture(scope="session")
-def tiny_int4(tiny_merged: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
+def tiny_int4(
+    tiny_merged: Made, tiny_corpus: Path, run_step: RunStep, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
     """The merged model in int4."""
-    return run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path, "formatted_corpus": tiny_corpus})
+    inputs = {"merged_model": tiny_merged.path, "formatted_corpus": tiny_corpus}
+    return _once(tmp_path_factory, ONNX_INT4_MODEL, lambda: run_step(ONNX_INT4_MODEL, inputs))
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.olive import corpus
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.callback import evaluations_without_gain
-from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, metrics_of, train
+from phi3_assets_tests.steps.alone import assert_same, metrics_of
+from phi3_assets_tests.steps.conftest import RunStep
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, train
 
 WEIGHTS = "adapter_model.safetensors"
 # Two of the six facts are held out: what four facts teach about them is soon exhausted, so the best evaluation is not
@@ -24,11 +25,6 @@ EVALUATING = {
     "lr_scheduler_type": "constant",
     "logging_steps": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 @pytest.fixture(scope="module")

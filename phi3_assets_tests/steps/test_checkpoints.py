@@ -4,9 +4,7 @@ A checkpoint that a full disk had cut off once failed its training at every star
 """
 
 import json
-import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,14 @@ from phi3_assets.core.sealing import seal
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training import callback
 from phi3_assets.training.checkpoints import drop_damaged
-from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same
+from phi3_assets_tests.harms import HARMS, cut, flip
+from phi3_assets_tests.steps.alone import assert_same
+from phi3_assets_tests.steps.conftest import RunStep
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS
 
 
 class Killed(BaseException):
     """Ends the training as a kill would, as far as its files go."""
-
-
-@pytest.fixture(scope="module")
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +42,6 @@ def broken_off(inputs: dict[str, Path], run_step: RunStep, tmp_path_factory: pyt
             run_step(LORA_ADAPTER, inputs, work=work, **SEVERAL_EPOCHS)
     assert sorted(path.name for path in (work / "checkpoints").iterdir()) == ["checkpoint-6", "checkpoint-7"]
     return work, run_step(LORA_ADAPTER, inputs, **SEVERAL_EPOCHS).path
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[random.Random(path.name).randrange(len(content))] ^= 16
-    path.write_bytes(content)
-
-
-HARMS: list[Callable[[Path], None]] = [cut, empty, flip, Path.unlink]
 
 
 def files_of(work: Path, step: int = 7) -> list[Path]:

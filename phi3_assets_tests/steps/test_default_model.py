@@ -18,7 +18,8 @@ from phi3_assets.cli.runner import latest
 from phi3_assets.core.home import SAMPLE, initialise
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets_tests.conftest import clean_env
-from phi3_assets_tests.steps.killing import assert_same, metrics_of, train
+from phi3_assets_tests.steps.alone import assert_same, metrics_of
+from phi3_assets_tests.steps.killing import train
 from phi3_assets_tests.tiny_graph import phi3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]

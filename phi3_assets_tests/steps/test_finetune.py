@@ -12,15 +12,12 @@ import pytest
 from phi3_assets.core.errors import UserError
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 from phi3_assets.training.measured import TrainingMetrics, read_adapter_metrics
+from phi3_assets_tests.steps.alone import assert_same
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
-from phi3_assets_tests.steps.killing import assert_same, train
+from phi3_assets_tests.steps.killing import train
 
 WEIGHTS = "adapter_model.safetensors"
-
-
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
+QLORA = {"method": "qlora", "compute_dtype": "float32", "max_steps": 1}
 
 
 def test_adapter_learns_and_reports(tiny_adapter: Made) -> None:
@@ -88,8 +85,8 @@ def test_every_field_changes_the_adapter(field, value, inputs, tiny_reference, r
 
 
 @pytest.fixture(scope="module")
-def tiny_reference(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> Made:
-    return run_step(LORA_ADAPTER, {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus})
+def tiny_reference(inputs: dict[str, Path], run_step: RunStep) -> Made:
+    return run_step(LORA_ADAPTER, inputs)
 
 
 def test_first_loss_is_that_of_the_masked_labels(tiny_chain: Chain, run_step: RunStep) -> None:
@@ -145,18 +142,20 @@ def test_other_methods_go_through_to_int4(method, inputs, run_step, tiny_referen
 @pytest.mark.parametrize(
     ("field", "value"), [("quant_type", "fp4"), ("double_quant", False), ("compute_dtype", "bfloat16")]
 )
-def test_every_field_of_qlora_changes_the_adapter(field, value, inputs, run_step) -> None:
-    made = [
-        run_step(LORA_ADAPTER, inputs, **{"method": "qlora", "compute_dtype": "float32", "max_steps": 1, **change})
-        for change in ({}, {field: value})
-    ]
-    assert (made[0].path / WEIGHTS).read_bytes() != (made[1].path / WEIGHTS).read_bytes()
+def test_every_field_of_qlora_changes_the_adapter(field, value, inputs, qlora_reference, run_step) -> None:
+    made = run_step(LORA_ADAPTER, inputs, **{**QLORA, field: value})
+    assert (made.path / WEIGHTS).read_bytes() != (qlora_reference.path / WEIGHTS).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_base: Made, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def qlora_reference(inputs: dict[str, Path], run_step: RunStep) -> Made:
+    return run_step(LORA_ADAPTER, inputs, **QLORA)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
-    assert train({"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}, root) == 0
+    assert train(inputs, root) == 0
     return root / "output"
 
 

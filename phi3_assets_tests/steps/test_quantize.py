@@ -155,15 +155,13 @@ def onnx_graph(model: Path) -> Any:
     return onnx.load(model / "model.onnx", load_external_data=False).graph
 
 
-def test_nothing_is_left_outside(tiny_merged: Made, run_step: RunStep, tmp_path: Path) -> None:
+def test_same_input_gives_the_same_bytes_and_leaves_nothing_outside(
+    tiny_chain: Chain, run_step: RunStep, tmp_path: Path
+) -> None:
     work = tmp_path / "work"
-    made = run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, work=work)
+    again = run_step(ONNX_INT4_MODEL, {"merged_model": tiny_chain.merged_model}, work=work)
     assert [path for path in work.rglob("*") if path.is_file()] == []
-    assert sorted(path.name for path in made.path.iterdir()) == FILES
-
-
-def test_same_input_gives_the_same_bytes(tiny_chain: Chain, run_step: RunStep) -> None:
-    again = run_step(ONNX_INT4_MODEL, {"merged_model": tiny_chain.merged_model})
+    assert sorted(path.name for path in again.path.iterdir()) == FILES
     for path in tiny_chain.onnx_int4_model.iterdir():
         assert (again.path / path.name).read_bytes() == path.read_bytes(), path.name
 

@@ -10,21 +10,14 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.ranks import Rank, cut_batch, given_rank, stand_alone
-from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import assert_same, metrics_of
+from phi3_assets_tests.steps.alone import assert_same, metrics_of
+from phi3_assets_tests.steps.conftest import RunStep
 from phi3_assets_tests.steps.ranks import Ranks
-
-pytestmark = pytest.mark.azure
 
 WEIGHTS = "adapter_model.safetensors"
 # Dropout would draw other masks in each process.
 FIELDS = {"lora_dropout": 0.0, "per_device_train_batch_size": 2, "max_steps": 6, "logging_steps": 1}
 FOUR = {**FIELDS, "gradient_accumulation_steps": 4, "eval_share": 0.3, "eval_steps": 3}
-
-
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 def test_two_nodes_train_as_one_process(inputs, run_step: RunStep, tmp_path: Path) -> None:

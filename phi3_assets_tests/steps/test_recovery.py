@@ -26,8 +26,8 @@ from phi3_assets.quantising import forecast, recovery
 from phi3_assets.quantising.blocks import load_student
 from phi3_assets.quantising.divergence import BATCH_TOKENS, batches_of, divergence
 from phi3_assets.steps import ONNX_INT4_MODEL
+from phi3_assets_tests.steps.alone import assert_same, metrics_of
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
-from phi3_assets_tests.steps.killing import assert_same, metrics_of
 from phi3_assets_tests.steps.killing_recovery import FIELDS, quantise
 
 STEPS = FIELDS["int4_recovery_steps"]

@@ -11,10 +11,12 @@ import pytest
 
 from phi3_assets.core.step import StepCall
 from phi3_assets.steps import LORA_ADAPTER
+from phi3_assets_tests.steps.alone import assert_same
 from phi3_assets_tests.steps.conftest import Made, RunStep, tiny_recipe
-from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, train
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, train
 
 WEIGHTS = "adapter_model.safetensors"
+THREE_EPOCHS = {"lora_dropout": 0.0, "num_train_epochs": 3.0}
 WHOLE = {"per_device_train_batch_size": 8}
 HALVES = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 CUTS: list[dict[str, Any]] = [
@@ -23,11 +25,6 @@ CUTS: list[dict[str, Any]] = [
     {**WHOLE, "gradient_checkpointing": True},
     {**WHOLE, "logging_steps": 3},
 ]
-
-
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 def identity(**overrides: Any) -> str:
@@ -43,18 +40,24 @@ def test_how_a_step_is_cut_is_in_no_identity(cut: dict[str, Any]) -> None:
     assert identity(**{**cut, "per_device_train_batch_size": 16}) != identity(**WHOLE)
 
 
+@pytest.fixture(scope="module")
+def in_whole(inputs: dict[str, Path], run_step: RunStep) -> Made:
+    return run_step(LORA_ADAPTER, inputs, **THREE_EPOCHS, **WHOLE)
+
+
 @pytest.mark.parametrize("cut", [HALVES, {**WHOLE, "gradient_checkpointing": True}])
-def test_cuts_differ_by_rounding_alone(cut: dict[str, Any], inputs: dict[str, Path], run_step: RunStep) -> None:
+def test_cuts_differ_by_rounding_alone(
+    cut: dict[str, Any], inputs: dict[str, Path], in_whole: Made, run_step: RunStep
+) -> None:
     """Two processes against one: test_together.py."""
     import torch
     from safetensors.torch import load_file
 
-    fields = {"lora_dropout": 0.0, "num_train_epochs": 3.0}
-    whole, other = (run_step(LORA_ADAPTER, inputs, **fields, **way) for way in (WHOLE, cut))
-    expected = load_file(whole.path / WEIGHTS)
+    other = run_step(LORA_ADAPTER, inputs, **THREE_EPOCHS, **cut)
+    expected = load_file(in_whole.path / WEIGHTS)
     for name, tensor in load_file(other.path / WEIGHTS).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
-    assert other.metrics["steps"] == whole.metrics["steps"]
+    assert other.metrics["steps"] == in_whole.metrics["steps"]
 
 
 def test_logging_changes_no_byte(inputs: dict[str, Path], run_step: RunStep) -> None:

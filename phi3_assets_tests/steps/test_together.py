@@ -15,18 +15,14 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.olive.corpus import CorpusOrder
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.together import _exited
-from phi3_assets_tests.steps.conftest import Made, RunStep
-from phi3_assets_tests.steps.killing import metrics_of, train
+from phi3_assets_tests.steps.alone import metrics_of
+from phi3_assets_tests.steps.conftest import RunStep
+from phi3_assets_tests.steps.killing import train
 
 WEIGHTS = "adapter_model.safetensors"
 # Dropout would draw other masks in each process.
 FIELDS = {"lora_dropout": 0.0, "per_device_train_batch_size": 2, "max_steps": 6, "logging_steps": 1}
 EVALUATING = {"eval_share": 0.3, "eval_steps": 3}
-
-
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 def started_by(marker: Path) -> list[psutil.Process]:

@@ -18,15 +18,10 @@ from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training import forecast
 from phi3_assets.training.adapter import out_of_memory
 from phi3_assets.training.estimate import TOLERANCE
-from phi3_assets_tests.steps.conftest import Made, RunStep, tiny_recipe
+from phi3_assets_tests.steps.conftest import RunStep, tiny_recipe
 
 environment.prepare()
 GIB = 2**30
-
-
-@pytest.fixture
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
 
 
 def params(**overrides: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A machine that is taken away with notice loses nothing, and one that is spared goes on as if nothing had been."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from phi3_assets.worker.checkpoint_copies import copies_in
-from phi3_assets_tests.steps.conftest import Made
-from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, assert_same, metrics_of, train
+from phi3_assets_tests.steps.alone import Started, assert_same, metrics_of
+from phi3_assets_tests.steps.killing import SEVERAL_EPOCHS, train
 from phi3_assets_tests.steps.ranks import free_port
 from phi3_assets_tests.worker.interrupted import SLOW_STEP, start, steps_of
 from phi3_assets_tests.worker.metadata_service import MetadataService
-
-pytestmark = pytest.mark.azure
 
 TOGETHER = {**SEVERAL_EPOCHS, "lora_dropout": 0.0, "per_device_train_batch_size": 2}
 
@@ -28,18 +25,13 @@ def service() -> Iterator[MetadataService]:
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny_base: Made, tiny_corpus: Path) -> dict[str, Path]:
-    return {"base_model": tiny_base.path, "formatted_corpus": tiny_corpus}
-
-
-@pytest.fixture(scope="module")
 def uninterrupted(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
     assert train(inputs, root) == 0
     return root / "output"
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen) -> None:
+def wait_until(condition: Callable[[], object], process: Started) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None
@@ -47,7 +39,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen) -> No
         time.sleep(0.05)
 
 
-def announce_in_step_8(service: MetadataService, root: Path, process: subprocess.Popen) -> None:
+def announce_in_step_8(service: MetadataService, root: Path, process: Started) -> None:
     wait_until(lambda: SLOW_STEP in steps_of(root), process)
     service.announce()
 

@@ -16,9 +16,8 @@ from phi3_assets.training.checkpoints import FOLDER, drop_damaged
 from phi3_assets.worker import checkpoint_copies, mirror
 from phi3_assets.worker.checkpoint_copies import MARKER, copies_in
 from phi3_assets.worker.mirror import Mirror
+from phi3_assets_tests.harms import HARMS, cut, flip
 from phi3_assets_tests.worker.mirroring import BYTES, best_of, weights, write_checkpoint
-
-pytestmark = pytest.mark.azure
 
 
 class Machine:
@@ -99,21 +98,7 @@ def test_the_newest_and_the_best_are_kept(first: Machine, second: Machine) -> No
     assert [copy.step for copy in copies_in(first.copies)] == [9]
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[random.Random(path.name).randrange(len(content))] ^= 16
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("harm", [cut, empty, flip, Path.unlink])
+@pytest.mark.parametrize("harm", HARMS)
 def test_any_damage_is_found_and_the_one_before_taken(harm: Callable[[Path], None], first: Machine, tmp_path: Path):
     write_checkpoint(first.work, 3, None)
     first.mirror.finish()

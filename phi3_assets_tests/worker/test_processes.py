@@ -16,44 +16,10 @@ import pytest
 
 from phi3_assets.worker.forkserver import ForkServer
 from phi3_assets.worker.processes import ProcessTree, spawn
+from phi3_assets_tests.shared_server import ROOT, shared_server
 
-# A leader with a child in its group and one that left the group, as a data loader or a launcher may.
-TREE = """
-import os, signal, subprocess, sys, time
-from phi3_assets.worker.processes import die_with_parent
-die_with_parent()
-if sys.argv[2] == "stubborn":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-sleep = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-         "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
-children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=sys.argv[3] == "leaves")]
-time.sleep(0.3)
-with open(sys.argv[1] + ".tmp", "w") as file:
-    file.write(" ".join(str(pid) for pid in [os.getpid(), *(child.pid for child in children)]))
-os.replace(sys.argv[1] + ".tmp", sys.argv[1])
-time.sleep(600)
-"""
-
-SAYS = """
-import gc, json, os, sys
-from phi3_assets.worker.processes import die_with_parent
-if sys.argv[1] == "--facts":
-    threads = len(os.listdir("/proc/self/task"))
-    imported = "olive.passes.pytorch.lora" in sys.modules
-    listed = [int(name) for name in os.listdir("/proc/self/fd")]
-    given = int(os.environ["PHI3_PARENT_PIPE"])
-    descriptors = sorted(n for n in listed if n != given and os.path.exists(f"/proc/self/fd/{n}"))
-    import torch
-    print(json.dumps({"imported": imported, "cuda": torch.cuda.is_initialized(), "session": os.getsid(0),
-                      "threads": threads, "open": descriptors, "collects": gc.isenabled()}))
-elif sys.argv[1] == "--code":
-    sys.exit(int(sys.argv[2]))
-else:
-    die_with_parent()
-    print(os.environ["SAID"], sys.argv[1])
-sys.exit(3)
-"""
+SAYS = [sys.executable, "-m", "phi3_assets_tests.worker.says"]
+TREE = [sys.executable, "-m", "phi3_assets_tests.worker.tree"]
 EVERY_WORKER = {"cuda": False, "threads": 1, "open": [0, 1, 2], "collects": True}
 
 
@@ -84,17 +50,21 @@ def all_gone(pids: list[int], timeout_s: float = 10) -> bool:
 
 
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory):
-    """An environment in which TREE is the module `tree`, and what SAYS is the module `says`."""
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "tree.py").write_text(TREE)
-    (folder / "says.py").write_text(SAYS)
-    return {**os.environ, "PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
+def light(tmp_path_factory):
+    """An environment in which a fork server can fork at once, because the first of its imports fails."""
+    folder = tmp_path_factory.mktemp("light")
+    (folder / "torch.py").write_text("raise ImportError('seeded fault')")
+    return with_modules(folder)
+
+
+def with_modules(folder: Path) -> dict[str, str]:
+    """The environment with a folder of modules before all others."""
+    return {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
 
 
 @pytest.fixture(scope="module")
-def fork_server(modules, tmp_path_factory):
-    server = ForkServer(modules, tmp_path_factory.mktemp("server") / "log")
+def fork_server(light, tmp_path_factory):
+    server = ForkServer(light, tmp_path_factory.mktemp("server") / "log")
     yield server
     server.close()
 
@@ -105,11 +75,11 @@ def starter(request):
 
 
 @pytest.fixture
-def start(modules, starter, tmp_path):
+def start(light, starter, tmp_path):
     def started(manners="polite", group="stays"):
         pids = tmp_path / "pids"
-        command = [sys.executable, "-m", "tree", str(pids), manners, group]
-        return ProcessTree(command, modules, tmp_path / "log", starter), wait_for(pids)
+        command = [*TREE, str(pids), manners, group]
+        return ProcessTree(command, light, tmp_path / "log", starter), wait_for(pids)
 
     return started
 
@@ -138,18 +108,17 @@ from phi3_assets.worker.forkserver import ForkServer
 from phi3_assets.worker.processes import ProcessTree, spawn
 log = Path(sys.argv[1])
 start = spawn if sys.argv[2] == "spawned" else ForkServer(os.environ, log).start
-ProcessTree([sys.executable, "-m", "tree", *sys.argv[3:]], os.environ, log, start)
+ProcessTree([sys.executable, *sys.argv[3:]], os.environ, log, start)
 time.sleep(600)
 """
 
 
 @pytest.mark.parametrize("how", ["spawned", "forked"])
-def test_nothing_outlives_a_killed_parent(tmp_path, modules, how):
+def test_nothing_outlives_a_killed_parent(tmp_path, light, how):
     """Dagster's Pipes client leaves the child running here: nobody is left to signal it."""
     pids = tmp_path / "pids"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path / "log"), how, str(pids), "stubborn", "stays"], env=modules
-    )
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "log"), how, *TREE[1:], str(pids), "stubborn", "stays"]
+    parent = subprocess.Popen(command, env=light)
     started = wait_for(pids)
     assert len(alive(started)) == 3
     started += [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]  # the server too
@@ -165,9 +134,8 @@ def run(tree: ProcessTree) -> int:
     return code
 
 
-def test_exit_code_and_output_are_kept(tmp_path, modules, starter):
-    command = [sys.executable, "-m", "says", "something"]
-    tree = ProcessTree(command, {**modules, "SAID": "said"}, tmp_path / "log", starter)
+def test_exit_code_and_output_are_kept(tmp_path, light, starter):
+    tree = ProcessTree([*SAYS, "something"], {**light, "SAID": "said"}, tmp_path / "log", starter)
     assert run(tree) == 3
     assert (tmp_path / "log").read_text().splitlines()[-1] == "said something"
 
@@ -175,64 +143,53 @@ def test_exit_code_and_output_are_kept(tmp_path, modules, starter):
 class TestForkServer:
     """What only workers from a fork server have to stand."""
 
-    def test_a_worker_has_the_imports_and_a_session_of_its_own(self, tmp_path, modules, fork_server):
+    def test_a_worker_has_the_imports_and_a_session_of_its_own(self, tmp_path):
         for _ in range(2):
-            tree = ProcessTree(
-                [sys.executable, "-m", "says", "--facts"], {**modules, "SAID": ""}, tmp_path / "log", fork_server.start
-            )
+            tree = ProcessTree([*SAYS, "--facts"], os.environ, tmp_path / "log", shared_server(1).start)
             assert run(tree) == 3
             facts = json.loads((tmp_path / "log").read_text().splitlines()[-1])
             assert facts == {**EVERY_WORKER, "imported": True, "session": tree.pid}
 
-    def test_where_there_is_cuda_a_worker_is_a_python_of_its_own(self, tmp_path, modules):
+    def test_where_there_is_cuda_a_worker_is_a_python_of_its_own(self, tmp_path):
         """A fork cannot use CUDA once its parent has looked at it closely, as some libraries do when imported."""
         (tmp_path / "torch.py").write_text(
             "class cuda:\n"
             "    is_available = staticmethod(lambda: True)\n"
             "    is_initialized = staticmethod(lambda: False)\n"
         )
-        env = {**modules, "PYTHONPATH": f"{tmp_path}:{modules['PYTHONPATH']}"}
+        env = with_modules(tmp_path)
         server = ForkServer(env, tmp_path / "log")
-        command = [sys.executable, "-m", "says", "--facts"]
-        tree = ProcessTree(command, {**env, "SAID": ""}, tmp_path / "log", server.start)
+        tree = ProcessTree([*SAYS, "--facts"], env, tmp_path / "log", server.start)
         assert run(tree) == 3
         server.close()
         facts = json.loads((tmp_path / "log").read_text().splitlines()[-1])
         assert facts == {**EVERY_WORKER, "imported": False, "session": tree.pid}
 
-    def test_several_at_once_end_each_with_its_own_code(self, tmp_path, modules, fork_server):
+    def test_several_at_once_end_each_with_its_own_code(self, tmp_path, light, fork_server):
         trees = [
-            ProcessTree(
-                [sys.executable, "-m", "says", "--code", str(code)],
-                {**modules, "SAID": ""},
-                tmp_path / str(code),
-                fork_server.start,
-            )
+            ProcessTree([*SAYS, "--code", str(code)], light, tmp_path / str(code), fork_server.start)
             for code in (5, 6, 7)
         ]
         assert [run(tree) for tree in trees] == [5, 6, 7]
 
-    def test_a_killed_server_ends_its_workers_and_says_so(self, tmp_path, modules):
-        server = ForkServer(modules, tmp_path / "log")
+    def test_a_killed_server_ends_its_workers_and_says_so(self, tmp_path, light):
+        server = ForkServer(light, tmp_path / "log")
         pids = tmp_path / "pids"
-        command = [sys.executable, "-m", "tree", str(pids), "stubborn", "stays"]
-        tree = ProcessTree(command, modules, tmp_path / "log", server.start)
-        started = wait_for(pids, 60)
+        command = [*TREE, str(pids), "stubborn", "stays"]
+        tree = ProcessTree(command, light, tmp_path / "log", server.start)
+        started = wait_for(pids)
         os.kill(server.pid, signal.SIGKILL)
         assert run(tree) == -signal.SIGKILL
         assert all_gone(started)
         assert not server.alive
         with pytest.raises(RuntimeError, match="has ended"):
-            ProcessTree(command, modules, tmp_path / "log", server.start)
+            ProcessTree(command, light, tmp_path / "log", server.start)
         server.close()
 
-    def test_what_cannot_be_imported_is_in_the_log_and_stops_no_other_worker(self, tmp_path, modules):
-        broken = tmp_path / "broken"
-        broken.mkdir()
-        (broken / "peft.py").write_text("raise ImportError('seeded fault')")
-        env = {**modules, "PYTHONPATH": f"{broken}:{modules['PYTHONPATH']}", "SAID": "said"}
-        server = ForkServer(env, tmp_path / "log")
-        assert run(ProcessTree([sys.executable, "-m", "says", "it"], env, tmp_path / "log", server.start)) == 3
+    def test_what_cannot_be_imported_is_in_the_log_and_stops_no_other_worker(self, tmp_path, light):
+        server = ForkServer(light, tmp_path / "log")
+        tree = ProcessTree([*SAYS, "it"], {**light, "SAID": "said"}, tmp_path / "log", server.start)
+        assert run(tree) == 3
         server.close()
         log = (tmp_path / "log").read_text()
         assert "seeded fault" in log

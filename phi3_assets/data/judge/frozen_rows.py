@@ -82,7 +82,9 @@ class FrozenRows:
         Raises:
             UserError: A row of the present test set is not in the data, and its group under group_column is not known.
         """
-        lost = ~self._known(asked)[: self.present_rows]
+        lost = self.groups[: self.present_rows] == 0
+        if lost.any():
+            lost[lost] = ~among(self.asked[: self.present_rows][lost], asked)
         if lost.any():
             raise UserError(
                 f"{int(lost.sum())} of {self.present_rows} rows of the frozen test set are not in the data, so their "
@@ -90,11 +92,6 @@ class FrozenRows:
                 "and rows of the same group might be trained on. Bring these rows back with that column filled, set "
                 'group_column as it was, or run `phi3 testset retire --reason "..."`.'
             )
-
-    def _known(self, asked: Hashes) -> NDArray[np.bool_]:
-        known: NDArray[np.bool_] = self.groups != 0
-        known[~known] = among(self.asked[~known], asked)
-        return known
 
 
 def frozen_rows(files: Sequence[FrozenFile], settings: PartSettings) -> FrozenRows:

@@ -96,6 +96,7 @@ def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
         "rows": facts["rows_read"],
         "readable_rows": facts["rows_kept"],
         "problem": problem,
+        "sha256": facts["sha256"],
     }
 
 
@@ -144,7 +145,7 @@ def _refuse_without_rows(metrics: DatasetMetrics, wanted: list[str], folder: Pat
     for entry in metrics.files:
         if entry["columns"]:
             columns = ", ".join(map(repr, entry["columns"][:8]))
-            hint = "".join(nearest(name, entry["columns"]) for name in wanted)
+            hint = "".join(dict.fromkeys(nearest(name, entry["columns"]) for name in wanted))
             raise UserError(
                 f"No usable row in {folder}: {entry['file']} has the columns {columns}; wanted are {wanted[0]!r} and "
                 f"{wanted[1]!r}, or those of another shape (docs/data.md).{hint} Rename the columns, or set "

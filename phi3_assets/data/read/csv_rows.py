@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from phi3_assets.data.read.dialect import Dialect, sniff, undo_backslashes
+from phi3_assets.data.read.json_values import is_json
 from phi3_assets.data.read.limits import lines
 from phi3_assets.data.read.rows import FileDamage, FileFacts, Rank, Row, open_text
 from phi3_assets.data.read.sources import SourceFile
@@ -46,7 +47,10 @@ def read_csv(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row]:
     csv.field_size_limit(_FIELD_LIMIT_CHARS)
     with open_text(file, facts) as text:
         sample = text.read(_SAMPLE_CHARS)
-        dialect = sniff(sample, whole=not text.read(1))
+        whole = not text.read(1)
+    if sample.lstrip()[:1] in ("{", "[") and is_json(sample.lstrip().splitlines()[0]):
+        raise FileDamage("other_format", "it is JSON: name it .jsonl or .json")
+    dialect = sniff(sample, whole=whole)
     facts.delimiter = dialect.delimiter
     facts.quotes = None if dialect.quotes == "doubled" else dialect.quotes
     with open_text(file, facts) as text:

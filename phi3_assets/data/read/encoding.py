@@ -1,6 +1,7 @@
 """Which text encoding a file has: byte order mark, else proof by decoding, else the likeliest of the older ones.
 
-What is likely is judged by `legacy`; here stands what can be proved.
+What is likely is judged by `legacy`; here stands what can be proved. Text in Unicode's own wide encodings holds zeros,
+text in any other holds none; some encodings of mail hold nothing beyond ASCII, and pass for it.
 """
 
 import codecs
@@ -8,7 +9,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from phi3_assets.data.read.legacy import guess
+import numpy as np
+
+from phi3_assets.data.read.legacy import guess, guess_shifted
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -20,6 +23,12 @@ _BOMS = (
 _SAMPLE_BYTES = 1 << 15
 _DAMAGE = 10
 """Valid characters for each bad byte that make a file damaged UTF-8 even where the recipe says another encoding."""
+_WIDE_BYTES = 1 << 16
+_SEPARATORS = np.frombuffer(b'\n\r\t ,"', np.uint8)
+"""With a zero behind, or before, no letter that anybody writes."""
+_SHIFT = re.compile(rb"\x1b\$|~\{|\+[A-Za-z0-9+/]{3,}[^A-Za-z0-9+/]")
+"""How what is no ASCII begins in ISO 2022, in HZ, and how it stands in UTF-7."""
+_SHIFTED_LINE = re.compile(rb"[^\r\n]*[+~\x1b][^\r\n]*[\r\n]+")
 _TELLING_LINE = re.compile(rb"[^\r\n]*[\x80-\xff][^\r\n]*[\r\n]?")
 
 
@@ -48,13 +57,15 @@ def detect_encoding(chunks: Iterable[bytes], said: str = "") -> Encoding:
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     good = bad = 0
     first = True
-    sample = bytearray()
+    sample, shifted = bytearray(), bytearray()
     for chunk in chunks:
         if first and chunk:
             first = False
-            name = _from_mark(chunk) or _utf16_without_mark(chunk)
+            name = _from_mark(chunk) or _wide_without_mark(chunk)
             if name:
                 return Encoding(name)
+        if chunk.isascii() and len(shifted) < _SAMPLE_BYTES and _SHIFT.search(chunk):
+            shifted += b"".join(_SHIFTED_LINE.findall(chunk))[:_SAMPLE_BYTES].rpartition(b"\n")[0] + b"\n"
         text = decoder.decode(chunk)
         if not text.isascii():
             escaped = sum("\udc80" <= char <= "\udcff" for char in text)
@@ -63,6 +74,8 @@ def detect_encoding(chunks: Iterable[bytes], said: str = "") -> Encoding:
             if escaped and len(sample) < _SAMPLE_BYTES:
                 _add_sample(sample, chunk)
     bad += len(decoder.decode(b"", final=True))
+    if shifted and not good and not bad and (found := guess_shifted(bytes(shifted), said)):
+        return Encoding(*found)
     if good and good >= bad * (_DAMAGE if said else 1):
         return Encoding("utf-8")
     if said:
@@ -82,15 +95,26 @@ def _from_mark(chunk: bytes) -> str | None:
     return next((name for mark, name in _BOMS if chunk.startswith(mark)), None)
 
 
-def _utf16_without_mark(chunk: bytes) -> str | None:
-    """Latin text in UTF-16 has a zero in every other byte; text in an 8-bit encoding has none."""
-    head = chunk[: len(chunk) // 2 * 2][:4096]
-    if len(head) < 4:
+def _wide_without_mark(chunk: bytes) -> str | None:
+    """UTF-16 or UTF-32, in either order of bytes, by where zeros stand; None: it is neither."""
+    head = chunk[: len(chunk) // 4 * 4][:_WIDE_BYTES]
+    if b"\0" not in head:
         return None
-    half = len(head) // 2
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    if odd > half * 0.4 and even < half * 0.1:
-        return "utf-16-le"
-    if even > half * 0.4 and odd < half * 0.1:
-        return "utf-16-be"
-    return None
+    by_four = np.frombuffer(head, np.uint8).reshape(-1, 4)
+    if not by_four[:, 3].any() and by_four[:, 2].max() <= 0x10:
+        return "utf-32-le"
+    if not by_four[:, 0].any() and by_four[:, 1].max() <= 0x10:
+        return "utf-32-be"
+    first, second = np.frombuffer(head, np.uint8).reshape(-1, 2).T
+    little = int((np.isin(first, _SEPARATORS) & (second == 0)).sum())
+    big = int((np.isin(second, _SEPARATORS) & (first == 0)).sum())
+    name = "utf-16-le" if little > big else "utf-16-be"
+    return name if max(little, big) > 4 * min(little, big) and _decodes(head, name) else None
+
+
+def _decodes(head: bytes, name: str) -> bool:
+    try:
+        codecs.getincrementaldecoder(name)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -16,6 +16,9 @@ from phi3_assets.data.read.sources import SourceFile
 _LOOKED_AT = 20
 """Lines, or elements of an array, that show what it holds."""
 _MOST_ARRAYS = 200
+_BY_COLUMNS = "a table written by columns is to be saved by rows (pandas: to_json(orient='records'))"
+_BY_KEY = "*"
+"""In a prefix's place: the values of one object, whatever their keys."""
 
 
 def read_jsonl(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row]:
@@ -110,7 +113,7 @@ def _read_values(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row
     number = 0
     prefixes = _rows_in(file, facts, rank)
     for prefix in prefixes:
-        if len(prefixes) > 1 or prefix not in ("", "item"):
+        if len(prefixes) > 1 or prefix not in ("", "item", _BY_KEY):
             name = prefix.removesuffix(".item").removesuffix("item")
             facts.sections.append(Section(name, "array", number + 1, 1))
         try:
@@ -126,8 +129,11 @@ def _read_values(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row
 def _values(file: SourceFile, facts: FileFacts, prefix: str) -> Iterator[Any]:
     """The values at a prefix; the file is closed with the iterator."""
     with open_text(file, facts) as text:
-        guard = JsonGuard(row_depth=prefix.count(".") + 1 if prefix else 0)
-        yield from ijson.items(Utf8(text, guard), prefix, multiple_values=True)
+        content = Utf8(text, JsonGuard(row_depth=prefix.count(".") + 1 if prefix else 0))
+        if prefix == _BY_KEY:
+            yield from (value for _, value in ijson.kvitems(content, "", multiple_values=True))
+        else:
+            yield from ijson.items(content, prefix, multiple_values=True)
 
 
 def _rows_in(file: SourceFile, facts: FileFacts, rank: Rank) -> list[str]:
@@ -144,6 +150,12 @@ def _rows_in(file: SourceFile, facts: FileFacts, rank: Rank) -> list[str]:
         whole = _best(rank, _some(file, facts, ""))
     if whole == 2 or (outline.values > 1 and outline.opening == "start_map"):
         return [""]
+    if outline.opening == "start_map":
+        by_key = [rank(value) for value in _some(file, facts, _BY_KEY)]
+        if by_key and all(by_key) and max(by_key) == 2:
+            return [_BY_KEY]
+        if whole and _is_by_columns(next(_some(file, facts, ""), None)):
+            raise FileDamage("by_columns", _BY_COLUMNS)
     ranks: dict[str, int] = {}
     for prefix in outline.arrays:
         if not any(prefix.startswith(f"{found}.") for found, level in ranks.items() if level):
@@ -154,12 +166,18 @@ def _rows_in(file: SourceFile, facts: FileFacts, rank: Rank) -> list[str]:
     facts.is_note = not rows and outline.opening == "start_map"
     rows = rows or sorted(ranks, key=lambda prefix: -outline.arrays[prefix])[:1]
     if not rows:
-        raise FileDamage("no_rows", "it holds no array of objects")
+        raise FileDamage("no_rows", f"it holds no array of objects, one for each row; {_BY_COLUMNS}")
     for prefix in ranks:
         if prefix not in rows and not any(prefix.startswith(f"{each}.") for each in rows):
             first = next((value for value in _some(file, facts, prefix) if isinstance(value, dict)), {})
             facts.left_out[prefix.removesuffix(".item")] = [str(name) for name in first][:8]
     return rows
+
+
+def _is_by_columns(value: Any) -> bool:
+    """Whether an object holds all values of each column, in a list or by the number of the row."""
+    columns = list(value.values()) if isinstance(value, dict) else []
+    return len(columns) > 1 and all(isinstance(each, list | dict) and len(each) == len(columns[0]) for each in columns)
 
 
 def _some(file: SourceFile, facts: FileFacts, prefix: str) -> Iterator[Any]:

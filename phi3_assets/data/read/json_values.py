@@ -38,6 +38,14 @@ def loads(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None)
 
 
+def is_json(line: str) -> bool:
+    """Whether a line is an object or an array, or opens one."""
+    try:
+        return line.strip() in ("{", "[") or isinstance(loads(line.strip().removesuffix(",")), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _whole_pairs(text: str) -> str:
     return _ESCAPED.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
 

@@ -5,25 +5,37 @@ charset-normalizer alone takes KOI8-R for Japanese, Greek for Bulgarian and Mac 
 reads well, charset-normalizer is asked.
 """
 
+import codecs
 import unicodedata
 from collections import Counter
 from functools import cache
 
 _SINGLE_BYTE = (
     *("cp1252", "cp1250", "cp1255", "cp1251", "cp1253", "cp1254", "cp1257", "cp1256", "cp874", "koi8_r", "koi8_u"),
-    *("iso8859_2", "iso8859_7", "iso8859_5", "iso8859_9", "mac_roman", "mac_cyrillic", "mac_greek", "mac_latin2"),
-    *("cp850", "cp852", "cp866", "cp437"),
+    *("iso8859_2", "iso8859_7", "iso8859_5", "iso8859_6", "iso8859_9", "iso8859_15", "cp1258"),
+    *("mac_roman", "mac_cyrillic", "mac_greek", "mac_latin2", "cp850", "cp852", "cp866", "cp437", "cp737", "cp862"),
 )
 """In the order of preference among those in which a text reads the same."""
+_SHIFTED = ("iso2022_jp_2", "iso2022_kr", "hz", "utf_7")
+"""Encodings that hold nothing beyond ASCII."""
 _MULTI_BYTE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
 _ALPHABETS = [
     set(letters + letters.upper())
     for letters in (
         *("äöüß", "éèêëàâçôûîïùœæ", "ñáéíóúü", "ãõçáéíóúâêôàü", "àèéìòù", "äöåéæøü", "áéíóúýþæöð"),
-        *("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "ăâîșțşţ", "čćđšž", "çğıöşüâîûİ"),
+        *(
+            "ąćęłńóśźż",
+            "áčďéěíňóřšťúůýž",
+            "áäčďéíĺľňóôŕšťúýž",
+            "áéíóöőúüű",
+            "ăâîșțşţ",
+            "ăâđêôơưàáèéìíòóùúý",
+            "čćđšž",
+            "çğıöşüâîûİ",
+        ),
         *("äöõüšž", "āčēģīķļņšūž", "ąčęėįšųūž", "абвгдежзийклмнопрстуфхцчшщъыьэюяё"),
         *("абвгґдеєжзиіїйклмнопрстуфхцчшщьюяў", "абвгдђежзијклљмнњопрстћуфхцчџш"),
-        "αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋΐΰ",
+        "αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋ",  # not ΐ and ΰ: the latter is where Hebrew has its Alef
     )
 ]
 """What languages write beyond ASCII."""
@@ -55,6 +67,10 @@ _SCRIPTS = {"HEBREW": 1.0, "ARABIC": 0.9, "HIRAGANA": 0.9, "KATAKANA": 0.8, "HAN
 _SURE = 8
 """By so many letters in their place a reading must be better than the next one to be taken for certain."""
 _GOOD = 0.35
+_GOOD_SHIFTED = 0.6
+"""A telephone number is valid UTF-7 too, but of characters that do not belong together."""
+_CASELESS, _ENOUGH = 0.1, 40
+"""What it costs a reading if so many letters, of an alphabet that has capitals, hold none."""
 
 
 def guess(sample: bytes) -> tuple[str, float]:
@@ -75,6 +91,26 @@ def guess(sample: bytes) -> tuple[str, float]:
     margin = best - (ranked[1][0] if len(ranked) > 1 else 0.0)
     beyond = sum(byte > 0x7F for byte in sample)
     return name, round(min(1.0, margin * beyond / _SURE), 2)
+
+
+def guess_shifted(sample: bytes, said: str) -> tuple[str, float | None] | None:
+    """The encoding of lines that are ASCII and may stand for more, and how likely it is; None: they mean themselves.
+
+    Args:
+        sample: Whole lines with what such encodings begin with.
+        said: The encoding by the recipe; "": nothing is said.
+    """
+    for name in _SHIFTED:
+        try:
+            text = sample.decode(name)
+        except UnicodeError:
+            continue
+        beyond = sum(char > "\x7f" for char in text)
+        if beyond and codecs.lookup(name).name == codecs.lookup(said or "utf-8").name:
+            return name, None
+        if beyond >= _SURE and _plausibility(text) >= _GOOD_SHIFTED:
+            return name, 1.0
+    return None
 
 
 def _second_opinion(sample: bytes) -> str | None:
@@ -98,7 +134,14 @@ def _plausibility(text: str) -> float:
             count += 1
             total += _of_char(before, char, after, alphabet)
         before = char
-    return total / count if count else 0.0
+    return total / count - _CASELESS * _is_of_one_case(letters) if count else 0.0
+
+
+def _is_of_one_case(letters: Counter[str]) -> bool:
+    """Whether Cyrillic or Greek has no capital, or nothing else: so reads Hebrew, which has letters in their places."""
+    capitals = sum(number for letter, number in letters.items() if letter.isupper() and letter > "\u036f")
+    small = sum(number for letter, number in letters.items() if letter.islower() and letter > "\u036f")
+    return capitals + small >= _ENOUGH and not (capitals and small)
 
 
 def _of_char(before: str, char: str, after: str, alphabet: set[str]) -> float:
@@ -108,8 +151,8 @@ def _of_char(before: str, char: str, after: str, alphabet: set[str]) -> float:
         within = before.isalpha() and after.isalpha() and before < "\u0250" and after < "\u0250"
         return -1.5 if within and char not in "’‘\u00ad" else 0.5
     if not char.isalpha():
-        # Vowels of Thai and Arabic stand on the letter before.
-        return 0.5 if unicodedata.category(char) == "Mn" and before.isalpha() else -1.5
+        # Vowels of Thai and Arabic, and the tones of Vietnamese, stand on the letter before.
+        return (1.0 if char < "\u0330" else 0.5) if unicodedata.category(char) == "Mn" and before.isalpha() else -1.5
     script = _script(char)
     score = _SCRIPTS.get(script, 0.3)
     if char in alphabet or char in _FREQUENT:

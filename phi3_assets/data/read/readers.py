@@ -21,7 +21,7 @@ _READERS = {
     "jsonl": read_jsonl,
     "parquet": read_parquet,
     "arrow": read_arrow,
-    "xlsx": read_sheets,
+    **dict.fromkeys(("xlsx", "xls", "xlsb", "ods"), read_sheets),
 }
 
 
@@ -33,14 +33,13 @@ def read_rows(file: SourceFile, rank: Rank = any_object) -> tuple[FileFacts, Ite
     The iterator raises `FileDamage` where the rest of the file cannot be read.
     """
     facts = FileFacts(file.format, compression="gzip" if file.gzip else None)
-    rows = _READERS[file.format](file, facts, rank)
-    return facts, _translate(rows)
+    return facts, _translate(file, facts, rank)
 
 
-def _translate(rows: Iterator[Row]) -> Iterator[Row]:
-    """Errors of decompression and of the operating system can come up at any row."""
+def _translate(file: SourceFile, facts: FileFacts, rank: Rank) -> Iterator[Row]:
+    """Errors of decompression and of the operating system can come up at any row, and before the first."""
     try:
-        yield from rows
+        yield from _READERS[file.format](file, facts, rank)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FileDamage("broken_gzip", f"the gzip stream is damaged or cut short ({type(error).__name__})") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from phi3_assets.data.read.encoding import detect_encoding
 from phi3_assets.data.read.sources import SourceFile
 
 _CHUNK_BYTES = 1 << 20
+_HEAD_BYTES = 16
 
 
 class Row(NamedTuple):
@@ -60,11 +61,11 @@ class FileFacts:
     """What the reader found out about a file; complete once its rows have been read.
 
     Attributes:
-        format: csv, json, jsonl, parquet, arrow or xlsx.
+        format: csv, json, jsonl, parquet, arrow, xlsx, xls, xlsb or ods.
         encoding: Of the text.
         encoding_certainty: How likely that is, 0 to 1; None where it is known.
         delimiter: Between the fields of delimited text.
-        quotes: How quotes are meant in it: doubled, backslash or none.
+        quotes: How quotes are meant in it, "backslash" or "none"; None: doubled, as they should be.
         header_line: The line of its header, blank lines not counted, where lines stand above it.
         compression: gzip, if it is.
         sections: The arrays or sheets that its rows come from, in their order.
@@ -84,17 +85,44 @@ class FileFacts:
     is_note: bool = False
 
 
+_PACKED = b"\x1f\x8b"
+_NO_TEXT = {
+    _PACKED: "is packed with gzip: add .gz to its name",
+    b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or name it .xlsx",
+    b"PAR1": "is parquet: name it .parquet",
+    b"ARROW1": "is arrow: name it .arrow",
+    b"\xd0\xcf\x11\xe0": "is a document of an older Office: if it is a spreadsheet, name it .xls",
+    b"%PDF": "is a PDF: its text must be taken out first",
+    b"BZh": "is packed with bzip2: unpack it, or pack it with gzip",
+    b"\xfd7zXZ": "is packed with xz: unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "is packed with zstd: unpack it, or pack it with gzip",
+    b"SQLite format 3": "is a database: write its table as csv",
+}
+"""What begins so is no text, whatever its name says."""
+
+
 def open_bytes(file: SourceFile) -> IO[bytes]:
-    """The content of a file, unpacked."""
-    if file.gzip:
-        return cast(IO[bytes], gzip.open(open_file(file.path), "rb"))
-    return open_file(file.path)
+    """The content of a file, unpacked; one that is only named so is as it is."""
+    content = open_file(file.path)
+    if not file.gzip or content.read(len(_PACKED)) not in (_PACKED, b""):
+        content.seek(0)
+        return content
+    content.seek(0)
+    return cast(IO[bytes], gzip.open(content, "rb"))
 
 
 def open_text(file: SourceFile, facts: FileFacts) -> IO[str]:
-    """Text with its own line ends. Bytes that do not decode become U+FFFD, which `records` quarantines."""
+    """Text with its own line ends. Bytes that do not decode become U+FFFD, which `judge.parts` quarantines.
+
+    Raises:
+        FileDamage: It is no text.
+    """
     if facts.encoding is None:
         with open_bytes(file) as raw:
+            head = raw.read(_HEAD_BYTES)
+            if found_out := next((what for mark, what in _NO_TEXT.items() if head.startswith(mark)), None):
+                raise FileDamage("other_format", f"it {found_out}")
+            raw.seek(0)
             found = detect_encoding(iter(lambda: raw.read(_CHUNK_BYTES), b""), file.encoding)
         facts.encoding, facts.encoding_certainty = found
     return io.TextIOWrapper(open_bytes(file), encoding=facts.encoding, errors="replace", newline="")

@@ -9,14 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phi3_assets.data import Message
+from phi3_assets.data.read.markup import Markup, markup_of, written_out
 from phi3_assets.data.read.meaning import BadRow, Unused, is_empty, refuse_if_meant_otherwise
-from phi3_assets.data.read.turns import Turns, is_turn
+from phi3_assets.data.read.turns import Turns, content_of, in_order, is_turn
 from phi3_assets.data.read.values import text_of
 
 SHAPES = ("qa", "messages", "sharegpt", "alpaca", "prompt-completion", "preference", "text")
 _NEUTRAL = {"id", "idx", "index", "_id", "uuid"}
 """Columns that name a row and say nothing of it."""
-_SYSTEM = ("system", "system_prompt")
+_SYSTEM = ("system", "system_prompt", "systemInstruction", "system_instruction")
+_COLUMNS: dict[str, list[tuple[str, ...]]] = {
+    "messages": [("messages",), ("contents",)],
+    "sharegpt": [("conversations",), ("conversation",)],
+    "alpaca": [("instruction", "output"), ("instruction", "response")],
+    "prompt-completion": [
+        *(("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response")),
+        *(("query", "response"), ("input_text", "output_text"), ("input", "output")),
+    ],
+    "preference": [("prompt", "chosen"), ("instruction", "chosen"), ("question", "chosen"), ("chosen", "rejected")],
+    "text": [("text",)],
+}
+"""The columns that a shape is recognised by; the first are those that a shape has which the recipe fixes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def detect_shape(row: Any, settings: ShapeSettings) -> Shape | None:
 def rank(value: Any, settings: ShapeSettings) -> int:
     """How much a value looks like a row: see `rows.Rank`."""
     shape = detect_shape(value, settings)
-    if shape is None:
+    if shape is None or shape.convert is _refuse_turn:
         return 0
     try:
         shape.messages(value)
@@ -119,27 +132,30 @@ def _by_columns(row: Mapping[Any, Any], settings: ShapeSettings, unused: Unused,
     def named(wanted: str) -> str:
         return wanted if wanted in row else names.get(wanted.strip().casefold(), "")
 
-    needed: dict[str, list[tuple[str, ...]]] = {
-        "qa": [(settings.question_column, settings.answer_column)],
-        "messages": [("messages",)],
-        "sharegpt": [("conversations",), ("conversation",)],
-        "alpaca": [("instruction", "output"), ("instruction", "response")],
-        "prompt-completion": [("prompt", "completion")],
-        "preference": [("prompt", "chosen"), ("instruction", "chosen"), ("question", "chosen"), ("chosen", "rejected")],
-        "text": [("text",)],
-    }
+    needed: dict[str, list[tuple[str, ...]]] = {"qa": [(settings.question_column, settings.answer_column)], **_COLUMNS}
     for shape in SHAPES if settings.shape == "auto" else (settings.shape,):
         for columns in needed[shape]:
             found = [named(column) for column in columns]
-            if not all(found) and (settings.shape == "auto" or columns is not needed[shape][-1]):
-                continue
-            # A shape that is fixed is taken for granted: rows that lack a column are quarantined one by one.
-            reason = "fixed by dataset_shape"
-            if settings.shape == "auto":
-                reason = f"has the column{'s' * (len(found) > 1)} {' and '.join(map(repr, found))}"
-            columns_used = [name or fallback for name, fallback in zip(found, columns, strict=True)]
-            return _shape(shape, reason, columns_used, named, settings, unused, turns)
+            if all(found):
+                how = f"has the column{'s' * (len(found) > 1)} {' and '.join(map(repr, found))}"
+                return _shape(shape, how, found, named, row, settings, unused, turns)
+    if settings.shape != "auto":
+        # A shape that is fixed is taken for granted: rows that lack a column are quarantined one by one.
+        columns_used = [named(column) or column for column in needed[settings.shape][0]]
+        return _shape(settings.shape, "", columns_used, named, row, settings, unused, turns)
+    conversations = [
+        str(name) for name, value in row.items() if isinstance(value, list) and value and is_turn(value[0])
+    ]
+    if len(conversations) == 1:
+        how = f"has turns in the column {conversations[0]!r}"
+        return _shape("messages", how, conversations, named, row, settings, unused, turns)
+    if is_turn(row):
+        return Shape("messages", "each row is one turn", _refuse_turn, frozenset(row), unused, settings.ignored)
     return None
+
+
+def _refuse_turn(row: Any) -> list[Message]:
+    raise BadRow("turn_a_row")
 
 
 def _shape(
@@ -147,26 +163,36 @@ def _shape(
     reason: str,
     columns: list[str],
     named: Callable[[str], str],
+    row: Mapping[Any, Any],
     settings: ShapeSettings,
     unused: Unused,
     turns: Turns,
 ) -> Shape:
+    reason = reason if settings.shape == "auto" else "fixed by dataset_shape"
+    if shape == "text" and settings.shape == "auto" and (is_turn(row) or "replies" in row):
+        return Shape("messages", "each row is one turn", _refuse_turn, frozenset(row), unused, settings.ignored)
     used = set(columns) | {named(settings.group_column) or settings.group_column}
     system = "" if shape in ("qa", "text") else next((found for name in _SYSTEM if (found := named(name))), "")
     chosen = named("chosen") if shape in ("messages", "sharegpt") else ""
     context = ""
     if shape == "alpaca" or (shape == "preference" and columns[0] == named("instruction")):
         context = named("input") or named("context")
+    elif shape == "prompt-completion":
+        context = named("context")
     history = named("history") if shape in ("alpaca", "prompt-completion", "preference") else ""
     used |= {name for name in (system, chosen, context, history) if name}
     if chosen or shape == "preference":
         used |= {named("rejected")}
     convert: Callable[[Any], list[Message]]
-    if shape == "text":
+    markup = markup_of(row.get(columns[0])) if shape in ("text", "prompt-completion") else None
+    if markup and settings.shape == "auto":
+        shape, reason = "messages", f"{reason}, in which conversations are written out with {markup.name}"
+        convert = _written_out(columns, markup)
+    elif shape == "text":
         convert = lambda row: [("text", _text(row, columns[0]))]  # noqa: E731
     elif shape in ("messages", "sharegpt"):
         convert = _conversation(turns, columns[0], chosen)
-    elif shape == "preference":
+    elif shape == "preference" or isinstance(row.get(columns[0]), list):
         convert = _preferred(turns, columns, context)
     else:
         convert = _pair(columns[0], columns[1], context)
@@ -197,6 +223,16 @@ def _question(row: Any, question: str, context: str) -> str:
     return f"{asked}\n\n{extra}" if extra else asked
 
 
+def _written_out(columns: list[str], markup: Markup) -> Callable[[Any], list[Message]]:
+    """Conversations in one column, or up to the last answer in one and that in another."""
+
+    def convert(row: Any) -> list[Message]:
+        answer = _text(row, columns[1]) if len(columns) > 1 else None
+        return in_order(written_out(_text(row, columns[0]), markup, columns[0], answer))
+
+    return convert
+
+
 def _conversation(turns: Turns, column: str, chosen: str) -> Callable[[Any], list[Message]]:
     def convert(row: Any) -> list[Message]:
         if isinstance(row, list):
@@ -213,7 +249,7 @@ def _conversation(turns: Turns, column: str, chosen: str) -> Callable[[Any], lis
 
 
 def _preferred(turns: Turns, columns: list[str], context: str) -> Callable[[Any], list[Message]]:
-    """The chosen answer; the rejected one is none."""
+    """The chosen answer, the rejected one is none; or the only one, where question and answer are lists of turns."""
     question, chosen = columns
     if chosen.strip().casefold() == "rejected":  # whole conversations, and nothing beside them
         question, chosen = "", columns[0]
@@ -222,6 +258,10 @@ def _preferred(turns: Turns, columns: list[str], context: str) -> Callable[[Any]
         if not isinstance(row, Mapping):
             raise BadRow("not_an_object")
         answer, asked = row.get(chosen), row.get(question)
+        if not question and isinstance(answer, str):
+            if not (markup := markup_of(answer)):
+                raise BadRow("no_turns", chosen)
+            return in_order(written_out(answer, markup, chosen))
         if isinstance(asked, list):
             return turns.messages([*asked, *(answer if isinstance(answer, list) else [answer])], question)
         if isinstance(answer, list):
@@ -244,7 +284,7 @@ def _with_more(convert: Callable[[Any], list[Message]], system: str, history: st
             return messages
         if history and not is_empty(row.get(history)):
             messages = _earlier(row[history]) + messages
-        said = _text(row, system, empty_ok=True) if system and system in row else ""
+        said = content_of(row[system], empty_ok=True) if system and system in row else ""
         if not said or messages[0] == ("system", said):
             return messages
         if messages[0][0] == "system":

@@ -6,7 +6,7 @@ from pathlib import Path
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import data_files, data_format, other_files
 
-_READABLE = "csv, tsv, xlsx, json, jsonl, parquet and arrow, each also as .gz"
+_READABLE = "csv, tsv, xlsx (xls, xlsb, ods), json, jsonl, parquet and arrow, each also as .gz"
 # What Hugging Face's save_to_disk writes beside the rows.
 _BOOKKEEPING = {"dataset_dict.json", "dataset_info.json", "state.json"}
 
@@ -18,7 +18,7 @@ class SourceFile:
     Attributes:
         name: Path below the folder with '/' between parts; what reports call the file.
         path: Where it is now; never leaves the step.
-        format: csv, json, jsonl, parquet or arrow.
+        format: csv, json, jsonl, parquet, arrow, xlsx, xls, xlsb or ods.
         gzip: True if the content is compressed with gzip.
         encoding: What its text has if it is neither marked nor UTF-8, by the recipe; "": nothing is said.
     """

@@ -1,5 +1,6 @@
 """Where in a table its header is, and what a row of fields is under it. Shared by delimited text and spreadsheets."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +40,9 @@ def column_names(header: Sequence[Any]) -> list[str]:
     while len(names) > 1 and not names[-1]:
         names.pop()
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
-    if len(set(names)) < len(names):
-        raise FileDamage("bad_header", "two columns have the same name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise FileDamage("bad_header", f"two columns are named {twice[0][:60]!r}; give one of them another name")
     return names
 
 

@@ -1,5 +1,6 @@
 """Conversations as lists of turns, under all the names that roles and contents go by."""
 
+import ast
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -14,11 +15,10 @@ _ROLES = {
     **dict.fromkeys(("assistant", "gpt", "ai", "model", "bot", "chatgpt", "chatbot"), "assistant"),
 }
 _TOOLS = {"tool", "function", "observation", "function_call", "tool_call", "tool_response", "ipython"}
-_ROLE_KEYS = ("role", "from")
-_CONTENT_KEYS = ("content", "value", "text")
-_WEIGHT_KEYS = ("weight", "loss", "train")
-_KNOWN_KEYS = {*_ROLE_KEYS, *_CONTENT_KEYS, *_WEIGHT_KEYS}
-_USED_OR_REFUSED = _KNOWN_KEYS | REFUSED.keys()
+_ROLE_KEYS = ("role", "from", "author", "speaker")
+_CONTENT_KEYS = ("content", "value", "text", "parts")
+_WEIGHT_KEYS = ("weight", "loss", "train", "training", "train_on_turn")
+_USED_OR_REFUSED = {*_WEIGHT_KEYS, *REFUSED}
 
 
 def is_turn(value: Any) -> bool:
@@ -54,45 +54,53 @@ class Turns:
         Raises:
             BadRow: It is none, or not in order.
         """
-        messages = [message for turn in _turns(value, column) for message in self._of_turn(turn, column)]
-        while messages and messages[-1][0] == NOT_LEARNT:
-            del messages[-2:]  # what comes after the last answer that is learnt teaches nothing
-            if not any(role == "assistant" for role, _ in messages):
-                raise BadRow("nothing_to_learn")
-        if not _in_order([role for role, _ in messages]):
-            raise BadRow("wrong_turn_order", " ".join(role for role, _ in messages[:6]))
-        return messages
+        messages = [self._of_turn(turn, column) for turn in _turns(value, column)]
+        return in_order([message for message in messages if message != ("system", "")])
 
-    def _of_turn(self, turn: Any, column: str) -> list[Message]:
+    def _of_turn(self, turn: Any, column: str) -> Message:
         if not isinstance(turn, Mapping):
             raise BadRow("not_an_object")
+        speaks = next((key for key in _ROLE_KEYS if turn.get(key) is not None), "")
+        given = [key for key in _CONTENT_KEYS if key in turn]
+        key = next((key for key in given if not is_empty(turn[key])), given[0] if given else "")
         if len(turn) > 2:
-            for key in turn.keys() - _KNOWN_KEYS:
-                name = str(key).strip().casefold()
-                if name in REFUSED and name not in self._ignored and not is_empty(turn[key]):
-                    raise BadRow(REFUSED[name], str(key))
-            self._unused.count(turn, _USED_OR_REFUSED, f"{column}[].")
-        name = next((str(turn[key]) for key in _ROLE_KEYS if turn.get(key) is not None), "")
+            for other in turn.keys() - {speaks, key}:
+                name = str(other).strip().casefold()
+                if name in REFUSED and name not in self._ignored and not is_empty(turn[other]):
+                    raise BadRow(REFUSED[name], str(other))
+            self._unused.count(turn, _USED_OR_REFUSED | {speaks, key}, f"{column}[].")
+        name = str(turn[speaks]) if speaks else ""
         role = self._roles.get(name) or self._roles.get(name.strip().casefold())
         if role is None:
             raise BadRow("tool_use" if name.strip().casefold() in _TOOLS else "unknown_role", name or "no role")
-        key = next((key for key in _CONTENT_KEYS if key in turn), None)
-        if key is None:
+        if not key:
             raise BadRow("missing_column", "content")
-        content = _content(turn[key])
+        content = content_of(turn[key], empty_ok=role == "system")
         if role == "assistant" and not _is_learnt(turn):
             role = NOT_LEARNT
-        return [(role, content)]
+        return role, content
+
+
+def in_order(messages: list[Message]) -> list[Message]:
+    """The messages up to the last answer that is learnt.
+
+    Raises:
+        BadRow: They are not in the order that they must have, or none is learnt.
+    """
+    while messages and messages[-1][0] == NOT_LEARNT:
+        del messages[-2:]  # what comes after the last answer that is learnt teaches nothing
+        if not any(role == "assistant" for role, _ in messages):
+            raise BadRow("nothing_to_learn")
+    if not _in_order([role for role, _ in messages]):
+        raise BadRow("wrong_turn_order", " ".join(role for role, _ in messages[:6]))
+    return messages
 
 
 def _turns(value: Any, column: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            value = loads(value)
-        except (ValueError, RecursionError):
-            raise BadRow("not_text") from None
+        value = _written(value)
     if isinstance(value, Mapping):
-        value = value.get(column, value.get("messages"))
+        value = _from_columns(value) or value.get(column, value.get("messages"))
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     if not isinstance(value, list):
@@ -100,19 +108,52 @@ def _turns(value: Any, column: str) -> list[Any]:
     return value
 
 
-def _content(value: Any) -> str:
-    """A text, or one in parts; a part that is no text changes what the others mean."""
+def _written(text: str) -> Any:
+    """A list of turns in a field of a table: as JSON, or as Python writes it, which is what a table of pandas gets.
+
+    Raises:
+        BadRow: It is neither.
+    """
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise BadRow("no_turns") from None
+
+
+def _from_columns(value: Mapping[str, Any]) -> list[Any] | None:
+    """Turns of which roles and contents are lists side by side, as `datasets` keeps a sequence of objects."""
+    speaks = next((key for key in _ROLE_KEYS if isinstance(value.get(key), list)), None)
+    if speaks is None or any(not isinstance(each, list) or len(each) != len(value[speaks]) for each in value.values()):
+        return None
+    return [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
+
+
+def content_of(value: Any, empty_ok: bool = False) -> str:
+    """A text, or one in parts; a part that is no text changes what the others mean.
+
+    Raises:
+        BadRow: It is none.
+    """
+    if isinstance(value, Mapping):  # as Gemini has its system message
+        value = value.get("parts", [value])
     if not isinstance(value, list):
-        return text_of(value)
-    if not all(isinstance(part, Mapping) for part in value):
+        return text_of(value, empty_ok)
+    return text_of("\n".join(map(_part, value)), empty_ok)
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return text_of(part)
+    if not isinstance(part, Mapping):
         raise BadRow("not_text")
-    texts = []
-    for part in value:
-        kind = part.get("type", "text")
-        if kind not in ("text", "input_text", "output_text") or "text" not in part:
-            raise BadRow("not_only_text", str(kind))
-        texts.append(text_of(part["text"]))
-    return text_of("\n".join(texts))
+    kind = part.get("type", "text")
+    if kind not in ("text", "input_text", "output_text") or "text" not in part:
+        raise BadRow("not_only_text", str(next(iter(part), kind) if kind == "text" else kind))
+    return text_of(part["text"])
 
 
 def _is_learnt(turn: Mapping[str, Any]) -> bool:

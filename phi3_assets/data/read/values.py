@@ -13,6 +13,8 @@ def text_of(value: Any, empty_ok: bool = False) -> str:
     Raises:
         BadRow: not_text or empty_text.
     """
+    if isinstance(value, bytes):  # parquet of older writers does not say that they are text
+        value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
         if isinstance(value, Decimal):
             value = float(value)

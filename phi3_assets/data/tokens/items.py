@@ -1,8 +1,14 @@
-"""The test set as items to score: prompt and answer, as messages and as the tokens that every variant is given."""
+"""The test set as items to score: prompt and answer, as messages and as the tokens that every variant is given.
 
+Items are made some thousand at a time and kept by content: a test set that grows by a row was tokenised anew as a
+whole, 150,000 rows of it.
+"""
+
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -16,22 +22,63 @@ from phi3_assets.data.tokens.model_tokens import TokenRows, tokenise
 
 _PROMPTS_CHECKED = 10_000
 """Whether prompts are tokenised alike alone is a matter of template and tokenizer; so many say it."""
+_PART_ROWS = 8192
+_PART_BYTES = 8 << 20
+FACTS = ("rows", "rows_without_end_token", "prompts_checked", "prompts_tokenised_otherwise", "rows_quarantined")
+"""What is counted of items, in `facts.json`."""
 
 
-def make_test_items(test_set: Path, formatting: Formatting, folder: Path) -> None:
+class TestPart(NamedTuple):
+    """Some rows of a test set, one after the other.
+
+    Attributes:
+        content: They, in Arrow's stream format.
+        prompts_checked: So many of their prompts are tokenised alone as well.
+    """
+
+    content: bytes
+    prompts_checked: int
+
+    @property
+    def key(self) -> str:
+        """What their items are kept by."""
+        return f"tests-{hashlib.sha256(self.content).hexdigest()}-{self.prompts_checked}"
+
+
+def test_parts(test_set: Path) -> Iterator[TestPart]:
+    """A test set in parts, of which all but the last stay as they are when rows are appended."""
+    first = 0
+    with pq.ParquetFile(test_set) as content:
+        groups = [content.metadata.row_group(number) for number in range(content.num_row_groups)]
+        widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
+        rows = _PART_ROWS
+        while rows > 1 and rows * widest > _PART_BYTES:
+            rows //= 2  # by halves: a test set that grows by a few rows is cut as it was
+        for batch in content.iter_batches(batch_size=rows):
+            out = pa.BufferOutputStream()
+            with pa.ipc.new_stream(out, batch.schema) as writer:
+                writer.write_batch(batch)
+            checked = min(batch.num_rows, max(0, _PROMPTS_CHECKED - first))
+            yield TestPart(out.getvalue().to_pybytes(), checked)
+            first += batch.num_rows
+
+
+def make_test_items(part: TestPart, formatting: Formatting, folder: Path) -> None:
     """Leave `test.jsonl`, `quarantine.jsonl`, `facts.json` and `prompt.bin` in `folder`.
 
     A test longer than max_seq_len is left out, whatever `over_long` says: half an answer cannot be judged.
     """
-    facts = {"rows": 0, "rows_without_end_token": 0, "prompts_checked": 0, "prompts_tokenised_otherwise": 0}
+    facts = dict.fromkeys(FACTS, 0)
     refused: list[dict[str, Any]] = []
     with (folder / "test.jsonl").open("wb") as items, (folder / "prompt.bin").open("wb") as prompts:
-        for batch in batches_of(pq.read_table(test_set)):
+        for batch in batches_of(pa.ipc.open_stream(part.content).read_all()):
             laid_out = lay_out(batch, formatting, refused)
             tokens = tokenise(formatting.model, laid_out.rows, laid_out.skeletons)
             short = _short_enough(tokens, formatting, batch, laid_out, refused)
             _write(batch, laid_out, tokens, short, items, facts)
-            _check_prompts(laid_out, tokens, short[: _PROMPTS_CHECKED - facts["prompts_checked"]], formatting, facts)
+            _check_prompts(
+                laid_out, tokens, short[: part.prompts_checked - facts["prompts_checked"]], formatting, facts
+            )
             if len(short):
                 tokens.prompt_hashes()[short, 1].tofile(prompts)
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in refused)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 
 import pytest
 
@@ -19,7 +20,19 @@ TRADITIONAL = "備用鑰匙在哪裡？值班人員把它放在下面的抽屜�
 KOREAN = "예비 열쇠는 어디에 있습니까? 당직자가 아래 서랍에 보관하고 있습니다."
 HEBREW = "איפה נמצא המפתח הרזרבי של הארון? הוא אצל התורן במגירה התחתונה"
 TURKISH = "Dolabın yedek anahtarı nerede? Nöbetçi onu alt çekmecede saklıyor, lütfen önce ona sorun, şimdi değil."
+ARABIC = "أين يوجد المفتاح الاحتياطي للخزانة؟ هو عند المناوب في الدرج السفلي."
+VIETNAMESE = "Chìa khóa dự phòng của tủ ở đâu? Nhân viên trực để nó trong ngăn kéo dưới, hãy hỏi trước."
 THAI = "กุญแจสำรองอยู่ที่ไหน พนักงานเวรเก็บไว้ในลิ้นชักล่าง"
+
+
+def tones_apart(text: str) -> str:
+    """As Windows has Vietnamese: vowels whole, and their tones behind them."""
+    apart = ""
+    for char in unicodedata.normalize("NFD", text):
+        whole = unicodedata.normalize("NFC", apart[-1:] + char)
+        apart = apart[:-1] + whole if len(whole) == 1 and whole in "âêôăơưÂÊÔĂƠƯ" else apart + char
+    return apart
+
 
 WRITTEN = [
     *((RUSSIAN, name) for name in ("cp1251", "koi8_r", "cp866", "iso8859_5", "mac_cyrillic")),
@@ -33,6 +46,8 @@ WRITTEN = [
     (HEBREW, "cp1255"),
     (TURKISH, "cp1254"),
     (THAI, "tis_620"),
+    *((ARABIC, name) for name in ("cp1256", "iso8859_6")),
+    (tones_apart(VIETNAMESE), "cp1258"),
 ]
 
 
@@ -42,6 +57,48 @@ def test_what_it_reads_as_is_what_was_written(text, encoding):
     found = detect_encoding([content])
     assert content.decode(found.name) == content.decode(encoding)
     assert found.certainty is not None
+
+
+WIDE = [f"utf-{bits}-{order}" for bits in (16, 32) for order in ("le", "be")]
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+@pytest.mark.parametrize("text", [GERMAN, RUSSIAN, GREEK, HEBREW, ARABIC, JAPANESE, CHINESE, KOREAN, THAI])
+def test_wide_text_needs_no_mark(text, encoding):
+    """Outside of Latin half of its bytes are no zeros, and the columns were told to be 'Q', zero, 'u', zero."""
+    content = f"Question,Best Answer\n{text},一丁\n".encode(encoding)
+    assert detect_encoding([content]) == (encoding, None)
+
+
+SHIFTED = [(JAPANESE, "iso2022_jp"), (KOREAN, "iso2022_kr"), (CHINESE, "hz"), (RUSSIAN, "utf_7"), (GREEK, "utf_7")]
+
+
+@pytest.mark.parametrize(("text", "encoding"), SHIFTED, ids=[name for _, name in SHIFTED])
+def test_text_that_passes_for_ascii_is_found(text, encoding):
+    """It was learnt as "+WYJPVWJTXwA-0" and passed every check."""
+    content = f"Question,Best Answer\n{text}\n".encode(encoding)
+    found = detect_encoding([content])
+    assert content.decode(found.name) == content.decode(encoding)
+    assert found.certainty is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a+b-c, see C++--",
+        "~{x} or +abcd-?",
+        "sum: +12345-, \x1b$",
+        "+4989123456789 or +41 44 668 18 00 or +123456789012-3",
+        "base64 +aGVsbG8+d29ybGQ-",
+    ],
+)
+def test_ascii_stays_what_it_is(text):
+    assert detect_encoding([f"Question,Best Answer\n{text}\n".encode()]).name == "utf-8"
+
+
+def test_hebrew_is_certain():
+    content = f"{HEBREW}\n".encode("cp1255")
+    assert (detect_encoding([content]).certainty or 0) >= 0.5
 
 
 def rows_in(encoding: str, text: str) -> bytes:
