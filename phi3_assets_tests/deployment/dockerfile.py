@@ -131,7 +131,7 @@ class Builder:
 
     def _run(self, image: Image, line: str, more: dict[str, str] | None = None) -> None:
         command = command_in(image, ["sh", "-c", line], {**BUILD, **(more or {})})
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800)
         assert done.returncode == 0, f"RUN {line}\n{done.stdout[-4000:]}"
 
     def _copy(self, image: Image, words: list[str]) -> None:
