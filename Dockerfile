@@ -18,6 +18,7 @@ RUN python -m venv /opt/venv
 # Every version that pip takes is the lock's, also of what a package is built with.
 COPY requirements.lock ./
 ENV PIP_CONSTRAINT=/opt/phi3/requirements.lock PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN pip install --constraint requirements.lock setuptools wheel
 
 FROM build AS build-dagster
 RUN pip install --constraint requirements.lock dagster-webserver dagster-postgres
@@ -29,7 +30,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-deps --index-url "${TORCH_INDEX}" "$(grep '^torch==' requirements.lock)"
 COPY setup.cfg pyproject.toml README.md ./
 COPY phi3_assets/__init__.py phi3_assets/
-RUN pip install --constraint requirements.lock setuptools wheel '.[azure,postgres]'
+RUN pip install --constraint requirements.lock --no-build-isolation '.[azure,postgres]'
 COPY . .
 RUN pip install --no-deps --no-build-isolation --force-reinstall .
 
@@ -37,7 +38,7 @@ RUN pip install --no-deps --no-build-isolation --force-reinstall .
 FROM build AS build-cuda
 COPY setup.cfg pyproject.toml README.md ./
 COPY phi3_assets/__init__.py phi3_assets/
-RUN pip install --constraint requirements.lock setuptools wheel '.[azure,postgres]'
+RUN pip install --constraint requirements.lock --no-build-isolation '.[azure,postgres]'
 COPY . .
 RUN pip install --no-deps --no-build-isolation --force-reinstall .
 

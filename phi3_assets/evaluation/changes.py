@@ -4,6 +4,7 @@ It belongs to a decision and not to an evaluation: an eval_report is made of its
 one of them. The page stands beside the record of the decision.
 """
 
+import html
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -198,8 +199,10 @@ def markdown(changes: Changes) -> str:
     if changes.slices:
         lines += ["", "| slice | items | exact match, champion | this release | token F1 (95 % interval) |"]
         lines += ["| :-- | --: | --: | --: | --: |"]
-        # A file of the user's may have any name.
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in changes.slices]
+        # A file of the user's may have any name, also one that is HTML.
+        lines += [
+            "| " + " | ".join(html.escape(cell).replace("|", "\\|") for cell in row) + " |" for row in changes.slices
+        ]
     lines += ["", f"Answers: {len(changes.gained)} became better, {len(changes.lost)} worse.", ""]
     lines += [f"- {what}: {how}" for what, how in changes.data]
     for title, rows in (("recipe", changes.recipe), ("library", changes.libraries), ("code of step", changes.code)):

@@ -64,7 +64,7 @@ class InstanceQuestions:
 
     @property
     def _settings(self) -> str:
-        return f"{self._folder / 'dagster.yaml'}"
+        return str(self._folder / "dagster.yaml")
 
     def _code(self) -> str:
         started = time.monotonic()
@@ -78,16 +78,14 @@ class InstanceQuestions:
             self._instance = self._open.enter_context(open_instance(self._folder))
         except UserError:
             raise
-        except (
-            Exception
-        ) as error:  # whatever the storage raises that is configured; PostgreSQL's derives from nothing else
+        except Exception as error:  # the configured storage's own; PostgreSQL's derives from nothing else
             cause = error
             while (before := cause.__cause__ or cause.__context__) is not None:
                 cause = before  # type: ignore[assignment]
             raise UserError(
                 f"Dagster's instance cannot be opened as {self._settings} says: "
-                f"{' '.join(_words(cause).split())[:300]}. Mend that file, or what it points to; PostgreSQL needs `pip "
-                "install 'phi3-assets[postgres]'`."
+                f"{' '.join(_words(cause).split())[:300]}. Mend that file, or what it points to; PostgreSQL needs "
+                "`pip install 'phi3-assets[postgres]'` and `scheme: postgresql+psycopg2`."
             ) from error
         return f"opened as {self._settings} says"
 

@@ -1,7 +1,8 @@
 """A Dockerfile without a Docker engine: its instructions are carried out as written, each stage in a view of its own.
 
-A stage is a folder of changes over the stage it is from, and at the bottom over this machine's own root, which stands
-for the base image: Debian with Python 3.11, as `python:3.11-slim-bookworm` is. Takes root, overlayfs and namespaces.
+A stage is a folder of changes over this machine's own root, which stands for the base image: Debian with Python 3.11,
+as `python:3.11-slim-bookworm` is. It begins as a copy of those of the stage that it is from. Takes root, overlayfs and
+namespaces.
 """
 
 import fnmatch
@@ -52,9 +53,9 @@ def parse(path: Path, arguments: dict[str, str] | None = None) -> dict[str, Said
 
 @dataclass
 class Image:
-    """What a stage came to: its changes, newest first, and what a process in it starts with."""
+    """What a stage came to: its changes, and what a process in it starts with."""
 
-    layers: list[Path]
+    changes: Path
     env: dict[str, str]
     workdir: str = "/"
     user: str = "0"
@@ -66,18 +67,14 @@ class Builder:
     """Builds targets of a Dockerfile below a folder, which must be on a disk that takes overlays."""
 
     def __init__(self, dockerfile: Path, folder: Path, arguments: dict[str, str]) -> None:
-        """Prepare what stands for the base image: this machine's root, with its Python where an image has it."""
+        """Prepare what stands for the base image: this machine's root, with its Python."""
         self._context = dockerfile.parent
         self._folder = folder
         self._arguments = arguments
         self._stages = parse(dockerfile, arguments)
         self._images: dict[str, Image] = {}
         base = self._layer("base-image")
-        bin_ = base / "usr" / "local" / "bin"
-        bin_.mkdir(parents=True)
-        for name in ("python", "python3"):
-            (bin_ / name).symlink_to(Path(sys.base_prefix, "bin", "python3.11"))
-        self._base = Image([base], {"PATH": PATH})
+        self._base = Image(base, {"PATH": f"{sys.base_prefix}/bin:{PATH}"})
         # Everybody may run the Python of an image; this machine's may be in root's own folder.
         closed = [path for path in Path(sys.base_prefix).parents if not path.stat().st_mode & 0o001]
         if closed:
@@ -91,7 +88,8 @@ class Builder:
             return self._images[name]
         said = self._stages[name]
         below = self.build(said.source)
-        image = Image([self._layer(name), *below.layers], dict(below.env), below.workdir, below.user)
+        image = Image(self._layer(name), dict(below.env), below.workdir, below.user)
+        subprocess.run(["cp", "--archive", f"{below.changes}/.", str(image.changes)], check=True)
         image.command, image.health = below.command, below.health
         build_arguments: dict[str, str] = {}
         for instruction, text in said.instructions:
@@ -106,7 +104,7 @@ class Builder:
                         image.env[key] = _substitute(value, known)
                 case "WORKDIR":
                     image.workdir = text
-                    (image.layers[0] / text.lstrip("/")).mkdir(parents=True, exist_ok=True)
+                    (image.changes / text.lstrip("/")).mkdir(parents=True, exist_ok=True)
                 case "USER":
                     image.user = text
                 case "RUN":
@@ -133,15 +131,15 @@ class Builder:
 
     def _run(self, image: Image, line: str, more: dict[str, str] | None = None) -> None:
         command = command_in(image, ["sh", "-c", line], {**BUILD, **(more or {})})
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800)
         assert done.returncode == 0, f"RUN {line}\n{done.stdout[-4000:]}"
 
     def _copy(self, image: Image, words: list[str]) -> None:
         stage = words.pop(0).partition("=")[2] if words[0].startswith("--from=") else ""
         *sources, target = words
-        into = image.layers[0] / os.path.join(image.workdir, target).strip("/")
+        into = image.changes / os.path.join(image.workdir, target).strip("/")
         if stage:
-            # Through the other stage's own view: what it has of a folder may lie in several layers.
+            # Through the other stage's own view: it may have changed a folder of this machine's.
             command = ["cp", "--archive", f"{sources[0]}/.", "/mnt"]
             subprocess.run(command_in(self.build(stage), command, mounts={"/mnt": _made(into)}), check=True)
             return
@@ -173,15 +171,14 @@ def command_in(
     """The command that runs `command` in an image: with its root, environment, folder and user, and no others.
 
     Args:
-        image: Its newest layer takes what the command changes.
+        image: It takes what the command changes.
         command: Program and arguments.
         env: Variables over the image's own.
         mounts: Folders of this machine by their place in the image; a place that ends in ":ro" cannot be written.
         namespace: Network, as `ip netns` names it; "": this machine's.
     """
-    top = image.layers[0].parent
-    lower = ":".join([*map(str, image.layers[1:]), "/"])
-    options = f"lowerdir={lower},upperdir={image.layers[0]},workdir={top / 'work'}"
+    top = image.changes.parent
+    options = f"lowerdir=/,upperdir={image.changes},workdir={top / 'work'}"
     root = top / "root"
     steps = [f"mount -t overlay overlay -o {shlex.quote(options)} {root}"]
     steps += [f"mount --rbind /{name} {root}/{name}" for name in ("sys", "dev")]

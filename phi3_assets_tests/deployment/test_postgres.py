@@ -24,6 +24,7 @@ from phi3_assets_tests.conftest import clean_env, write_rows
 from phi3_assets_tests.deployment.postgres import PASSWORD, dagster_home
 from phi3_assets_tests.tiny_graph import PHI3, TINY, gone, phi3, wait_for_training
 
+MODELS = ("raw_dataset", "formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model")
 SECRETS = (IN_A_ROW, IN_THE_ENVIRONMENT, IN_THE_RECIPE, PASSWORD)
 
 
@@ -76,7 +77,10 @@ def test_a_restart_of_postgresql_in_the_midst_of_a_run_changes_nothing(postgres,
         postgres.stop()
         postgres.start()
         assert run.process.wait(timeout=200) == 0, run.said
-    assert pointers(home) == pointers(made_home)  # the same bytes, with another book
+    # The same bytes, with another book; a report measures speeds, which are never the same.
+    ours, theirs = pointers(home), pointers(made_home)
+    assert {name: ours[name] for name in MODELS} == {name: theirs[name] for name in MODELS}
+    assert ours["eval_report"]["identity"] == theirs["eval_report"]["identity"]
     assert list(home.rglob("*.db")) == []
     for name, value in env.items():
         monkeypatch.setenv(name, value)
@@ -84,7 +88,7 @@ def test_a_restart_of_postgresql_in_the_midst_of_a_run_changes_nothing(postgres,
         for name in STEPS:
             events = instance.fetch_materializations(dg.AssetKey(name), limit=10).records
             assert len(events) == 1, name
-            assert events[0].asset_materialization.tags["dagster/data_version"] == pointers(home)[name]["digest"]
+            assert events[0].asset_materialization.tags["dagster/data_version"] == ours[name]["digest"]
         (told,) = instance.get_runs()
         assert told.status == dg.DagsterRunStatus.SUCCESS
 

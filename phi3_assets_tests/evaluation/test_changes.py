@@ -1,5 +1,7 @@
 """What changed since the champion: found, told on a page and in Markdown, and safe against what users write."""
 
+from dataclasses import replace
+
 from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.evaluation.changes import Side, find_changes, markdown, page
@@ -103,3 +105,10 @@ def test_the_ui_is_told_the_same_without_text_of_the_user():
     assert "- training rows: 4 before, 3 now: 1 added, 2 removed" in text
     assert f"{len(changes.gained)} became better, {len(changes.lost)} worse" in text
     assert ours.records[0]["question"] not in text.split()
+
+
+def test_a_file_s_name_is_no_markup_in_the_ui():
+    ours, champion, _ = two_sides()
+    evil = "<img src=x onerror=alert(1)>.csv"
+    changes = replace(find_changes(ours, champion, KNOWN), slices=[(evil, "3", "0.1", "0.2", "+0.1")])
+    assert "| &lt;img src=x onerror=alert(1)&gt;.csv | 3 |" in markdown(changes)
