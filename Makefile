@@ -42,7 +42,7 @@ lint: .venv/installed
 # Resolve anew what setup.cfg asks for, keeping every version that still fits.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet --constraint requirements.lock '.[dev,azure]' setuptools wheel
+	build/lock/bin/pip install --quiet --constraint requirements.lock '.[dev,azure,postgres]' setuptools wheel
 	build/lock/bin/pip freeze --all --exclude phi3-assets --exclude pip | sed 's/+cpu$$//' > build/requirements.lock
 	mv build/requirements.lock requirements.lock
 

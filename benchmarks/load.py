@@ -2,7 +2,8 @@
 
     python -m benchmarks load
 
-The two are started in turn, each in a fresh process, and compared pair by pair.
+The two are started in turn, each in a fresh process, and compared pair by pair, from its start to its end. The end is a
+large part of it, in which Python walks and frees all that was imported; beside it stands the same without the end.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 BAR = 1.25
 BARE = "import dagster"
 OURS = "import phi3_assets.definitions"
+NO_END = "; import os; os._exit(0)"
 
 
 def seconds(code: str) -> float:
@@ -33,11 +35,17 @@ def run(args: list[str]) -> dict[str, Any]:
     parser.add_argument("--pairs", type=int, default=9)
     pairs = parser.parse_args(args).pairs
     seconds(BARE), seconds(OURS)  # once for the disk
-    times = [(seconds(OURS), seconds(BARE)) for _ in range(pairs)]
-    ours, bare = (statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(ours / bare for ours, bare in times)
-    print(f"{'':34}median of {pairs}, s")
-    print(f"{BARE:34}{bare:.2f}")
-    print(f"{OURS:34}{ours:.2f}")
-    print(f"{'ratio, pair by pair':34}{ratio:.2f} (at most {BAR})\n")
-    return {"name": "load", "ratio": round(ratio, 3), "bar": BAR, "ok": ratio <= BAR}
+    print(f"{f'median of {pairs}, s':34}{'whole process':>14}{'without its end':>17}")
+    columns = [[(seconds(OURS + end), seconds(BARE + end)) for _ in range(pairs)] for end in ("", NO_END)]
+    ratio, ratio_without = (statistics.median(ours / bare for ours, bare in column) for column in columns)
+    for name, which in ((BARE, 1), (OURS, 0)):
+        whole, without = (statistics.median(pair[which] for pair in column) for column in columns)
+        print(f"{name:34}{whole:14.2f}{without:17.2f}")
+    print(f"{f'ratio, pair by pair (at most {BAR})':34}{ratio:14.2f}{ratio_without:17.2f}\n")
+    return {
+        "name": "load",
+        "ratio": round(ratio, 3),
+        "ratio_without_end": round(ratio_without, 3),
+        "bar": BAR,
+        "ok": ratio <= BAR,
+    }

@@ -1,13 +1,18 @@
 """The code location. Loading it imports neither torch, transformers, olive nor azure; tests hold that."""
 
+import gc
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
-from phi3_assets.assets import data, evaluation, model
-from phi3_assets.automation import jobs, sensors
+# What importing Dagster made stays for as long as the process. Frozen, it is walked by no full collection any more: one
+# came in the midst of the imports below and cost a quarter of them, more come in a run, and the last at its end.
+gc.freeze()
+
+from phi3_assets.assets import data, evaluation, model, sources
+from phi3_assets.automation import failures, jobs, policies, sensors
 from phi3_assets.checks import data as data_checks
 from phi3_assets.checks import gate as gate_checks
 from phi3_assets.checks import model as model_checks
@@ -38,11 +43,17 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         "store": make_store(),
         **overrides,
     }
+    loaded = dg.load_assets_from_modules([data, model, evaluation])
+    made = [asset for asset in loaded if isinstance(asset, dg.AssetsDefinition)]
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([data, model, evaluation]),
+        assets=[
+            sources.datasets,
+            *dg.map_asset_specs(policies.with_policies, made),
+        ],
         asset_checks=[*data_checks.ALL, *model_checks.ALL, gate_checks.model_is_fit],
         jobs=[jobs.retrain],
-        sensors=[sensors.new_data, sensors.runs_in_order],
+        schedules=[jobs.nightly],
+        sensors=[sensors.new_data, policies.follow_data, sensors.runs_in_order, failures.failed_runs],
         resources={**resources, "io_manager": PointerIOManager(store=resources["store"])},
         executor=dg.in_process_executor,
     )

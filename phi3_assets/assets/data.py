@@ -3,7 +3,9 @@
 import dagster as dg
 
 from phi3_assets import steps
+from phi3_assets.ops.observing import observation
 from phi3_assets.ops.planning import make_plan
+from phi3_assets.ops.run_tags import DATASETS_ASSET, read_tags
 from phi3_assets.ops.running import freeze_test_set, materialise, run_plan, verify_and_show
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.pointers import Record
@@ -13,7 +15,13 @@ from phi3_assets.resources.store import ArtifactStore
 OWNERS = ["team:language-models"]
 
 
-@dg.asset(group_name="inputs", kinds={"json"}, owners=OWNERS, code_version=steps.RAW_DATASET.code_version)
+@dg.asset(
+    group_name="inputs",
+    kinds={"json"},
+    owners=OWNERS,
+    code_version=steps.RAW_DATASET.code_version,
+    deps=[DATASETS_ASSET],
+)
 def raw_dataset(
     context: dg.AssetExecutionContext, recipe: RecipeResource, execution: Execution, store: ArtifactStore
 ) -> dg.MaterializeResult[Record]:
@@ -23,9 +31,10 @@ def raw_dataset(
     test set is frozen at first use: whatever the files hold later, its rows are never trained on.
     """
     plan = make_plan(context, steps.RAW_DATASET, recipe, store, {})
+    context.log_event(observation(plan["data_version"]))
     done = run_plan(context, plan, execution, store)
     freeze_test_set(context, done, recipe, store)
-    return verify_and_show(context, done, store)
+    return verify_and_show(context, done, store, read_tags(plan["data_version"]))
 
 
 @dg.asset(

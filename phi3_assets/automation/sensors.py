@@ -1,76 +1,79 @@
 """What goes by itself: a retrain when new data has come to rest, and the end of runs that nobody executes any more."""
 
 import time
+from dataclasses import replace
 
 import dagster as dg
 
 from phi3_assets.automation.jobs import retrain
-from phi3_assets.automation.watch import Cursor, LastRun, decide, decide_remote, try_again
-from phi3_assets.data.read.remote import is_remote, list_remote
-from phi3_assets.resources.execution import TRANSIENT
+from phi3_assets.automation.runs import ATTEMPT_TAG, past_runs, started_by
+from phi3_assets.automation.watch import Cursor, Limits, News, account, decide
+from phi3_assets.core.home import SHORT
+from phi3_assets.data.watched.changes import find_changes
+from phi3_assets.data.watched.folder import Seen
+from phi3_assets.ops.observing import SETTLE_S, notes_of, observation, watch
+from phi3_assets.ops.run_tags import DATA_VERSION_TAG, PRODUCT_TAG, RECIPE_TAG
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.retention import retire_runs
-from phi3_assets.resources.runs import KILLED_TAG, end_dead_runs
+from phi3_assets.resources.runs import end_dead_runs
 from phi3_assets.resources.store import ArtifactStore
 
-SETTLE_S = 10
 # A tick has a minute.
+READING_S = 20.0
 RETIRED_A_TICK = 50
-DATA_VERSION_TAG = "phi3/data_version"
-ATTEMPT_TAG = "phi3/attempt"
+_WHY_CHARACTERS = 200
 
 
 @dg.sensor(job=retrain, minimum_interval_seconds=30)
 def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store: ArtifactStore) -> dg.SensorResult:
-    """Starts one run for each new version of the files in the recipe's dataset folder, once they are at rest.
+    """Retrains once for each new version of the files in the recipe's dataset folder, when they have come to rest.
 
-    Content decides: a file that was only touched starts nothing. A run that failed for a reason that may pass, such as
-    a hub that was away, is started again after 5 minutes, after 30 and after 2 hours; no other is.
+    Content decides: a file that was only touched starts nothing, and neither does data that a run by hand has read
+    already. The recipe can hold a retrain back: retrain_min_new_rows, retrain_quiet_minutes, retrain_runs_a_day. A run
+    that failed for a reason that may pass, such as a hub that was away, is started again after 5 minutes, after 30 and
+    after 2 hours; no other is.
     """
-    dataset_path = recipe.load().dataset_path
-    cursor = Cursor.parse(context.cursor)
-    if is_remote(dataset_path):
-        decision = decide_remote(list_remote(dataset_path), cursor)  # the run fetches: a tick has a minute
-    else:
-        decision = decide(store.datasets_path(dataset_path, context.log.info), cursor, time.time(), SETTLE_S)
-    if decision.at_rest:
-        decision = try_again(decision, last_run(context.instance, decision.cursor.digest), time.time())
-    if decision.digest is None:
-        return dg.SensorResult(skip_reason=decision.reason, cursor=decision.cursor.dump())
+    chosen = recipe.load()
+    now_s = time.time()
+    seen, now = watch(chosen, store, now_s, READING_S)
+    version = now.version[:SHORT]
+    if not version:
+        return dg.SensorResult(skip_reason=_not_at_rest(seen), cursor=context.cursor)
+    runs = past_runs(context.instance, chosen.product, recipe.told(), version)
+    before = Cursor.parse(context.cursor, chosen.product)
+    cursor = replace(account(before, runs), observed=version)
+    told = [observation(version)] if version != before.observed else []
+    notes = notes_of(chosen, store)
+    if version == cursor.asked and cursor != before:  # by hand, perhaps: what comes next is compared with it
+        notes.keep_asked(version, seen.files)
+    asked = notes.asked(cursor.asked) if version != cursor.asked else None
+    news = News(version, len(seen.files), now.since_s, find_changes(asked, seen.files) if asked is not None else None)
+    limits = Limits(chosen.retrain_min_new_rows, 60 * chosen.retrain_quiet_minutes, chosen.retrain_runs_a_day)
+    started_s = started_by(context.instance, new_data.name, chosen.product, now_s) if limits.runs_a_day else []
+    decision = decide(news, cursor, runs, started_s, limits, now_s)
+    if not decision.start:
+        return dg.SensorResult(skip_reason=decision.reason, cursor=decision.cursor.dump(), asset_events=told)
+    notes.keep_asked(version, seen.files)
     context.log.info(decision.reason)
     # No run_key: Dagster would remember it for ever, and data that returns to an earlier version would never run.
     request = dg.RunRequest(
         tags={
-            DATA_VERSION_TAG: decision.digest[:12],
+            PRODUCT_TAG: chosen.product,
+            RECIPE_TAG: recipe.told(),
+            DATA_VERSION_TAG: decision.cursor.asked,
             ATTEMPT_TAG: str(decision.attempt),
-            "phi3/why": decision.reason[:200],
+            "phi3/why": decision.reason[:_WHY_CHARACTERS],
         }
     )
-    return dg.SensorResult(run_requests=[request], cursor=decision.cursor.dump())
+    return dg.SensorResult(run_requests=[request], cursor=decision.cursor.dump(), asset_events=told)
 
 
-def last_run(instance: dg.DagsterInstance, digest: str) -> LastRun | None:
-    """The newest run that was asked for this data version; a re-execution by hand keeps its tags and is one, too."""
-    records = instance.get_run_records(dg.RunsFilter(tags={DATA_VERSION_TAG: digest[:12]}), limit=1)
-    if not records:
-        return None
-    run, ended_s = records[0].dagster_run, records[0].end_time
-    return LastRun(
-        attempt=int(run.tags.get(ATTEMPT_TAG, "1")),
-        failed_transiently=run.status == dg.DagsterRunStatus.FAILURE and failed_transiently(instance, run),
-        ended_s=ended_s if run.is_finished else None,
-    )
-
-
-def failed_transiently(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether a failed run was killed, or every step of it that failed said that its reason may pass."""
-    if KILLED_TAG in run.tags:
-        return True
-    failures = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    said = [entry.get_dagster_event().step_failure_data.user_failure_data for entry in failures]
-    return bool(said) and all(
-        data is not None and TRANSIENT in data.metadata and data.metadata[TRANSIENT].value is True for data in said
-    )
+def _not_at_rest(seen: Seen) -> str:
+    if seen.restless:
+        return f"{seen.restless} may still be being written: it is read once it looks the same for {SETTLE_S:g} s."
+    if seen.unread:
+        return f"{seen.unread} of {len(seen.files)} files are not read yet; a tick reads for {READING_S:g} s."
+    return "The dataset folder holds no data file yet."
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)

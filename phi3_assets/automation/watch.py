@@ -1,66 +1,103 @@
-"""Has the data changed, and has it come to rest? Pure decisions for the sensor; no Dagster here.
+"""Is a retrain to be started now, and why not? Pure decisions for the sensor; no Dagster here.
 
-The cursor is made of content, never of a clock: a cursor of times loses files with an old date, and fires again on a
-file that was only touched.
+What is decided follows from three things: the content of the files, the runs that Dagster knows, and the cursor, which
+is written together with the request for a run. So it comes out the same in whatever order daemons and memories are
+lost: a data version is retrained once. What holds it back is said at each tick, and when that is over it starts.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
-from phi3_assets.core.errors import UserError
-from phi3_assets.core.files import FileEntry, data_files, hash_file
-from phi3_assets.core.manifest import digest_of
+from phi3_assets.data.watched.changes import Changes
 
 # Pauses before another run of a data version that failed for a reason that may pass. The run itself has tried for some
 # minutes already.
 COME_BACK_S = (300.0, 1800.0, 7200.0)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One file as last seen: size in bytes, ctime in ns, SHA-256.
-
-    ctime and not mtime: a copy that keeps dates (cp -p, rsync) can put other bytes behind the same mtime.
-    """
-
-    bytes: int
-    ctime_ns: int
-    sha256: str
+DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """What the sensor remembers between ticks.
+    """What the sensor knows by heart.
 
     Attributes:
-        digest: Content digest of the data version that the last run was asked for; "": none yet.
-        seen: Every file of that version by path; spares hashing what has not been touched.
-        pending: Files that look different since, as they were at the last tick.
+        product: The product it is about; for another one it says nothing.
+        asked: The data version that the last run was asked for; "": none yet.
+        run: Id of the newest run that was taken into account; "": none yet.
+        observed: The data version that was last seen at rest, trained on or not; "": none yet.
     """
 
-    digest: str = ""
-    seen: dict[str, Seen] = field(default_factory=dict)
-    pending: dict[str, Seen] = field(default_factory=dict)
+    product: str
+    asked: str = ""
+    run: str = ""
+    observed: str = ""
 
     @classmethod
-    def parse(cls, text: str | None) -> "Cursor":
-        """Read a cursor; one that cannot be read starts from nothing, which costs at most one run that reuses all."""
+    def parse(cls, text: str | None, product: str) -> "Cursor":
+        """Read a cursor; one that is lost, of another product or not to be read is an empty one."""
         try:
-            value = json.loads(text or "")
-            seen, pending = ({path: Seen(*row) for path, row in value[name].items()} for name in ("seen", "pending"))
-            return cls(value["digest"], seen, pending)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return cls()
+            cursor = cls(**json.loads(text or ""))
+        except (ValueError, TypeError):
+            return cls(product)
+        return cursor if cursor.product == product else cls(product)
 
     def dump(self) -> str:
         """The text to keep."""
+        return json.dumps(asdict(self))
 
-        def rows(files: dict[str, Seen]) -> dict[str, list[int | str]]:
-            return {path: [item.bytes, item.ctime_ns, item.sha256] for path, item in files.items()}
 
-        return json.dumps({"digest": self.digest, "seen": rows(self.seen), "pending": rows(self.pending)})
+@dataclass(frozen=True)
+class PastRun:
+    """A run of the whole graph for this product and recipe, whoever started it.
+
+    Attributes:
+        run: Its id.
+        version: The data version that it read, or is to read; "": it has not begun to read.
+        counts: Whether it settles its data version: the sensor asked for it, or it succeeded.
+        attempt: Which run for this data version it was, from 1.
+        failed_transiently: It ended for a reason that may pass: the hub was away, memory was short, it was killed.
+        ended_s: Unix time; None while it goes on.
+    """
+
+    run: str
+    version: str
+    counts: bool
+    attempt: int = 1
+    failed_transiently: bool = False
+    ended_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What holds a retrain back, by the recipe; 0: nothing.
+
+    Attributes:
+        min_new_rows: Fewest rows that came or went since the data version that a run was asked for last.
+        quiet_s: How long the data must not have changed.
+        runs_a_day: Most runs that the sensor may start within 24 hours.
+    """
+
+    min_new_rows: int = 0
+    quiet_s: float = 0.0
+    runs_a_day: int = 0
+
+
+@dataclass(frozen=True)
+class News:
+    """What a tick found.
+
+    Attributes:
+        version: Data version of the folder, 16 hex digits, as runs name it.
+        files: How many there are.
+        since_s: Unix time of the tick that first found this version.
+        changes: Since the version that a run was asked for last; None: that one's files are not remembered.
+    """
+
+    version: str
+    files: int
+    since_s: float
+    changes: Changes | None = None
 
 
 @dataclass(frozen=True)
@@ -68,125 +105,117 @@ class Decision:
     """What to do now.
 
     Attributes:
-        digest: Content digest to start a run for; None: start none.
+        start: Whether to start a run.
         reason: One sentence for a person: why, or why not.
         cursor: What to remember.
         attempt: Which run for this data version it would be, from 1.
-        at_rest: Nothing has changed since the last run that was asked for, and nothing is being changed.
     """
 
-    digest: str | None
+    start: bool
     reason: str
     cursor: Cursor
     attempt: int = 1
-    at_rest: bool = False
 
 
-@dataclass(frozen=True)
-class LastRun:
-    """The newest run of a data version.
-
-    Attributes:
-        attempt: Which run for this data version it was, from 1.
-        failed_transiently: It ended for a reason that may pass: the hub was away, memory was short, it was killed.
-        ended_s: Unix time; None while it goes on.
-    """
-
-    attempt: int
-    failed_transiently: bool
-    ended_s: float | None
-
-
-def decide(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> Decision:
-    """Look at the folder once and decide.
-
-    A file is at rest when it was last changed `settle_s` seconds ago, or looks as it did at the last tick: the
-    second rule holds even if its date lies in the future.
+def account(cursor: Cursor, runs: Sequence[PastRun]) -> Cursor:
+    """Take the newest run into account: what a person had trained by hand need not be trained again.
 
     Args:
-        directory: The dataset folder.
-        cursor: Of the last tick.
+        cursor: Of the last tick, or an empty one if it was lost.
+        runs: Newest first.
+    """
+    newest = next((run for run in runs if run.version and run.counts), None)
+    if newest is None or newest.run == cursor.run:
+        return cursor
+    return replace(cursor, asked=newest.version, run=newest.run)
+
+
+def decide(
+    news: News, cursor: Cursor, runs: Sequence[PastRun], started_s: Sequence[float], limits: Limits, now_s: float
+) -> Decision:
+    """Decide about data that is at rest.
+
+    Args:
+        news: What the tick found.
+        cursor: After `account`.
+        runs: Newest first.
+        started_s: When the sensor started runs within the last 24 hours, Unix time, oldest first.
+        limits: The recipe's.
         now_s: Unix time.
-        settle_s: How long a file must lie untouched, in seconds.
-
-    Raises:
-        UserError: The folder cannot be listed or holds what is no file. A failed listing is not an empty folder: the
-            cursor stays.
     """
-    if not directory.is_dir():
-        raise UserError(f"Dataset folder {directory} cannot be listed: it is missing or not a folder.")
-    seen, restless = _look(directory, cursor, now_s, settle_s)
-    return _decide(seen, restless, f"was changed less than {settle_s:g} s ago and may", cursor, str(directory))
+    version = news.version
+    last = next((run for run in runs if run.version == version), None)
+    if version == cursor.asked:
+        attempt, reason = _again(news, last, now_s)
+    else:
+        attempt, reason = 1, _held_back(news, last, runs, limits, now_s)
+    if not reason and limits.runs_a_day and len(started_s) >= limits.runs_a_day:
+        left_s = max(0.0, started_s[-limits.runs_a_day] + DAY_S - now_s)
+        reason = (
+            f"Data version {version} is held back: {len(started_s)} runs were started within a day, and "
+            f"retrain_runs_a_day is {limits.runs_a_day}. It starts in {_duration(left_s)}."
+        )
+    if reason:
+        return Decision(False, reason, cursor)
+    if attempt > 1:
+        reason = f"The run for data version {version} failed for a reason that may pass: attempt {attempt}."
+    else:
+        reason = f"Data version {version}: {_told(news, cursor)}."
+    return Decision(True, reason, replace(cursor, asked=version), attempt)
 
 
-def decide_remote(marks: Mapping[str, str], cursor: Cursor) -> Decision:
-    """The same of a remote folder, by what its listing says of each file (`list_remote`); nothing is fetched.
-
-    There a clock says little: a file is at rest if it looks as it did at the last tick.
-    """
-    seen = {name: Seen(0, 0, mark) for name, mark in marks.items()}
-    before = {**cursor.seen, **cursor.pending}
-    moved = next((name for name, item in seen.items() if before.get(name) != item), "")
-    return _decide(seen, moved, "is new or was changed since the last look and may", cursor, "The remote folder")
+def _told(news: News, cursor: Cursor) -> str:
+    if news.changes is not None:
+        return str(news.changes)
+    return f"{news.files} files" + (f", other ones than those of {cursor.asked}" if cursor.asked else ", the first")
 
 
-def _look(directory: Path, cursor: Cursor, now_s: float, settle_s: float) -> tuple[dict[str, Seen], str]:
-    """Every file of the folder as it is now, and one that may still be being written, if there is one."""
-    seen: dict[str, Seen] = {}
-    restless = ""
-    for path in data_files(directory, "Dataset folder"):
-        file = directory / path
-        before = cursor.pending.get(path) or cursor.seen.get(path)
-        try:
-            stat = file.stat()
-            untouched = before is not None and (before.bytes, before.ctime_ns) == (stat.st_size, stat.st_ctime_ns)
-            digest = before.sha256 if before and untouched else hash_file(file).sha256
-        except FileNotFoundError:  # removed between the listing and now; the next tick sees the folder without it
-            continue
-        except OSError as error:
-            raise UserError(f"Dataset folder {directory}: {path} cannot be read ({error.strerror}).") from None
-        seen[path] = Seen(stat.st_size, stat.st_ctime_ns, digest)
-        if not untouched and now_s - stat.st_mtime_ns / 1e9 < settle_s:
-            restless = path
-    return seen, restless
+def _held_back(news: News, last: PastRun | None, runs: Sequence[PastRun], limits: Limits, now_s: float) -> str:
+    """Why new data is not trained on yet; "": nothing is in the way."""
+    version = f"Data version {news.version}"
+    if last is not None and last.ended_s is None:  # by hand, or of data that went and came back meanwhile
+        return f"{version} waits: run {last.run[:8]} is at it."
+    beginning = next((run for run in runs if run.ended_s is None and not run.version), None)
+    if beginning is not None:
+        return f"{version} waits: run {beginning.run[:8]} is about to read the data, and may be the run for it."
+    rows = news.changes.rows if news.changes is not None else None
+    if rows is not None and rows < limits.min_new_rows:
+        return (
+            f"{version} is held back: {rows} rows came or went ({news.changes}), and retrain_min_new_rows is "
+            f"{limits.min_new_rows}."
+        )
+    left_s = news.since_s + limits.quiet_s - now_s
+    if left_s > 0:
+        return (
+            f"{version} is held back: the data changed {_duration(now_s - news.since_s)} ago. It starts in "
+            f"{_duration(left_s)} if nothing changes meanwhile (retrain_quiet_minutes)."
+        )
+    return ""
 
 
-def _decide(seen: dict[str, Seen], restless: str, why: str, cursor: Cursor, where: str) -> Decision:
-    changed = {path: item for path, item in seen.items() if cursor.seen.get(path) != item}
-    if restless:
-        reason = f"{restless} {why} still be being written."
-        return Decision(None, reason, replace(cursor, pending=changed))
-    if not seen:
-        return Decision(None, f"{where} holds no file yet.", replace(cursor, pending={}))
-    digest = digest_of({path: FileEntry(item.bytes, item.sha256) for path, item in seen.items()})
-    if digest == cursor.digest:
-        reason = f"{len(seen)} files, none changed since data version {digest[:12]}."
-        return Decision(None, reason, Cursor(digest, seen), at_rest=True)
-    differ = {path for path in changed if path not in cursor.seen or cursor.seen[path].sha256 != seen[path].sha256}
-    names = sorted(differ | (cursor.seen.keys() - seen.keys()))
-    what = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return Decision(digest, f"Data version {digest[:12]}: {what} changed.", Cursor(digest, seen))
-
-
-def try_again(unchanged: Decision, last: LastRun | None, now_s: float) -> Decision:
+def _again(news: News, last: PastRun | None, now_s: float) -> tuple[int, str]:
     """Come back to a data version whose run failed for a reason that may pass; with growing pauses, and not for ever.
 
     A run that failed for a reason of the user's is not started again, nor is one that was cancelled.
 
-    Args:
-        unchanged: What `decide` said of data that is at rest.
-        last: The newest run of that data version, if there is one.
-        now_s: Unix time.
+    Returns:
+        Which run for this data version it would be, and why there is none now; "": nothing is in the way.
     """
-    if last is None or last.ended_s is None or not last.failed_transiently:
-        return unchanged
-    version = f"data version {unchanged.cursor.digest[:12]}"
+    version = f"data version {news.version}"
+    if last is None or not last.failed_transiently or last.ended_s is None:
+        goes_on = f"; run {last.run[:8]} is at it" if last is not None and last.ended_s is None else ""
+        return 1, f"{news.files} files, none changed since {version}{goes_on}."
     if last.attempt > len(COME_BACK_S):
-        reason = f"{version} failed {last.attempt} times; it is not tried again by itself. See the last run's reason."
-        return replace(unchanged, reason=reason[0].upper() + reason[1:])
+        return 1, (
+            f"The runs for {version} failed {last.attempt} times; it is not tried again by itself. See the last run's "
+            "reason."
+        )
     left_s = last.ended_s + COME_BACK_S[last.attempt - 1] - now_s
     if left_s > 0:
-        reason = f"The run for {version} failed for a reason that may pass; it is tried again in {left_s / 60:.0f} min."
-        return replace(unchanged, reason=reason)
-    reason = f"The run for {version} failed for a reason that may pass: attempt {last.attempt + 1}."
-    return replace(unchanged, digest=unchanged.cursor.digest, reason=reason, attempt=last.attempt + 1)
+        reason = f"The run for {version} failed for a reason that may pass; it is tried again in {_duration(left_s)}."
+        return 1, reason
+    return last.attempt + 1, ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 
+TIMEOUTS = {"connection_timeout": 20, "read_timeout": 60}
+"""Seconds, for all clients. Their own are five minutes: a service that stalls is one to be asked again."""
+
+
 def make_credential() -> "TokenCredential":
     """Who this process is: environment, workload identity, managed identity, then whoever is logged in with `az`."""
     from azure.identity import DefaultAzureCredential
 
-    return DefaultAzureCredential()
+    return DefaultAzureCredential(**TIMEOUTS)
 
 
 def job_credential(client_id: str) -> "TokenCredential":
@@ -33,7 +37,7 @@ def job_credential(client_id: str) -> "TokenCredential":
     from azure.identity import ManagedIdentityCredential
 
     chosen = client_id or os.environ.get("DEFAULT_IDENTITY_CLIENT_ID", "")
-    return ManagedIdentityCredential(**({"client_id": chosen} if chosen else {}))
+    return ManagedIdentityCredential(client_id=chosen or None, **TIMEOUTS)
 
 
 def container_client(account_url: str, container: str, credential: "TokenCredential") -> "ContainerClient":
@@ -44,8 +48,7 @@ def container_client(account_url: str, container: str, credential: "TokenCredent
         account_url,
         credential=credential,
         retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=5, random_jitter_range=1),
-        connection_timeout=20,
-        read_timeout=60,
+        **TIMEOUTS,
     )
     return service.get_container_client(container)
 
@@ -89,9 +92,7 @@ class Clients:
             settings.workspace,
             enable_telemetry=False,
             show_progress=False,
-            # Its own would be five minutes each: a service that stalls is one to be asked again.
-            connection_timeout=20,
-            read_timeout=60,
+            **TIMEOUTS,
         )
 
     @cached_property
@@ -106,10 +107,16 @@ class Clients:
     @cached_property
     def datastore(self) -> Any:
         """The datastore that artefacts are kept in: account_name, container_name, endpoint, protocol."""
+        from azure.core.exceptions import ResourceNotFoundError
+
         settings = self.settings
         mend = f"`az ml datastore list {settings.az} --output table` shows what there is."
         with readable(f"Datastore {settings.datastore} of workspace {settings.workspace}", WORKSPACE_ROLE, mend):
-            store = retried(lambda: self.ml.datastores.get(settings.datastore))
+            try:
+                store = retried(lambda: self.ml.datastores.get(settings.datastore))
+            except ResourceNotFoundError:
+                _ = self.about  # says so where it is the workspace that is not there
+                raise
         if not hasattr(store, "container_name"):
             raise UserError(f"Datastore {settings.datastore!r} is {store.type}; artefacts are kept in Azure Blob.")
         return store

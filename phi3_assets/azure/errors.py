@@ -16,8 +16,9 @@ from typing import TypeVar
 from phi3_assets.core.errors import TransientError, UserError
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-# 401: the token ran out; azure-core has dropped it by now, and asks for another one.
-_PASSING = {401, 408, 425, 429, 500, 502, 503, 504}
+# The token ran out; azure-core has dropped it by now, and asks for another one.
+UNAUTHORIZED = 401
+_PASSING = {UNAUTHORIZED, 408, 425, 429, 500, 502, 503, 504}
 _ARRIVED_OTHERWISE = "md5"
 # azure-identity says "not logged in" as well when whoever hands out tokens is away.
 _LOGIN_AWAY = re.compile(r"HTTP Error: (429|5\d\d)|[Cc]onnection|[Tt]imed? ?out")
@@ -54,13 +55,18 @@ def may_pass(error: Exception) -> bool:
 
 
 def retried(action: Callable[[], T]) -> T:
-    """Do it, and again after growing pauses where the reason may pass; the last error is raised."""
+    """Do it, and again after growing pauses where the reason may pass; the last error is raised.
+
+    A token is refused twice only if it is no good: who is not logged in is told so at once.
+    """
+    refused = False
     for pause_s in PAUSES_S:
         try:
             return action()
         except Exception as error:
-            if not may_pass(error):
+            if not may_pass(error) or (refused and status_of(error) == UNAUTHORIZED):
                 raise
+            refused = status_of(error) == UNAUTHORIZED
         time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - many wait at once, and should not return at once
     return action()
 
@@ -116,7 +122,8 @@ def _translated(error: Exception, what: str, role: str, mend: str) -> Exception:
 
     told, status = _brief(error), status_of(error)
     passing = may_pass(error)
-    if status == 401 or (isinstance(error, azure.ClientAuthenticationError) and status is None and not passing):
+    no_login = isinstance(error, azure.ClientAuthenticationError) and status is None and not passing
+    if no_login or status == UNAUTHORIZED:
         return UserError(f"{what}: nobody is logged in to Azure ({told}). {LOG_IN}")
     if status == 403:
         return UserError(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from phi3_assets.azure.clients import Clients, account_url_of, container_client
+from phi3_assets.azure.clients import TIMEOUTS, Clients, account_url_of, container_client
 from phi3_assets.azure.errors import WORKSPACE_ROLE, readable, retried
 
 if TYPE_CHECKING:
@@ -70,11 +70,15 @@ def _run_data(clients: Clients, name: str) -> dict[str, Any]:
         discovery = clients.about.discovery_url
         tokens = policies.BearerTokenCredentialPolicy(clients.credential, _SCOPE)
         pipeline = [policies.RetryPolicy(), tokens]
-        with PipelineClient("", policies=pipeline) as client:
-            found = retried(lambda: client.send_request(HttpRequest("GET", discovery)))
-            found.raise_for_status()
-            address = f"{found.json()['api']}/history/v1.0{clients.settings.scope}/rundata"
-            answer = client.send_request(HttpRequest("POST", address, json={"runId": name, "selectRunMetadata": True}))
-            answer.raise_for_status()
-            run: dict[str, Any] = json.loads(answer.text())["runMetadata"]
+        with PipelineClient("", policies=pipeline, **TIMEOUTS) as client:
+
+            def ask(request: HttpRequest) -> dict[str, Any]:
+                answer = client.send_request(request)
+                answer.raise_for_status()
+                return dict(json.loads(answer.text()))
+
+            api = retried(lambda: ask(HttpRequest("GET", discovery)))["api"]
+            address = f"{api}/history/v1.0{clients.settings.scope}/rundata"
+            wanted = {"runId": name, "selectRunMetadata": True}
+            run: dict[str, Any] = retried(lambda: ask(HttpRequest("POST", address, json=wanted)))["runMetadata"]
             return run

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from phi3_assets.azure.errors import readable
+from phi3_assets.azure.clients import TIMEOUTS
+from phi3_assets.azure.errors import readable, retried
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -28,6 +29,6 @@ def read_secret(vault: str, name: str, credential: "TokenCredential") -> str:
         "--file token.txt`."
     )
     role = "'Key Vault Secrets User' on the key vault"
-    with readable(f"Secret {name} of {vault}", role, mend), SecretClient(vault, credential) as client:
-        value = client.get_secret(name).value
+    with readable(f"Secret {name} of {vault}", role, mend), SecretClient(vault, credential, **TIMEOUTS) as client:
+        value = retried(lambda: client.get_secret(name)).value
     return value or ""

@@ -19,6 +19,7 @@ PREFIX = "PHI3_AZURE_"
 CONFIG = "PHI3_AZURE_CONFIG"
 _NAME = r"[A-Za-z0-9][\w.()-]*"
 _REQUIRED = ("subscription_id", "resource_group", "workspace")
+_IN_THE_VAULT = "hf_token_secret"
 
 
 class AzureSettings(pydantic.BaseModel):
@@ -148,8 +149,16 @@ def load_settings(env: Mapping[str, str] | None = None, overrides: Mapping[str, 
     try:
         return AzureSettings(**values)
     except pydantic.ValidationError as error:
-        told = [f"{where.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-        raise UserError("; ".join(told) + ".") from None
+        raise UserError("; ".join(_told(one, where) for one in error.errors()) + ".") from None
+
+
+def _told(error: Any, where: Mapping[str, str]) -> str:
+    """One of pydantic's errors as a sentence without its full stop; a token given for its name is not repeated."""
+    name = str(error["loc"][0])
+    place = where.get(name, name)
+    if name == _IN_THE_VAULT:
+        return f"{place}: not the name of a secret; the token itself belongs into the key vault, see docs/azureml.md"
+    return f"{place}: {error['msg']}, got {error['input']!r}"
 
 
 def _variable(name: str) -> str:

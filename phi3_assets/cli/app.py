@@ -6,26 +6,45 @@ from typing import Annotated
 
 import typer
 
+from phi3_assets import __version__
 from phi3_assets.cli import commands
 from phi3_assets.cli.azure import azure
+from phi3_assets.cli.doctor import doctor
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
+from phi3_assets.cli.recipes import recipes
 from phi3_assets.cli.testset import testset
 from phi3_assets.core.disk import of_the_disk
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.fields import use_of
 from phi3_assets.core.home import default_home, prepare_home
-from phi3_assets.core.recipe import Recipe
-from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
+from phi3_assets.core.recipe_file import load_recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
+app.command()(doctor)
+app.command()(recipes)
 app.command()(commands.chat)
+app.command()(commands.lineage)
 app.command()(commands.gc)
 app.add_typer(commands.champion, name="champion")
 app.add_typer(commands.bundle, name="bundle")
 app.add_typer(commands.config, name="config")
 app.add_typer(testset, name="testset")
 app.add_typer(azure, name="azure")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"phi3-assets {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """What can be asked of `phi3` itself."""
 
 
 @app.command()
@@ -49,14 +68,6 @@ def run(
     values = parse_overrides(overrides)
     load_recipe(recipe or None, values)  # a wrong recipe is refused before anything is started
     sys.exit(run_graph(home or default_home(), recipe, values, to))
-
-
-@app.command()
-def recipes() -> None:
-    """List the shipped recipes and every field a recipe can have."""
-    print("Shipped: " + ", ".join(shipped_recipes()))
-    for name, field in Recipe.model_fields.items():
-        print(f"\n{name}  (default: {field.default!r}; of: {use_of(field)})\n    {field.description}")
 
 
 def main() -> None:

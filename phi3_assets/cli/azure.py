@@ -1,6 +1,5 @@
 """`phi3 azure`: whether a workspace is ready for this project."""
 
-import logging
 from typing import Annotated
 
 import typer
@@ -24,15 +23,7 @@ def check(
 
     Nothing is changed without --write or --create-environment.
     """
-    from phi3_assets.resources.azureml_check import WRONG, check_azure
+    from phi3_assets.cli.checked import show_checked
+    from phi3_assets.resources.azureml_check import check_azure
 
-    # What the clients log as an error they raise too, and then it is told in the line it belongs to.
-    logging.getLogger("azure").setLevel(logging.CRITICAL)
-    wrong = 0
-    for found in check_azure(write=write, create_environment=create_environment):
-        wrong += found.verdict == WRONG
-        print(f"{found.verdict:<9}  {found.what:<11}  {found.told}", flush=True)
-        for line in found.more:
-            print(f"{'':<9}  {'':<11}  {line}")
-    if wrong:
-        raise typer.Exit(1)
+    show_checked(check_azure(write=write, create_environment=create_environment))

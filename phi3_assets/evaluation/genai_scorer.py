@@ -1,12 +1,17 @@
 """Scores the int4 model with what runs on the device: ONNX Runtime GenAI, one prompt at a time.
 
 Prompts are not batched: GenAI's `encode_batch` pads short prompts on the right and then generates after the padding,
-which is another text. Prefill and cache are shared between likelihood and generation by rewinding.
+which is another text.
+
+Likelihoods are read the way answers are written: the prompt in one pass, then a token at a time. int4 kernels add up a
+single row in another order than rows together (measured: 0.003 nats per token), so an answer that was read in one pass
+would be judged by another model than the one that answers. The prefill is shared by rewinding.
 """
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,6 @@ from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import STEPS, Speed, time_decoding
 from phi3_assets.models.genai import greedy, new_generator, new_tokens
-
-PATHS_COMPARED = 4  # items; that two paths differ is a matter of the kernel and not of the question
 
 
 def score(
@@ -47,47 +50,39 @@ def score(
 def _score_item(model: Any, item: Item, ends: Collection[int], max_new_tokens: int) -> RawScore:
     start = len(item.prompt_ids)
     generator = new_generator(model, start + max(max_new_tokens, len(item.answer_ids), len(item.other_ids)))
-    if start > 1:
-        generator.append_tokens(list(item.prompt_ids[:-1]))
-    nll = _answer_loss(generator, item.prompt_ids, item.answer_ids)
-    other_nll = _answer_loss(generator, item.prompt_ids, item.other_ids) if item.other_ids else None
-    generator.append_tokens([item.prompt_ids[-1]])
+    generator.append_tokens(list(item.prompt_ids))
+    # A copy: the runtime writes the next logits into the same memory.
+    first = _last_logits(generator).copy()
     generated: list[int] = []
+    nats: list[float] = []  # of the reference answer, up to where the model's own leaves it
+    stopped = False
     for token in islice(new_tokens(generator), max_new_tokens):
-        if token in ends:
-            return RawScore(nll, other_nll, tuple(generated), stopped=True)
+        if tuple(generated) == item.answer_ids[: len(nats)] and len(nats) < len(item.answer_ids):
+            # The runtime has not gone on yet: these are the logits that the token was chosen by.
+            nats.append(mean_nll(_last_logits(generator), [item.answer_ids[len(nats)]]))
+        stopped = token in ends
+        if stopped:
+            break
         generated.append(token)
-    return RawScore(nll, other_nll, tuple(generated), stopped=False)
+    nll = _answer_loss(generator, start, item.answer_ids, nats)
+    other_nll = None
+    if item.other_ids:
+        other_nll = _answer_loss(generator, start, item.other_ids, [mean_nll(first, item.other_ids[:1])])
+    return RawScore(nll, other_nll, tuple(generated), stopped)
 
 
-def _answer_loss(generator: Any, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> float:
-    """Mean nats per answer token; the generator stands before the prompt's last token, and does again afterwards."""
-    # The logits of the prompt's last token and of all answer tokens but the end token predict the answer.
-    generator.append_tokens([prompt_ids[-1], *answer_ids[:-1]])
-    nll = mean_nll(generator.get_output("logits")[0], answer_ids)
-    generator.rewind_to(len(prompt_ids) - 1)
-    return nll
+def _answer_loss(generator: Any, start: int, answer_ids: Sequence[int], nats: list[float]) -> float:
+    """Mean nats per token of an answer behind a prompt of `start` tokens, of which the first `nats` are known."""
+    generator.rewind_to(start + len(nats) - 1)
+    for token, target in pairwise(answer_ids[len(nats) - 1 :]):
+        generator.append_tokens([token])
+        nats.append(mean_nll(_last_logits(generator), [target]))
+    return math.fsum(nats) / len(nats)
 
 
-def path_difference(model: Any, items: Sequence[Item]) -> float:
-    """Most nats per token by which the likelihood of an answer in one pass differs from that of one token at a time.
-
-    Answers are generated a token at a time, and int4 kernels compute a single row in another order than rows together:
-    likelihoods and answers are numbers of two models that are not quite the same. Zero where they are.
-    """
-    most = 0.0
-    for item in items[:PATHS_COMPARED]:
-        start = len(item.prompt_ids)
-        generator = new_generator(model, start + len(item.answer_ids))
-        if start > 1:
-            generator.append_tokens(list(item.prompt_ids[:-1]))
-        together = _answer_loss(generator, item.prompt_ids, item.answer_ids)
-        nats = 0.0
-        for token, target in zip([item.prompt_ids[-1], *item.answer_ids[:-1]], item.answer_ids, strict=True):
-            generator.append_tokens([token])
-            nats += mean_nll(generator.get_output("logits")[0][-1:], [target])
-        most = max(most, abs(nats / len(item.answer_ids) - together))
-    return round(most, 9)
+def _last_logits(generator: Any) -> Any:
+    """Logits of the next token, shape (1, vocabulary)."""
+    return generator.get_output("logits")[0][-1:]
 
 
 def losses(model: Any, passages: Sequence[Passage]) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 from phi3_assets.core.errors import UserError
 from phi3_assets.evaluation import genai_scorer
 from phi3_assets.evaluation.general import GeneralSuite
-from phi3_assets.evaluation.items import Item, others
+from phi3_assets.evaluation.items import Item, end_token, others, tokens_of
 from phi3_assets.evaluation.kept_scores import VariantScores
 from phi3_assets.models import genai
 from phi3_assets.models.end_tokens import genai_end_token_ids
@@ -34,7 +34,6 @@ def score_int4(
         genai_scorer.score(model, items, ends, max_new_tokens, tick),
         suite.summarise(genai_scorer.losses(model, suite.passages)),
         genai_scorer.prompts_as_trained(model, folder, items),
-        genai_scorer.path_difference(model, items),
     )
 
 
@@ -42,7 +41,7 @@ def asks_alike(folder: Path, tokenizer: Any, items: Sequence[Item]) -> bool:
     """Whether an int4 folder's own tokenizer and template give the tokens of these items."""
     if not genai_scorer.has_chat_template(folder):
         return False
-    return all(_prompt_ids(tokenizer, item) == item.prompt_ids for item in items)
+    return all(tokens_of(tokenizer, 0, item).prompt_ids == item.prompt_ids for item in items)
 
 
 def in_own_tokens(folder: Path, tokenizer: Any, items: Sequence[Item]) -> list[Item]:
@@ -62,16 +61,5 @@ def in_own_tokens(folder: Path, tokenizer: Any, items: Sequence[Item]) -> list[I
             f"The int4 model in {folder} has no chat template or end token, so it cannot be put the same questions. "
             "Retire this champion (phi3 champion retire): the next release that is fit becomes it."
         )
-    end = tokenizer.eos_token_id if tokenizer.eos_token_id in ends else min(ends)
-
-    def own(item: Item) -> Item:
-        answer = tokenizer(item.answer, add_special_tokens=False).input_ids
-        return replace(item, prompt_ids=_prompt_ids(tokenizer, item), answer_ids=(*answer, end), other_ids=())
-
-    found = [own(item) for item in items]
+    found = [tokens_of(tokenizer, end_token(tokenizer, ends), item) for item in items]
     return [replace(item, other_ids=other) for item, other in zip(found, others(found), strict=True)]
-
-
-def _prompt_ids(tokenizer: Any, item: Item) -> tuple[int, ...]:
-    prompt = tokenizer.apply_chat_template(item.prompt_messages, add_generation_prompt=True, tokenize=False)
-    return tuple(tokenizer(prompt, add_special_tokens=False).input_ids)

@@ -1,6 +1,7 @@
 """The frozen test set as the scorers see it, and the raw result of one item on one variant."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,37 @@ def load_items(path: Path) -> list[Item]:
 def others(items: list[Item]) -> list[tuple[int, ...]]:
     """For each item the answer of another one, the same whatever the order of the rows.
 
-    Each gets the next answer, in the order of ids, that reads differently from its own.
+    Each gets the next answer of its own file, in the order of the alphabet, so that the two are of one kind: any answer
+    on a subject, also a wrong one, is preferred to an answer on another subject. (Seen: a model that was trained on
+    shuffled answers about signals preferred them to answers about HTTP.) Every answer is once the own one and once the
+    other, so which of them are likely by themselves cancels out. Where a file has one answer alone, the next of all
+    files is taken.
     """
-    order = sorted(range(len(items)), key=lambda index: items[index].id)
-    found: dict[int, tuple[int, ...]] = {}
-    for place, index in enumerate(order):
-        own = items[index].answer_ids
-        following = (items[other].answer_ids for other in order[place + 1 :] + order[:place])
-        found[index] = next((ids for ids in following if ids != own), ())
-    return [found[index] for index in range(len(items))]
+    every = _following(items)
+    within = {
+        source: _following([item for item in items if item.source == source])
+        for source in {item.source for item in items}
+    }
+    return [within[item.source].get(item.answer_ids) or every.get(item.answer_ids, ()) for item in items]
+
+
+def _following(items: list[Item]) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """The next answer by answer; empty where there are no two."""
+    ordered = sorted(items, key=lambda item: (item.answer, item.id))
+    answers = list(dict.fromkeys(item.answer_ids for item in ordered))
+    return dict(zip(answers, answers[1:] + answers[:1], strict=True)) if len(answers) > 1 else {}
+
+
+def tokens_of(tokenizer: Any, end: int, item: Item) -> Item:
+    """The same question and answer in the tokens of this model, asked as a device asks; it has no other answer yet."""
+    prompt = tokenizer.apply_chat_template(item.prompt_messages, add_generation_prompt=True, tokenize=False)
+    prompt_ids, answer_ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, item.answer))
+    return replace(item, prompt_ids=tuple(prompt_ids), answer_ids=(*answer_ids, end), other_ids=())
+
+
+def end_token(tokenizer: Any, ends: Collection[int]) -> int:
+    """The token that ends an answer: of several the tokenizer's own."""
+    return int(tokenizer.eos_token_id) if tokenizer.eos_token_id in ends else min(ends)
 
 
 def test_set_digest(items: list[Item]) -> str:

@@ -39,29 +39,22 @@ def metric_kept(side: SideBySide, groups: Sequence[int], metric: str, margins: M
 
 def language_kept(side: SideBySide, most: float) -> Finding:
     """Forgetting, as a ratio of perplexities."""
-    own = side.numbers[CANDIDATE]["general_nll"]
     best = best_so_far(side, "general_nll", [CHAMPION, *side.earlier])
-    ratio = math.exp(min(own - side.numbers[best]["general_nll"], 100.0))
-    passed = bool(ratio <= most)
-    return Finding(
-        "language_is_kept",
-        passed,
-        f"Its perplexity of general text is {ratio:.3g} times {_whose(best)}; at most {most:.3g} times is allowed.",
-        {"ratio": round(ratio, 4), "most": most},
-    )
+    nats = side.numbers[CANDIDATE]["general_nll"] - side.numbers[best]["general_nll"]
+    return _grown("language_is_kept", "perplexity of general text", math.exp(min(nats, 100.0)), _whose(best), most)
 
 
 def size_kept(side: SideBySide, most: float) -> Finding:
     """Bytes of the int4 folder."""
     best = best_so_far(side, "bytes", [CHAMPION, *side.earlier])
     ratio = side.numbers[CANDIDATE]["bytes"] / side.numbers[best]["bytes"]
+    return _grown("size_is_kept", "size on disk", ratio, _whose(best, "smallest"), most)
+
+
+def _grown(rule: str, what: str, ratio: float, whose: str, most: float) -> Finding:
     passed = bool(ratio <= most)
-    return Finding(
-        "size_is_kept",
-        passed,
-        f"It is {ratio:.3g} times as large as {_whose(best, 'smallest')}; at most {most:.3g} times is allowed.",
-        {"ratio": round(ratio, 4), "most": most},
-    )
+    sentence = f"Its {what} is {ratio:.3g} times {whose}; at most {most:.3g} times is allowed."
+    return Finding(rule, passed, sentence, {"ratio": round(ratio, 4), "most": most})
 
 
 def speed_kept(side: SideBySide, least: float) -> Finding:

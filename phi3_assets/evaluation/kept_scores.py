@@ -33,14 +33,11 @@ class VariantScores:
         general: general_nll and general_right.
         prompts_as_trained: Share of prompts that the device's own tokenizer and template build as in training; None
             for variants that are only run here, on the tokens of the corpus.
-        path_difference: Most nats per token by which likelihoods of a single pass differ from those of one token at a
-            time, which is how answers are generated; None: not measured.
     """
 
     raw: list[RawScore]
     general: dict[str, float]
     prompts_as_trained: float | None = None
-    path_difference: float | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "VariantScores":

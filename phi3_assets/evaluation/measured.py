@@ -15,6 +15,10 @@ class EvaluationMetrics(Metrics):
         items: Questions.
         test_set: Digest of the questions and answers, hex.
         int4_gain_kept: Share of merged's gain in likelihood over base that int4 keeps; None: there was no gain.
+        references_in_training: Share of reference answers that stand word for word in training; None: an earlier
+            version's report.
+        harder_exact_match: Share of the harder questions that int4 answers exactly; None: there are none.
+        harder_preferred: Share of them whose right answer int4 finds likelier than a tempting wrong one.
         seconds: Wall time of the evaluation.
     """
 
@@ -22,4 +26,7 @@ class EvaluationMetrics(Metrics):
     items: int
     test_set: str
     int4_gain_kept: float | None
+    references_in_training: float | None = None
+    harder_exact_match: float | None = None
+    harder_preferred: float | None = None
     seconds: float

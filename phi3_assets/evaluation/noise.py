@@ -27,22 +27,28 @@ class Noise:
     retrains: int = 0
 
 
-def training_noise(decisions: Iterable[Mapping[str, Any]], metric: str, stated: float) -> Noise:
-    """The noise that past retrains of unchanged data show, or the stated one if there were too few.
+def training_noise(
+    decisions: Iterable[Mapping[str, Any]], metric: str, stated: float, candidate: Mapping[str, Any] | None = None
+) -> Noise:
+    """The noise that retrains of unchanged data show, or the stated one if there were too few.
 
-    The variance is pooled over all sets of trainings that differ in their seeds alone.
+    The variance is pooled over all sets of trainings that differ in their seeds alone. A candidate that is such a
+    retrain itself tells of the noise too, and then two are enough: of two trainings on unchanged data nobody can say
+    more than that one of them came out better. (Seen: the third seed of a tiny model was promoted, for its recipe
+    states a fifteenth of the noise that it has.)
 
     Args:
         decisions: What the champion's history holds of each decision; its `training` says what was trained ("of"),
             which training it is ("adapter"), and the scores of its int4 model ("scores").
         metric: nll, exact_match or f1.
         stated: The recipe's.
+        candidate: The `training` of the release that is being decided about; None: not known.
     """
     seen: dict[str, dict[str, float]] = {}
-    for decision in decisions:
-        training = decision.get("training")
+    for training in (*(decision.get("training") for decision in decisions), candidate):
         if training is not None:
             seen.setdefault(training["of"], {})[training["adapter"]] = float(training["scores"][metric])
+    is_retrain = candidate is not None and len(seen[candidate["of"]]) > 1
     squares, freedom, retrains = 0.0, 0, 0
     for scores in seen.values():
         if len(scores) > 1:
@@ -50,6 +56,6 @@ def training_noise(decisions: Iterable[Mapping[str, Any]], metric: str, stated: 
             squares += math.fsum((value - mean) ** 2 for value in scores.values())
             freedom += len(scores) - 1
             retrains += len(scores)
-    if retrains < MIN_RETRAINS:
+    if retrains < MIN_RETRAINS and not is_retrain:
         return Noise(stated)
     return Noise(math.sqrt(squares / freedom), freedom, retrains)

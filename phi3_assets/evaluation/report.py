@@ -1,5 +1,6 @@
 """report.html: one self-contained page for people. Numbers and answers in, HTML out; no model runs here."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ def render(
     scores: Mapping[str, Any],
     table: Mapping[str, Mapping[str, Any]],
     records: Sequence[Mapping[str, Any]],
+    harder: Sequence[Mapping[str, Any]],
     history: Sequence[Mapping[str, Any]],
     identity: Mapping[str, Any],
 ) -> str:
@@ -27,6 +29,7 @@ def render(
         scores: What scores.json holds.
         table: Quality, speed and size of each variant.
         records: What items.jsonl holds.
+        harder: What harder.jsonl holds; empty: there is none.
         history: Points of the loss curve; may be empty.
         identity: What was evaluated, as (name, text) pairs in groups.
     """
@@ -48,6 +51,8 @@ def render(
             small=small,
             best=best,
             worst=worst,
+            harder_table=harder_rows(scores["harder"]) if harder else [],
+            harder=first_of_each_kind(harder),
             labels=LABELS,
             identity=identity,
         )
@@ -79,8 +84,28 @@ def verdict(table: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any]) -
         text += " Fine-tuning brought no gain in likelihood."
     else:
         text += f" Quantising kept {kept:.0%} of what fine-tuning gained."
-    ratio = int4["general_nll"] / base["general_nll"]
-    return f"{text} What it cost: its NLL of general text is {ratio:.2f} times the base model's."
+    ratio = math.exp(min(int4["general_nll"] - base["general_nll"], 100.0))
+    return f"{text} What it cost: its perplexity of general text is {ratio:.3g} times the base model's."
+
+
+def harder_rows(harder: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row for each kind of harder question: how many, then for each variant answered exactly and preferred."""
+    return [
+        [
+            kind,
+            str(numbers["items"]),
+            *(f"{one[what]:.0%}" for what in ("exact_match", "preferred") for one in numbers["variants"].values()),
+        ]
+        for kind, numbers in harder.items()
+    ]
+
+
+def first_of_each_kind(harder: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One example of each kind: the first that int4 does not answer exactly, else the first."""
+    shown: dict[str, Mapping[str, Any]] = {}
+    for record in sorted(harder, key=lambda one: one["variants"]["int4"]["exact_match"]):
+        shown.setdefault(record["kind"], record)
+    return list(shown.values())
 
 
 def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -76,6 +76,7 @@ def compare(
     history: Sequence[Entry],
     present: Entry,
     test_set: str,
+    training: Mapping[str, Any] | None,
     recipe: Recipe,
     store: ArtifactStore,
     execution: Execution,
@@ -88,6 +89,7 @@ def compare(
         history: All decisions so far.
         present: The one that made the champion.
         test_set: Digest of the candidate's questions and answers.
+        training: Which training the candidate came from (`training_of`).
         recipe: This run's.
         store: Where artefacts stand.
         execution: Runs what is not scored yet.
@@ -113,7 +115,7 @@ def compare(
         records=records,
         numbers=numbers,
         known=_known(store, present),
-        noise=training_noise(decisions, margins.metric, margins.training_noise),
+        noise=training_noise(decisions, margins.metric, margins.training_noise, training),
         look=look_of(decisions, test_set),
     )
     names = [CANDIDATE, CHAMPION, *side.earlier]

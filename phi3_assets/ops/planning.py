@@ -8,14 +8,16 @@ from typing import Any
 import dagster as dg
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import DATASETS
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
 from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
-from phi3_assets.data.read.remote import is_in_datastore
+from phi3_assets.data.read.remote import is_in_datastore, is_remote, remote_version
 from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.ops.registering import refuse_unregistrable
+from phi3_assets.ops.run_tags import DATA_VERSION_TAG, PRODUCT_TAG, RECIPE_TAG, tag_run
 from phi3_assets.resources.execution import UserFiles, readable_errors
 from phi3_assets.resources.lineage import lineage
 from phi3_assets.resources.pointers import Record, latest, ref_of
@@ -43,14 +45,21 @@ def make_plan(
         upstream: Record of each input asset, by name; see `phi3_assets.resources.pointers`.
 
     Returns:
-        JSON: {"call", "inputs", "recipe", "product", "planned", "reused", "why"}.
+        JSON: {"call", "inputs", "recipe", "product", "planned", "data_version", "reused", "why"}; the data version is
+        "" where the step reads no dataset folder.
     """
     planned = time.time()
     with readable_errors():
         recipe = recipe_resource.load()
+        tag_run(context, {PRODUCT_TAG: recipe.product, RECIPE_TAG: recipe_resource.told()})
         refuse_unregistrable(recipe, store)
         calls = CalledFor(recipe, store, context.log.info, upstream)
         call, inputs = calls.call(step)
+        version = ""
+        if isinstance(data := inputs.get(DATASETS), UserFiles):
+            # What it does read: the data may be another version than when the run was asked for.
+            version = data_version(recipe.dataset_path, data)[:SHORT]
+            tag_run(context, {DATA_VERSION_TAG: version})
         reused = store.find(step.name, call.identity) is not None
         previous = latest(store.ledger, recipe.product, step.name)
         before = store.find(previous.kind, previous.identity) if previous and not reused else None
@@ -62,6 +71,7 @@ def make_plan(
         "recipe": recipe_resource.recipe,
         "product": recipe.product,
         "planned": planned,
+        "data_version": version,
         "reused": reused,
         "why": why,
     }
@@ -180,6 +190,11 @@ def proposer_of_newest_test_set(
     if call.identity != newest.proposer or store.find(call.step, call.identity) is None:
         return None
     return call, earlier
+
+
+def data_version(dataset_path: str, data: UserFiles) -> str:
+    """Names the state of the dataset folder that a run reads, as the sensor names it."""
+    return remote_version(dataset_path, data.path) if is_remote(dataset_path) else data.digest
 
 
 def user_files(log: Callable[[str], None], step: Step, recipe: Recipe, store: ArtifactStore) -> dict[str, UserFiles]:

@@ -20,12 +20,13 @@ from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
 from phi3_assets.ops.planning import CalledFor, Context
 from phi3_assets.ops.registering import refuse_unregistrable, register_champion, wanted
-from phi3_assets.ops.show import Metadata, place
+from phi3_assets.ops.show import Metadata, origin_metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
 from phi3_assets.release.history import present as present_of
 from phi3_assets.resources.execution import Execution, readable_errors
 from phi3_assets.resources.lineage import lineage, manifests
+from phi3_assets.resources.origin import origin_of
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.runs import open_instance
@@ -99,15 +100,16 @@ def _decide(
     if report is None:
         raise UserError(f"Of release {release.identity[:SHORT]} nobody knows its report; materialise it again.")
     scores, records = gate.read_evaluation(store.peek(report, *EVALUATION_FILES))
+    training = training_of(made_of, manifests(store, made_of), scores)
     compared: Compared | None = None
     if present is not None:
-        compared = compare(context, made_of, history, present, scores["test_set"], recipe, store, execution)
+        compared = compare(context, made_of, history, present, scores["test_set"], training, recipe, store, execution)
     thresholds = Thresholds.from_params(recipe.model_dump())
     decision = gate.decide(scores, records, thresholds, compared.findings if compared else None)
     record = {
         **decision.to_dict(),
         "made_of": {name: ref.to_dict() for name, ref in made_of.items()},
-        "training": training_of(made_of, manifests(store, made_of), scores),
+        "training": training,
         "test_set": scores["test_set"],
         **wanted(recipe),
     }
@@ -185,7 +187,8 @@ def crown(
             "release_bundle"
         )
         decided = decide_champion(context, release, recipe, store, execution)
-    metadata = {"product": recipe.product, **decided.shown}
+        origin = origin_of(store, release)
+    metadata = {"product": recipe.product, **decided.shown, **origin_metadata(origin)}
     if decided.is_champion:
         failure = None
         try:

@@ -91,8 +91,10 @@ def run_plan(context: Context, plan: Mapping[str, Any], execution: Execution, st
     return {**plan, "ref": made.ref.to_dict()}
 
 
-def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactStore) -> dg.MaterializeResult[Any]:
-    """Verify an artefact where it stands, and show it."""
+def verify_and_show(
+    context: Context, done: Mapping[str, Any], store: ArtifactStore, tags: Mapping[str, str] | None = None
+) -> dg.MaterializeResult[Any]:
+    """Verify an artefact where it stands, and show it; `tags` are the materialisation's."""
     ref = ArtefactRef(**done["ref"])
     with readable_errors():
         store.verify(ref)
@@ -103,6 +105,7 @@ def verify_and_show(context: Context, done: Mapping[str, Any], store: ArtifactSt
     return dg.MaterializeResult(
         value={**ref.to_dict(), "product": done["product"], "planned": done["planned"]},
         data_version=dg.DataVersion(ref.digest),
+        tags=tags,
         metadata={
             **ui.describe(manifest, directory),
             "recipe": done["recipe"] or "(default)",

@@ -13,6 +13,7 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.shown import Shown
 from phi3_assets.evaluation.present import markdown_table
+from phi3_assets.resources.origin import Origin
 from phi3_assets.steps import step_of
 
 Metadata = dict[str, Any]
@@ -92,6 +93,18 @@ def _of_file(shown: Shown, path: Path) -> dg.MetadataValue:
         case "path":
             return dg.MetadataValue.path(str(path))
     raise AssertionError(f"{shown.name}: a file cannot be shown as {shown.kind}")
+
+
+def origin_metadata(origin: Origin) -> Metadata:
+    """Where a release comes from: its artefacts and the user's files, as tables."""
+    made = [
+        {"artefact": one.kind, "identity": one.identity[:SHORT], "content": one.digest, "code": one.code_version}
+        for one in origin.made
+    ]
+    files = [{"file": one.file, "rows": one.rows, "content": one.sha256} for one in origin.sources]
+    more = len(files) - LONGEST_TABLE_ROWS
+    told = {"source files that are not shown: phi3 lineage": more} if more > 0 else {}
+    return {"lineage": _table(made), "source files": _table(files[:LONGEST_TABLE_ROWS]), **told}
 
 
 def place(where: str) -> dg.MetadataValue:

@@ -12,17 +12,17 @@ from phi3_assets.azure import history, layout
 from phi3_assets.azure.blobs import remove_folder, url_of
 from phi3_assets.azure.clients import Clients
 from phi3_assets.azure.errors import readable
-from phi3_assets.core import memory
 from phi3_assets.core.errors import DamagedArtefact, TransientError, UserError
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources import azureml_setup as setup
+from phi3_assets.resources.azureml_failure import failure_of, log_tail
 from phi3_assets.resources.azureml_following import COMPLETED, OVER, FollowedJob, status_of_job
 from phi3_assets.resources.azureml_job import JobRequest, command_job, job_name
 from phi3_assets.resources.blob_messages import BlobMessageReader
 from phi3_assets.resources.blob_store import BlobArtifactStore
-from phi3_assets.resources.execution import TRANSIENT, UserFiles
+from phi3_assets.resources.execution import TRANSIENT, Context, UserFiles
 from phi3_assets.resources.messages import Messages
 from phi3_assets.steps import step_of
 from phi3_assets.worker.job_file import JOB_FILE, JobFile
@@ -31,10 +31,7 @@ from phi3_assets.worker.step_file import StepFile, StepInput
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Job
 
-LOG_TAIL_LINES = 30
 MOST_ATTEMPTS = 1000
-_PREEMPTED = ("preempt", "pre-empt")
-Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 
 class Attempt:
@@ -59,12 +56,13 @@ class Attempt:
             dagster.Failure: The job failed, or left nothing.
         """
         call, log = self._call, self._context.log
-        compute = setup.check_compute(self._clients, arc=self._arc)
         followed, job = self._newest()
         if job is not None and status_of_job(job) == COMPLETED:
             # Its orchestrator died before it could publish.
             log.info(f"Job {followed.name} has ended well already.")
             return self._publish(followed.name)
+        # Where there is a job, its compute may be gone by now, or another one be set.
+        compute = setup.check_compute(self._clients, arc=self._arc) if job is None else ""
         messages = Messages(self._context, step_of(call.step).progress_of or call.step, observe_every_s)
         reader = BlobMessageReader(
             self._store.container,
@@ -92,12 +90,16 @@ class Attempt:
                 raise
         if status == COMPLETED:
             return self._publish(followed.name)
-        failure = self._failure(followed.name, job, status, messages)
+        failure = failure_of(self._clients, call, job, status, messages, log.info)
         self._clean_up(followed.name, keep_checkpoints=True)
         raise failure
 
     def _newest(self) -> tuple[FollowedJob, "Job | None"]:
-        """The job that is making it, or has; else the next that may be submitted, which does not exist yet."""
+        """The job that is making it, or has; else the next that may be submitted, which does not exist yet.
+
+        Those before it are over, and nobody reads what they left: this process holds the claim. Whoever had submitted
+        them removes it, unless that process was killed.
+        """
         address = f"{self._clients.account_url}/{self._clients.datastore.container_name}/{self._path('')}"
         for number in range(1, MOST_ATTEMPTS):
             name = job_name(self._call, address, number)
@@ -107,6 +109,7 @@ class Attempt:
                 return followed, job
             if status_of_job(job) == COMPLETED and self._store.has_attempt(self._call, name):
                 return followed, job
+            self._clean_up(name, keep_checkpoints=True)
         raise UserError(f"{MOST_ATTEMPTS} jobs have failed to make this artefact. Change something first.")
 
     def _submit(
@@ -178,19 +181,22 @@ class Attempt:
         Raises:
             dagster.Failure: The job ended well and left nothing that can be verified.
         """
+
+        def end_the_job() -> None:
+            # Before there is an artefact: where there is one nobody asks for its job any more, so whatever a process
+            # that is killed had not removed would stay for ever.
+            self._keep_log(name)
+            self._clean_up(name, keep_checkpoints=False)
+
         try:
-            manifest = self._store.adopt_attempt(self._call, name)
-        except UserError as error:
-            if isinstance(error, DamagedArtefact):  # else nobody would ever submit another one
-                self._clean_up(name, keep_checkpoints=True)
+            return self._store.adopt_attempt(self._call, name, end_the_job)
+        except DamagedArtefact as error:
+            self._clean_up(name, keep_checkpoints=True)  # else nobody would ever submit another one
             raise dg.Failure(
                 f"{self._call.step}: job {name} ended well, but left no whole artefact: {error}",
-                metadata={TRANSIENT: dg.MetadataValue.bool(False), **self._log_tail(name)},
+                metadata={TRANSIENT: dg.MetadataValue.bool(False), **log_tail(self._clients, name)},
                 allow_retries=False,
             ) from error
-        self._keep_log(name)
-        self._clean_up(name, keep_checkpoints=False)
-        return manifest
 
     def _keep_log(self, name: str) -> None:
         """Keep the job's log where the artefact's is looked for; that it cannot be had is no failure of the step."""
@@ -212,40 +218,6 @@ class Attempt:
             self._context.log.error(str(error))
         else:
             self._clean_up(followed.name, keep_checkpoints=True)
-
-    def _failure(self, name: str, job: "Job", status: str, messages: Messages) -> dg.Failure:
-        """The worker's own reason if it gave one, else what the service says."""
-        try:
-            said = history.reasons(self._clients, name)
-        except (UserError, TransientError) as error:
-            said = [f"(what it says cannot be read: {error})"]
-        preempted = any(word in line.lower() for line in said for word in _PREEMPTED)
-        if messages.failed is not None and status != "Canceled":
-            reason, transient = messages.failed, messages.transient
-        elif status == "Canceled":
-            reason, transient = f"Job {name} was cancelled, by its time limit or by somebody in the workspace.", False
-        elif history.was_killed(said) and not preempted:
-            lower = memory.what_to_lower({**self._call.params, **self._call.settings})
-            reason, transient = f"Job {name} was killed, which is what happens when memory runs out. {lower}", False
-        else:
-            reason, transient = f"Job {name} failed and gave no reason of its own.", preempted
-        told = f" The service says: {' '.join(said)}" if said else ""
-        return dg.Failure(
-            description=f"{self._call.step}: {reason}{told}",
-            metadata={
-                "AzureML studio": dg.MetadataValue.url(str(job.studio_url)),
-                TRANSIENT: dg.MetadataValue.bool(transient),
-                **self._log_tail(name),
-            },
-            allow_retries=transient,
-        )
-
-    def _log_tail(self, name: str) -> dict[str, Any]:
-        try:
-            tail = "\n".join(history.log_of(self._clients, name).splitlines()[-LOG_TAIL_LINES:])
-        except (UserError, TransientError) as error:
-            tail = str(error)
-        return {"end of log": dg.MetadataValue.md(f"```\n{tail}\n```")}
 
     def _clean_up(self, name: str, *, keep_checkpoints: bool) -> None:
         """Remove what nobody reads any more; the next attempt goes on from the checkpoints of one that failed.

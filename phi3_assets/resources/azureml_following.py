@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from azure.ai.ml.entities import Command, Job
 
 COMPLETED = "Completed"
-OVER = {COMPLETED, "Failed", "Canceled"}
+CANCELED = "Canceled"
+OVER = {COMPLETED, "Failed", CANCELED}
 _WAITING = {"NotStarted", "Starting", "Provisioning", "Preparing", "Queued"}
 # Neither over nor at work: the node answers no more, or somebody holds the job up.
 _STUCK = {"NotResponding", "Paused", "Unknown"}

@@ -1,5 +1,6 @@
 """The one blob that makes an attempt the artefact: reading it, and being the first to write it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,8 +54,21 @@ def read_published(container: "ContainerClient", prefix: str, kind: str, identit
     return Published(manifest, attempt, f"{prefix}/{layout.attempt(kind, identity, attempt)}")
 
 
-def publish_attempt(container: "ContainerClient", prefix: str, manifest: Manifest, attempt: str) -> Manifest:
+def publish_attempt(
+    container: "ContainerClient",
+    prefix: str,
+    manifest: Manifest,
+    attempt: str,
+    verified: Callable[[], None] = lambda: None,
+) -> Manifest:
     """Make an attempt that is uploaded the artefact, and remove all others; itself, if another is the artefact already.
+
+    Args:
+        container: The container.
+        prefix: What all paths of `layout` stand below.
+        manifest: The attempt's.
+        attempt: Its name.
+        verified: Called when its files are known to be what the manifest says, before it is the artefact.
 
     Returns:
         The manifest of whichever is.
@@ -70,6 +84,7 @@ def publish_attempt(container: "ContainerClient", prefix: str, manifest: Manifes
     blob = container.get_blob_client(f"{prefix}/{layout.manifest(kind, identity)}")
     try:
         listing = to_json(compare(container, folder, manifest))
+        verified()
         retried(lambda: container.upload_blob(kept, listing, overwrite=True))
         retried(lambda: blob.upload_blob(manifest.to_json(), metadata={layout.ATTEMPT: attempt}))
     except (ResourceExistsError, DamagedArtefact):

@@ -77,12 +77,9 @@ class BlobArtifactStore(ArtifactStore):
     @contextlib.contextmanager
     def claim(self, call: StepCall, waiting: Callable[[str], None] = lambda who: None, run: str = "") -> Iterator[None]:
         """See `ArtifactStore.claim`."""
-        holder = Holder(run, f"{call.step} {call.identity[:SHORT]}")
         blob = self._blob(layout.claim(call.step, call.identity))
-        with (
-            self._claim_here(call, waiting, run),
-            leased(blob, str(home_id(self.home_path)), holder, waiting, self.lease_s),
-        ):
+        who, holder = str(home_id(self.home_path)), Holder(run, f"{call.step} {call.identity[:SHORT]}")
+        with self._claim_here(call, waiting, run), leased(blob, who, holder, waiting, self.lease_s):
             yield
 
     def find(self, kind: str, identity: str) -> Manifest | None:
@@ -140,12 +137,13 @@ class BlobArtifactStore(ArtifactStore):
             upload_directory(self.container, folder, staged, {MANIFEST: hash_file(staged / MANIFEST)})
             return publish_attempt(self.container, self.settings.prefix, manifest, attempt)
 
-    def adopt_attempt(self, call: StepCall, attempt: str) -> Manifest:
+    def adopt_attempt(self, call: StepCall, attempt: str, verified: Callable[[], None] = lambda: None) -> Manifest:
         """Make what a job has sealed and uploaded the artefact; if another was faster its artefact is returned.
 
         Args:
             call: What it was to be.
             attempt: Name of the folder that it was uploaded to; see `layout.attempt`.
+            verified: Called when it is known to be whole, or needless, and is not the artefact yet.
 
         Raises:
             DamagedArtefact: Its manifest is missing, is another's, or its files are not what it says.
@@ -155,18 +153,18 @@ class BlobArtifactStore(ArtifactStore):
             found = read_text(blob)
             if found is None:
                 if published := self._published(call.step, call.identity):
+                    verified()
                     return published.manifest
                 raise DamagedArtefact(f"{url_of(blob)} is missing: the job uploaded no finished artefact.")
             manifest = Manifest.from_json(found[0], url_of(blob))
             if manifest.call.identity != call.identity:
                 raise DamagedArtefact(f"{url_of(blob)} is of identity {manifest.call.identity}, not {call.identity}.")
-            return publish_attempt(self.container, self.settings.prefix, manifest, attempt)
+            return publish_attempt(self.container, self.settings.prefix, manifest, attempt, verified)
 
     def has_attempt(self, call: StepCall, attempt: str) -> bool:
         """Whether an attempt at an identity left something sealed."""
-        blob = self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}")
         with self._reached():
-            return bool(retried(blob.exists))
+            return bool(retried(self._blob(f"{layout.attempt(call.step, call.identity, attempt)}/{MANIFEST}").exists))
 
     def put_user_files(self, name: str, files: UserFiles) -> str:
         """See `upload_user_files`."""

@@ -10,7 +10,7 @@ import pydantic
 
 from phi3_assets.core.fields import use_of
 from phi3_assets.core.recipe import Recipe
-from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.core.recipe_file import load_recipe, recipe_name
 
 
 def _launchpad_type(annotation: Any) -> Any:
@@ -48,5 +48,12 @@ class RecipeResource(_Fields):  # type: ignore[misc]
         Raises:
             UserError: See `phi3_assets.core.recipe_file.load_recipe`.
         """
+        return load_recipe(self.recipe, self._overrides())
+
+    def told(self) -> str:
+        """The recipe's name and this run's overrides, as in "smol-cpu, lora_r=16"."""
+        return ", ".join([recipe_name(self.recipe), *(f"{name}={value}" for name, value in self._overrides().items())])
+
+    def _overrides(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in Recipe.model_fields}
-        return load_recipe(self.recipe, {name: value for name, value in given.items() if value is not None})
+        return {name: value for name, value in given.items() if value is not None}

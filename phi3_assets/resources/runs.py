@@ -82,15 +82,8 @@ def end_dead_runs(instance: dg.DagsterInstance, home: Path, jobs: Iterable[dg.Jo
     Returns:
         Ids of the runs that were ended.
     """
-    judged = {job.name for job in jobs if job.executor_def.name == dg.in_process_executor.name}
     ended = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=GOING_ON)):
-        path = runs_dir(home) / f"{run.run_id}.lock"
-        if run.job_name not in judged or not path.exists() or is_held(path):
-            continue
-        run = instance.get_run_by_id(run.run_id) or run
-        if run.is_finished:  # between the two looks
-            continue
+    for run in dead_runs(instance, home, jobs):
         if run.status == dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, KILLED)
         else:
@@ -98,3 +91,15 @@ def end_dead_runs(instance: dg.DagsterInstance, home: Path, jobs: Iterable[dg.Jo
             instance.report_run_failed(run, KILLED)
         ended.append(run.run_id)
     return ended
+
+
+def dead_runs(instance: dg.DagsterInstance, home: Path, jobs: Iterable[dg.JobDefinition]) -> Iterator[dg.DagsterRun]:
+    """The runs that go on by Dagster's book and whose process is gone; see `end_dead_runs`."""
+    judged = {job.name for job in jobs if job.executor_def.name == dg.in_process_executor.name}
+    for run in instance.get_runs(dg.RunsFilter(statuses=GOING_ON)):
+        path = runs_dir(home) / f"{run.run_id}.lock"
+        if run.job_name not in judged or not path.exists() or is_held(path):
+            continue
+        run = instance.get_run_by_id(run.run_id) or run
+        if not run.is_finished:  # it may have ended between the two looks
+            yield run

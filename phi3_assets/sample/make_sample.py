@@ -1,16 +1,22 @@
-"""Makes operations_desk.csv, the sample dataset: `python -m phi3_assets.sample.make_sample`.
+"""Makes operations_desk.csv, the sample dataset, and harder/: `python -m phi3_assets.sample.make_sample`.
 
 The vertical is a web and Linux operations desk: what an HTTP status code means, what a Linux errno means. The facts
 are public (LICENSE.md names the sources); the one-line wordings were written for this project. Each fact is asked in
 six ways, so that a question held out as a test still has its answer in training, under another phrasing.
+
+harder/questions.csv asks the same facts so that no phrasing helps: from the other end, two to be told apart, and codes
+and names that look right and do not exist. Beside the right answer stands a wrong one in the words of the sample.
 """
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CSV_PATH = Path(__file__).parent / "operations_desk.csv"
+HARDER_PATH = Path(__file__).parent / "harder" / "questions.csv"
 COLUMNS = ("Question", "Best Answer")
+HARDER_COLUMNS = ("Question", "Best Answer", "Wrong Answer", "Kind", "About")
 
 HTTP_QUESTIONS = (
     "What does HTTP status {code} mean?",
@@ -122,30 +128,84 @@ ERRNO = (
     ("EHOSTUNREACH", 113, "no route leads to that host."),
 )
 
+# question, what is right, what tempts
+TOLD_APART = (
+    ("Of 401 and 403, which one goes away by logging in?", 401, 403),
+    ("Of 403 and 401, which one stays although the user is logged in?", 403, 401),
+    ("Of 301 and 302, after which one do I change my bookmark?", 301, 302),
+    ("Of 302 and 307, which one never turns a POST into a GET?", 307, 302),
+    ("Of 404 and 410, which one says that it will never come back?", 410, 404),
+    ("Of 502 and 504, which one says that the answer came too late?", 504, 502),
+    ("Of 408 and 504, which one blames the client for being slow?", 408, 504),
+    ("Of 413 and 414, which one is about a long address?", 414, 413),
+    ("Of 429 and 503, which one is about one client that asks too often?", 429, 503),
+    ("Of 500 and 501, which one says that the server never knew the method?", 501, 500),
+    ("Of ENFILE and EMFILE, which one is cured by closing files of my own program?", "EMFILE", "ENFILE"),
+    ("Of EACCES and EPERM, which one does chmod mend?", "EACCES", "EPERM"),
+    ("Of ECONNREFUSED and ETIMEDOUT, which one comes at once because no server runs?", "ECONNREFUSED", "ETIMEDOUT"),
+    ("Of ENOSPC and EFBIG, which one is cured by deleting other files?", "ENOSPC", "EFBIG"),
+    ("Of ENETUNREACH and EHOSTUNREACH, which one is about a whole network?", "ENETUNREACH", "EHOSTUNREACH"),
+    ("Of ENOTDIR and EISDIR, which one do I get for cat on a directory?", "EISDIR", "ENOTDIR"),
+)
+# What is in no registry, and the code whose answer it tempts to
+NO_CODES = ((209, 206), (311, 301), (432, 422), (444, 404), (499, 429), (509, 500), (520, 502), (599, 504))
+NO_NAMES = (
+    ("ENOFILE", "ENOENT"),
+    ("EDISKFULL", "ENOSPC"),
+    ("ETIMEOUT", "ETIMEDOUT"),
+    ("ECONNFAIL", "ECONNREFUSED"),
+    ("ENOPERM", "EPERM"),
+    ("EFULL", "ENOSPC"),
+)
+
+
+def answers() -> dict[int | str, str]:
+    """The answer about each code and name."""
+    known: dict[int | str, str] = {code: f"{code} {name}: {wording}" for code, name, wording in HTTP}
+    return known | {name: f"{name} ({number}): {wording}" for name, number, wording in ERRNO}
+
 
 def rows() -> list[tuple[str, str]]:
     """Question and answer of every row, phrasing by phrasing within each fact."""
-    http = [
-        (question.format(code=code), f"{code} {name}: {wording}")
-        for code, name, wording in HTTP
-        for question in HTTP_QUESTIONS
-    ]
-    errno = [
-        (question.format(name=name), f"{name} ({number}): {wording}")
-        for name, number, wording in ERRNO
-        for question in ERRNO_QUESTIONS
-    ]
+    known = answers()
+    http = [(question.format(code=code), known[code]) for code, _, _ in HTTP for question in HTTP_QUESTIONS]
+    errno = [(question.format(name=name), known[name]) for name, _, _ in ERRNO for question in ERRNO_QUESTIONS]
     return http + errno
 
 
-def csv_text() -> str:
-    """The whole file; equal on every machine."""
+def harder_rows() -> list[tuple[str, str, str, str, str]]:
+    """The harder questions, with the columns of `HARDER_COLUMNS`."""
+    known = answers()
+    # The neighbour in the table is what tempts: its code or number is nearly the same.
+    found = [
+        (f"Which HTTP status says: {wording}", known[code], known[HTTP[place - 1][0]], "from the other end")
+        for place, (code, _, wording) in enumerate(HTTP)
+        if place % 4 == 1
+    ]
+    found += [
+        (f"What is error number {number} on Linux?", known[name], known[ERRNO[place - 1][0]], "from the other end")
+        for place, (name, number, _) in enumerate(ERRNO)
+        if place % 4 == 1
+    ]
+    found += [(question, known[right], known[wrong], "told apart") for question, right, wrong in TOLD_APART]
+    for code, near in NO_CODES:
+        tempting = known[near].replace(str(near), str(code), 1)
+        found.append((f"What does HTTP status {code} mean?", f"{code} is no registered status.", tempting, "near miss"))
+    for name, near_name in NO_NAMES:
+        tempting = known[near_name].replace(near_name, name, 1)
+        found.append((f"What does {name} mean on Linux?", f"{name} is no Linux error.", tempting, "near miss"))
+    return [(*row, CSV_PATH.name) for row in found]
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A whole file; equal on every machine."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows())
+    writer.writerow(columns)
+    writer.writerows(rows)
     return out.getvalue()
 
 
 if __name__ == "__main__":
-    CSV_PATH.write_text(csv_text(), encoding="utf-8")
+    CSV_PATH.write_text(csv_text(COLUMNS, rows()), encoding="utf-8")
+    HARDER_PATH.write_text(csv_text(HARDER_COLUMNS, harder_rows()), encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.files import DATASETS
+from phi3_assets.core.home import SAMPLE
 from phi3_assets.core.shown import Shown
 from phi3_assets.core.step import Step, UserFolder
 
@@ -30,9 +31,18 @@ def _adapter_directory(recipe: "Recipe") -> str | None:
     return _absolute(recipe.adapter_path) if recipe.adapter_path else None
 
 
+def _harder_questions(recipe: "Recipe") -> str | None:
+    if recipe.harder_questions == "sample":
+        return str(SAMPLE / "harder")
+    return _absolute(recipe.harder_questions) if recipe.harder_questions else None
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
+
+HARDER = "harder_questions"
+"""Name of an input of eval_report, where there are any."""
 
 # What `phi3_assets.evaluation.gate.read_evaluation` reads.
 EVALUATION_FILES = ("scores.json", "items.jsonl")
@@ -161,8 +171,9 @@ ONNX_INT4_MODEL = Step(
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="5",
+    code_version="6",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
+    reads=(UserFolder(HARDER, "Folder of harder questions", _harder_questions),),
     libraries=(
         "jinja2",
         "markupsafe",
@@ -171,6 +182,7 @@ EVAL_REPORT = Step(
         "onnxruntime",
         "onnxruntime-genai",
         "peft",
+        "pyarrow",
         "pyyaml",
         "scipy",
         "tokenizers",
@@ -193,7 +205,7 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="6",
+    code_version="7",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     libraries=(
         "cyclonedx-python-lib",
@@ -229,7 +241,7 @@ STEPS = {
 # What the asset champion has made when it decides: no asset, but an artefact like all others.
 CHAMPION_COMPARISON = Step(
     name="champion_comparison",
-    code_version="1",
+    code_version="2",
     inputs=("formatted_corpus", "base_model", "onnx_int4_model"),
     libraries=EVAL_REPORT.libraries,
     function="phi3_assets.steps.compare:compare_with_champion",

@@ -6,11 +6,12 @@ What it writes:
     speed.json     speed of each variant and where it was measured; differs from run to run
     scores.png     for the Dagster UI
     report.html    for people; self-contained
+    harder.jsonl   as items.jsonl, for the recipe's harder questions if it has any; each with its kind
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import VARIANTS, metrics, plots, report, statistics
 from phi3_assets.evaluation.general import load_general
 from phi3_assets.evaluation.groups import groups_of
-from phi3_assets.evaluation.items import load_items, test_set_digest
+from phi3_assets.evaluation.harder import ALL, load_harder, summarise_harder
+from phi3_assets.evaluation.items import Item, load_items, test_set_digest
 from phi3_assets.evaluation.kept_scores import KeptScores
 from phi3_assets.evaluation.measured import EvaluationMetrics
-from phi3_assets.steps import EVAL_REPORT
+from phi3_assets.evaluation.recall import references_in_training
+from phi3_assets.models.end_tokens import end_token_ids
+from phi3_assets.steps import EVAL_REPORT, HARDER
 from phi3_assets.steps.scoring import Scoring, check_lengths, context_tokens, load_tokenizer
 
 
@@ -38,45 +42,48 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     started = time.perf_counter()
     items = load_items(ctx.inputs["formatted_corpus"] / "test.jsonl")
     max_new_tokens: int = ctx.params["max_new_tokens"]
-    check_lengths(items, ctx.inputs["base_model"], max_new_tokens)
     tokenizer = load_tokenizer(ctx.inputs["base_model"])
+    harder = _harder(ctx, tokenizer, items)
+    asked = [*items, *(item for _, item in harder)]
+    check_lengths(asked, ctx.inputs["base_model"], max_new_tokens)
     suite = load_general(tokenizer, context_tokens(ctx.inputs["base_model"]))
     kept = KeptScores(ctx.cache, ctx.log)
-    scoring = Scoring(kept, items, suite, max_new_tokens)
-    records = [metrics.new_record(item) for item in items]
+    scoring = Scoring(kept, asked, suite, max_new_tokens)
+    every = [metrics.new_record(item) for item in asked]
+    records, harder_records = every[: len(items)], every[len(items) :]
+    for (kind, _), record in zip(harder, harder_records, strict=True):
+        record["kind"] = kind
     quality: dict[str, dict[str, float]] = {}
-    path_difference = 0.0
     speeds: dict[str, dict[str, float | None]] = {}
     for place, variant in enumerate(VARIANTS):
 
         def tick(done: int, place: int = place) -> None:
-            ctx.progress(fraction=round((place + done / len(items)) / len(VARIANTS), 4))
+            ctx.progress(fraction=round((place + done / len(asked)) / len(VARIANTS), 4))
 
         variant_started = time.perf_counter()
         result, speed, was_known = scoring.score(variant, ctx.inputs, tick)
-        for record, score in zip(records, result.raw, strict=True):
+        for record, score in zip(every, result.raw, strict=True):
             answer = tokenizer.decode(list(score.generated_ids), skip_special_tokens=True).strip()
             record["variants"][variant] = metrics.judge(variant, record, score, answer)
         quality[variant] = {**metrics.summarise(records, variant), **result.general}
         if result.prompts_as_trained is not None:
             quality[variant]["prompts_as_trained"] = result.prompts_as_trained
-        if result.path_difference is not None:
-            path_difference = result.path_difference
         seconds = time.perf_counter() - variant_started
         speeds[variant] = {**speed.to_dict(), "seconds": round(seconds, 2)}
         ctx.log(
             f"{variant}: NLL {quality[variant]['nll']:.3f}, exact match {quality[variant]['exact_match']:.1%}, "
-            f"{len(items)} items in {seconds:.0f} s{', known from before' if was_known else ''}"
+            f"{len(asked)} items in {seconds:.0f} s{', known from before' if was_known else ''}"
         )
-    tick(len(items))
+    tick(len(asked))
     kept.prune()
     sizes = variant_bytes(ctx.inputs)
     scores: dict[str, Any] = {
         "items": len(items),
         "groups": len(set(groups_of(records))),
+        "references_in_training": references_in_training(ctx.inputs["formatted_corpus"], items),
+        "harder": summarise_harder(harder_records, VARIANTS) if harder else None,
         "test_set": test_set_digest(items),
         "machine": machine(),
-        "int4_path_difference": path_difference,
         "max_new_tokens": max_new_tokens,
         "general": {"texts": len(suite.texts), "questions": len(suite.questions)},
         "int4_gain_kept": metrics.int4_gain_kept(quality),
@@ -95,13 +102,15 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     history = json.loads(history_file.read_text(encoding="utf-8")) if history_file.exists() else []
     write_report(ctx.output / "scores.json", scores)
     write_report(ctx.output / "speed.json", {"variants": speeds})
-    with (ctx.output / "items.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    _write_lines(ctx.output / "items.jsonl", records)
+    if harder:
+        _write_lines(ctx.output / "harder.jsonl", harder_records)
     (ctx.output / "scores.png").write_bytes(plots.scores_png(scores["variants"], scores["intervals"]))
     page = report.render(
         scores=scores,
         table=table,
         records=records,
+        harder=harder_records,
         history=history,
         identity=identity(ctx, scores),
     )
@@ -111,8 +120,22 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         items=len(items),
         test_set=scores["test_set"],
         int4_gain_kept=scores["int4_gain_kept"],
+        references_in_training=scores["references_in_training"],
+        harder_exact_match=scores["harder"][ALL]["variants"]["int4"]["exact_match"] if harder else None,
+        harder_preferred=scores["harder"][ALL]["variants"]["int4"]["preferred"] if harder else None,
         seconds=round(time.perf_counter() - started, 2),
     ).to_dict()
+
+
+def _harder(ctx: StepContext, tokenizer: Any, items: Sequence[Item]) -> list[tuple[str, Item]]:
+    """Kind and item of the harder questions, if the recipe has any."""
+    folder = ctx.inputs.get(HARDER)
+    return load_harder(folder, tokenizer, end_token_ids(ctx.inputs["base_model"]), items) if folder else []
+
+
+def _write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def variant_bytes(inputs: Mapping[str, Path]) -> dict[str, int]:

@@ -50,9 +50,10 @@ from phi3_assets.steps import RAW_DATASET
 
 @dataclass(frozen=True)
 class PartOf:
-    """A file, its part and what the part says of it."""
+    """A file, the SHA-256 of its content, its part and what the part says of it."""
 
     file: SourceFile
+    sha256: str
     folder: Path
     facts: dict[str, Any]
     reused: bool
@@ -86,7 +87,7 @@ def ingest(ctx: StepContext) -> dict[str, Any]:
     test_set_rows = _write_records(parts, arrays, verdict, frozen, ctx)
     _write_lists(parts, arrays, verdict, ctx.output)
     metrics = dataset_metrics(
-        [(part.facts | {"file": part.file.name}) for part in parts],
+        [(part.facts | {"file": part.file.name, "sha256": part.sha256}) for part in parts],
         verdict,
         frozen,
         test_set_rows,
@@ -118,7 +119,7 @@ def _read(files: list[SourceFile], ctx: StepContext) -> list[PartOf]:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if facts["damage"]:
             ctx.log(f"{file.name}: {facts['damage'][1]}; the {facts['rows_kept']} rows before that are kept")
-        parts.append(PartOf(file, folder, facts, part is not None))
+        parts.append(PartOf(file, hashed[file.name].sha256, folder, facts, part is not None))
         ctx.progress(fraction=(done + 1) / len(files), rows_read=sum(part.facts["rows_read"] for part in parts))
     cache.prune()
     return parts

@@ -10,15 +10,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import PipesMessage, PipesMessageWriter, PipesMessageWriterChannel
 
+from phi3_assets.azure.errors import retried
+
 if TYPE_CHECKING:
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobClient, ContainerClient
 
 EVERY_S = 1.0
-# Azure keeps as many bytes of a blob in one piece as this and more; a chunk is JSON lines.
 PREFIX_KEY = "prefix"
 
 
@@ -51,13 +53,8 @@ class BlobMessageChannel(PipesMessageWriterChannel):
         """Begins after what an earlier attempt of this job wrote."""
         self._container = container
         self._prefix = prefix
-        self._number = 1 + max(
-            (
-                int(name.rpartition("/")[2].partition(".")[0])
-                for name in container.list_blob_names(name_starts_with=prefix + "/")
-            ),
-            default=0,
-        )
+        written = retried(lambda: list(container.list_blob_names(name_starts_with=prefix + "/")))
+        self._number = 1 + max((int(name.rpartition("/")[2].partition(".")[0]) for name in written), default=0)
         self._lines: list[str] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -97,13 +94,17 @@ class BlobMessageChannel(PipesMessageWriterChannel):
         while True:
             blob = self._container.get_blob_client(chunk_name(self._prefix, self._number))
             try:
-                blob.upload_blob(content)  # refused where there is one already
+                retried(partial(blob.upload_blob, content))  # refused where there is one already
             except ResourceExistsError:
                 # Either the answer to this very upload was lost, or the number is somebody else's.
-                if blob.download_blob().readall() != content:
+                if retried(partial(_content_of, blob)) != content:
                     self._number += 1
                     continue
             break
         self._number += 1
         with self._lock:
             del self._lines[: len(lines)]
+
+
+def _content_of(blob: "BlobClient") -> bytes:
+    return bytes(blob.download_blob().readall())

@@ -58,6 +58,12 @@ def test_a_wrong_setting_is_named_as_it_was_given(tmp_path, env, told):
         load_settings({"PHI3_HOME": str(tmp_path), **env})
 
 
+def test_a_token_in_the_place_of_its_secrets_name_is_refused_and_not_repeated(tmp_path):
+    with pytest.raises(UserError, match="PHI3_AZURE_HF_TOKEN_SECRET: not the name of a secret") as refused:
+        load_settings({"PHI3_HOME": str(tmp_path), "PHI3_AZURE_HF_TOKEN_SECRET": "hf_canary7Yc1qZ0"})
+    assert "canary" not in str(refused.value)
+
+
 def test_a_wrong_key_of_the_file_is_named_with_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("computee: gpu\n")

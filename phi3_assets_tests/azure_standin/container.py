@@ -38,6 +38,7 @@ class Attempt:
         self._nodes = [folder / f"node{number}" for number in range(nodes)]
         for node in self._nodes:
             (node / "home").mkdir(parents=True)
+            (node / "tmp").mkdir()
             if code is None:
                 (node / "code").mkdir()
             else:
@@ -56,6 +57,7 @@ class Attempt:
             own = {
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/local/bin:/usr/bin:/bin",
                 "HOME": str(self._nodes[node] / "home"),
+                "TMPDIR": str(self._nodes[node] / "tmp"),
                 "HOSTNAME": f"{self._marker}{node}",
                 **{variable: os.environ[variable] for variable in OF_THE_MACHINE if variable in os.environ},
                 "AZUREML_NODE_COUNT": str(len(self._nodes)),

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import threading
-import time
 from typing import Any, Literal
 
 from phi3_assets_tests.azure_standin.names import CLIENT
@@ -116,6 +115,7 @@ class Faults:
         """None."""
         self._rules: list[Fault] = []
         self._lock = threading.Lock()
+        self._forgotten = threading.Event()
 
     def add(self, rule: Fault) -> None:
         """Another rule; earlier ones come first."""
@@ -123,9 +123,11 @@ class Faults:
             self._rules.append(rule)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all; what stalls at the moment is never answered."""
         with self._lock:
             self._rules.clear()
+            self._forgotten.set()
+            self._forgotten = threading.Event()
 
     def listing(self) -> list[dict[str, Any]]:
         """The rules, with how often each struck."""
@@ -133,11 +135,15 @@ class Faults:
             return [dataclasses.asdict(rule) for rule in self._rules]
 
     def strike(self, request: Request) -> Fault | None:
-        """The rule that strikes this request, counted; a stall has been sat out."""
+        """The rule that strikes this request, counted; a stall has been sat out.
+
+        Raises:
+            ConnectionAbortedError: It was not, because the rule was forgotten: nobody waits for the answer any more.
+        """
         with self._lock:
-            struck = self._next(request)
-        if struck is not None and struck.kind == "stall":
-            time.sleep(struck.seconds)
+            struck, forgotten = self._next(request), self._forgotten
+        if struck is not None and struck.kind == "stall" and forgotten.wait(struck.seconds):
+            raise ConnectionAbortedError("The rule that held this request back was forgotten.")
         return struck
 
     def _next(self, request: Request) -> Fault | None:

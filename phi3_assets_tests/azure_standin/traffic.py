@@ -1,4 +1,4 @@
-"""Every exchange, remembered and written as JSON lines; credentials and signatures are left out."""
+"""Every exchange, remembered and written as JSON lines; of credentials only their kind, and no signatures."""
 
 import json
 import threading
@@ -44,6 +44,7 @@ class Traffic:
             "path": request.path,
             "query": {name: value for name, value in query if name not in SECRET_PARAMETERS},
             "job": request.job,
+            "authorization": (request.headers.get("Authorization") or "").partition(" ")[0],
             "request": without_secrets(said),
             "status": status,
             "response": without_secrets(answered),

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.automation.watch import Cursor, decide
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import write_atomically
 from phi3_assets.core.manifest import digest_of, fingerprint
 from phi3_assets.data.read.sources import list_files
+from phi3_assets.data.watched.folder import Reading
+from phi3_assets.data.watched.folder import look as watch
 
 
 def _fifo(folder: Path) -> None:
@@ -59,7 +60,7 @@ def look(folder):
     return {
         "reader": lambda: {file.name for file in list_files(folder)[0]},
         "identity": lambda: set(fingerprint(folder, "Dataset folder", "datasets")),
-        "sensor": lambda: set(decide(folder, Cursor(), 2e9, 0).cursor.seen),
+        "sensor": lambda: set(watch(folder, {}, 2e9, Reading(settle_s=0, until=0)).files),
     }
 
 

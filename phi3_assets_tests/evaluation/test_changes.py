@@ -90,6 +90,8 @@ def test_the_page_tells_all_and_escapes_what_users_write():
     assert "Promoted: this release is the champion" in text
     assert decision.findings[-1].sentence.replace("'", "&#39;") in text
     assert f"Gained: {len(changes.gained)} answers became better" in text
+    assert "Of 76 questions" in text
+    assert "16 of the questions are new since the champion" in text
     assert "http" not in text.replace('"../', "")
 
 

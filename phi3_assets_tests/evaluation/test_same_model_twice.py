@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 
 from phi3_assets.evaluation.against_champion import judge_against
+from phi3_assets.evaluation.groups import groups_of
+from phi3_assets.evaluation.kept import metric_kept, slices_kept
 from phi3_assets.evaluation.noise import training_noise
 from phi3_assets.evaluation.side_by_side import CHAMPION, best_so_far
 from phi3_assets_tests.evaluation.beside import MARGINS, beside, margins
@@ -99,6 +101,20 @@ def test_noise_that_was_seen_on_three_retrains_keeps_the_rate():
     assert count <= MOST
 
 
+def test_the_first_retrain_of_unchanged_data_is_not_promoted_for_noise_that_nobody_stated():
+    """There is no history, and the recipe states none; the two trainings themselves are all that is known."""
+    count = 0
+    for seed in range(TRIALS):
+        world = World(4000 + seed, phrasings=2)
+        ours, champion = world.training(), world.training()
+        before, own = (
+            {"training": {"of": "same", "adapter": name, "scores": {"nll": mean_nll(records)}}}
+            for name, records in (("1", champion), ("2", ours))
+        )
+        count += promoted(beside(ours, champion, noise=training_noise([before], "nll", 0.0, own["training"])))
+    assert count <= MOST
+
+
 def mean_nll(records):
     return float(np.mean([record["variants"]["int4"]["nll"] for record in records]))
 
@@ -187,6 +203,37 @@ def test_five_points_lost_are_seen_with_enough_items_and_said_to_be_beyond_few()
     side = beside(world.training(nll=-0.3, right=0.85), world.training(right=0.9), noise=NOISE)
     found = next(one for one in judge_against(side, margins()) if one.rule == "exact_match_is_kept")
     assert "66 items in 66 groups allow no finer margin; 2.0 points would take" in found.sentence
+
+
+def kept(seed, phrasings, right):
+    """Whether exact match passes for kept, of a model that answers `right` in truth where the champion has 0.9."""
+    world = World(seed, facts=1000, phrasings=phrasings)
+    # The questions are drawn anew for each model, by facts: what a test set of this size makes of a true loss.
+    ours, champion = world.training(right=right, churn=0.04), world.training(right=0.9, churn=0.04)
+    found = metric_kept(beside(ours, champion), groups_of(ours), "exact_match", margins())
+    assert found.numbers["margin"] == MARGINS.max_loss, "more items are needed for this margin"
+    return found.passed
+
+
+@pytest.mark.parametrize("phrasings", [1, 2])
+def test_a_loss_of_the_whole_margin_passes_no_more_often_than_stated(phrasings):
+    """Non-inferiority errs where it lets such a model pass; an equal one it lets pass."""
+    assert sum(kept(seed, phrasings, 0.9 - MARGINS.max_loss) for seed in range(TRIALS)) <= MOST
+    assert sum(kept(seed, phrasings, 0.9) for seed in range(TRIALS)) >= 0.8 * TRIALS
+
+
+def test_slices_of_an_equal_model_are_refused_no_more_often_than_stated():
+    """Six slices and two metrics are looked at in each decision."""
+    refused = 0
+    for seed in range(TRIALS):
+        world = World(6000 + seed, facts=40, phrasings=4)
+        ours, champion = world.training(churn=0.5), world.training(churn=0.5)
+        for records in (ours, champion):
+            for place, record in enumerate(records):
+                record |= {"source": f"{place % 4}.csv", "reference_tokens": 5 + place % 7}
+        side = beside(ours, champion, known={record["id"] for record in ours[:80]})
+        refused += not slices_kept(side, groups_of(ours), margins(max_slice_loss=0.0)).passed
+    assert refused <= MOST
 
 
 def chain(seed, remember):

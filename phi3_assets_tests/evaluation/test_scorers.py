@@ -1,5 +1,9 @@
 """The scorers against the plainest reference there is: one prompt at a time through `transformers`."""
 
+import math
+from dataclasses import replace
+from itertools import islice
+
 import pytest
 
 from phi3_assets.core.memory import forget_peak_memory, peak_memory_bytes
@@ -112,20 +116,30 @@ def test_genai_int4_is_close_to_torch(chain):
     assert sum(score.nll for score in found) / len(items) == pytest.approx(mean, rel=0.15)
 
 
-def test_rewinding_generates_what_a_fresh_generator_does(chain):
-    """Likelihood first, then generation from the same cache must not leak the reference into the answer."""
-    folder = chain["onnx_int4_model"]
-    model = genai.load_model(folder)
-    items = load_items(chain["formatted_corpus"] / "test.jsonl")
-    scores = genai_scorer.score(model, items, genai_end_token_ids(folder), 16)
-    for item, score in zip(items, scores, strict=True):
+def test_likelihoods_and_answers_of_int4_are_numbers_of_one_computation(chain):
+    """An answer was read in one pass and written token by token: two models, of which one was judged by the other.
+
+    Reference: a bare loop that writes as a device does, and notes how likely each token was when it was written.
+    """
+    model = genai.load_model(chain["onnx_int4_model"])
+    asked, answers, written, in_one_pass = [], [], [], []
+    for item in load_items(chain["formatted_corpus"] / "test.jsonl"):
         generator = genai.new_generator(model, len(item.prompt_ids) + 16)
         generator.append_tokens(list(item.prompt_ids))
-        while not generator.is_done():
-            generator.generate_next_token()
-        output = [int(token) for token in generator.get_sequence(0)[len(item.prompt_ids) :]]
-        assert tuple(output[: len(score.generated_ids)]) == score.generated_ids
-        assert len(output) == len(score.generated_ids) + score.stopped
+        tokens, nats = [], []
+        for token in islice(genai.new_tokens(generator), 16):
+            nats.append(genai_scorer.mean_nll(generator.get_output("logits")[0][-1:], [token]))
+            tokens.append(token)
+        generator.rewind_to(0)
+        generator.append_tokens([*item.prompt_ids, *tokens[:-1]])
+        in_one_pass.append(genai_scorer.mean_nll(generator.get_output("logits")[0][-len(tokens) :], tokens))
+        asked.append(replace(item, answer_ids=tuple(tokens)))
+        answers.append(tuple(tokens))
+        written.append(math.fsum(nats) / len(nats))
+    found = genai_scorer.score(model, asked, {-1}, 16)
+    assert [score.generated_ids for score in found] == answers
+    assert [score.nll for score in found] == written
+    assert in_one_pass != written  # what makes this test able to fail
 
 
 def test_speed_and_memory_of_both_runtimes(chain):

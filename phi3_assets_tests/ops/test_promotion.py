@@ -176,6 +176,23 @@ def test_whoever_was_best_in_something_stays_in_mind(release, tmp_path):
     assert "worse than the best champion so far" in sentence
 
 
+def test_ten_retrains_that_each_lose_a_point_do_not_add_up(release, tmp_path):
+    """Each is likelier than the one before and loses one point of exact match, of the two that a release may lose.
+
+    From decision to decision, through what each of them recorded.
+    """
+    for number in range(11):
+        right = {**RIGHT, "merged": 0.9 - 0.01 * number, "int4": 0.9 - 0.01 * number}
+        release(str(number), make(items=500, means={**MEANS, "int4": 0.6 - 0.04 * number}, right=right))
+    entries = champion(tmp_path).history()
+    assert [entry.action for entry in entries] == ["promote", "promote", *["refuse"] * 9]
+    third = entries[2].decision["findings"]
+    (sentence,) = (one["sentence"] for one in third if one["rule"] == "exact_match_is_kept")
+    # Against the champion alone it would have gone on.
+    assert re.search(r"worse than the champion, and a loss of more than 2.0 points can be ruled out", sentence)
+    assert re.search(r"the best champion so far, and a loss of more than 2.0 points cannot be ruled out", sentence)
+
+
 def test_the_champion_stays_when_the_new_one_is_no_better(release, tmp_path):
     release("first", make())
     sentence = release("second", make())["decision"]

@@ -88,6 +88,16 @@ def test_what_the_network_does_to_an_upload_loses_and_doubles_nothing(azure, con
     assert azure.faults()[0]["used"] == 1
 
 
+def test_a_busy_account_at_the_end_loses_no_finished_work(azure, container):
+    """azure-storage-blob does not try 429 again, and a job whose last words do not arrive has failed."""
+    with BlobMessageWriter(container).open({PREFIX_KEY: PREFIX}) as channel:
+        azure.fault(method="PUT", host="blob", path="messages", status=429, times=2)
+        channel._ended.set()  # so that the last upload is the only one
+        say(channel, "done")
+    assert azure.faults()[0]["used"] == 2
+    assert listen(container, lambda: None) == ["done"]
+
+
 def test_a_read_that_fails_is_tried_again(azure, container):
     azure.fault(method="GET", host="blob", path="messages", kind="answer", status=503)
     assert listen(container, lambda: write(container, "one")) == ["one"]

@@ -130,14 +130,3 @@ def test_base_is_not_scored_anew_at_the_next_retrain(sealed, tmp_path):
     first, again = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("first", "again"))
     assert first["variants"]["base"] == again["variants"]["base"]
     assert first["variants"]["int4"] != again["variants"]["int4"]
-
-
-def test_the_report_says_how_far_the_two_paths_of_the_kernel_differ(sealed, tmp_path):
-    inputs = {name: path for name, path in sealed.items() if name != "onnx_fp32_model"}
-    place = (tmp_path, tmp_path / "work", tmp_path / "cache", lambda _: None, lambda **_: None)
-    evaluate_variants(StepContext({"max_new_tokens": 8}, inputs, *place))
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert 0 <= scores["int4_path_difference"] < 0.1
-    text = (tmp_path / "report.html").read_text()
-    assert "in one pass" in text
-    assert scores["machine"]["cpu"] in text

@@ -14,8 +14,6 @@ from phi3_assets_tests.steps.alone import assert_same, metrics_of
 from phi3_assets_tests.steps.conftest import RunStep
 from phi3_assets_tests.steps.ranks import Ranks
 
-pytestmark = pytest.mark.azure
-
 WEIGHTS = "adapter_model.safetensors"
 # Dropout would draw other masks in each process.
 FIELDS = {"lora_dropout": 0.0, "per_device_train_batch_size": 2, "max_steps": 6, "logging_steps": 1}

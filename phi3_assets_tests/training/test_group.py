@@ -10,8 +10,6 @@ import pytest
 
 from phi3_assets_tests.steps.ranks import free_port
 
-pytestmark = pytest.mark.azure
-
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path

@@ -14,8 +14,6 @@ from phi3_assets_tests.steps.ranks import free_port
 from phi3_assets_tests.worker.interrupted import SLOW_STEP, start, steps_of
 from phi3_assets_tests.worker.metadata_service import MetadataService
 
-pytestmark = pytest.mark.azure
-
 TOGETHER = {**SEVERAL_EPOCHS, "lora_dropout": 0.0, "per_device_train_batch_size": 2}
 
 

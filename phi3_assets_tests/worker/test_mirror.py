@@ -19,8 +19,6 @@ from phi3_assets.worker.mirror import Mirror
 from phi3_assets_tests.harms import HARMS, cut, flip
 from phi3_assets_tests.worker.mirroring import BYTES, best_of, weights, write_checkpoint
 
-pytestmark = pytest.mark.azure
-
 
 class Machine:
     """A work directory that is new, and the copies that are not."""

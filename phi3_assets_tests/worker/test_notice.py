@@ -12,8 +12,6 @@ from phi3_assets.worker import notice
 from phi3_assets.worker.notice import Notice, _seconds_until
 from phi3_assets_tests.worker.metadata_service import MetadataService
 
-pytestmark = pytest.mark.azure
-
 
 @pytest.fixture
 def service() -> Iterator[MetadataService]:

@@ -36,7 +36,7 @@ class DatasetMetrics(Metrics):
         files: For each file: file, format, compression, encoding and how certain that is, delimiter, quotes,
             header_line, sections (arrays or sheets), left_out (those without rows), shape, shape_reason, columns,
             unused (rows by column that nothing is made of), quarantined (rows by reason), met (what was met, by
-            reason), rows, readable_rows, problem.
+            reason), rows, readable_rows, problem, sha256.
         files_damaged: Names of files that could be read only in part.
         files_not_read: Names of files of a kind that is not read.
         named_splits: Rows of each side that files or arrays name (train, validation, test); empty: none is named so.

@@ -96,6 +96,7 @@ def _file_entry(facts: dict[str, Any]) -> dict[str, Any]:
         "rows": facts["rows_read"],
         "readable_rows": facts["rows_kept"],
         "problem": problem,
+        "sha256": facts["sha256"],
     }
 
 

@@ -91,6 +91,11 @@ def list_remote(dataset_path: str) -> dict[str, str]:
     return {name: _mark(info) for name, info in files.items()}
 
 
+def remote_version(dataset_path: str, folder: Path) -> str:
+    """Digest of what `list_remote` says of the version that `localise` made this folder of, or how it begins."""
+    return sha256_of(list_remote(dataset_path)) if dataset_path.startswith("hf:") else folder.name
+
+
 def mirror(url: str, folder: Path, log: Callable[[str], None] = print) -> Path:
     """Make a folder of the version that a remote folder has now; only new and changed files are fetched.
 
