@@ -119,14 +119,12 @@ class _Tested:
 
         whole = block.whole[mine]
         for tests, test_rows in ((self._whole, self._whole_row), (self._shorter, self._shorter_row)):
-            where = tests.positions(whole)
-            hits = np.flatnonzero(where >= 0)
-            take(numbers[hits], test_rows[where[hits]])
-        where = self._whole.positions(block.without[words])
-        hits = np.flatnonzero(where >= 0)
-        take(numbers[np.searchsorted(ends, hits, side="right")], self._whole_row[where[hits]])
+            hits, where = tests.find(whole)
+            take(numbers[hits], test_rows[where])
+        hits, where = self._whole.find(block.without[words])
+        take(numbers[np.searchsorted(ends, hits, side="right")], self._whole_row[where])
         spelt = block.spelt[words]
-        hits = np.flatnonzero(self._spelt.among(spelt))
+        hits, _ = self._spelt.find(spelt)
         rows = numbers[np.searchsorted(ends, hits, side="right")]
         return sure, self._pairs(rows, spelt[hits]) if len(hits) else []
 

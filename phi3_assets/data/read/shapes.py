@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phi3_assets.data import Message
-from phi3_assets.data.read.markup import Markup, markup_of, written_out
-from phi3_assets.data.read.meaning import BadRow, Unused, is_empty, refuse_if_meant_otherwise
-from phi3_assets.data.read.turns import Turns, content_of, in_order, is_turn
-from phi3_assets.data.read.values import text_of
+from phi3_assets.data.read.conversions import Convert, conversation, pair, preferred, text_in, with_more, written_out_in
+from phi3_assets.data.read.markup import markup_of
+from phi3_assets.data.read.meaning import BadRow, Unused, refuse_if_meant_otherwise
+from phi3_assets.data.read.turns import Turns, is_turn
 
 SHAPES = ("qa", "messages", "sharegpt", "alpaca", "prompt-completion", "preference", "text")
 _NEUTRAL = {"id", "idx", "index", "_id", "uuid"}
@@ -26,7 +26,10 @@ _COLUMNS: dict[str, list[tuple[str, ...]]] = {
         *(("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response")),
         *(("query", "response"), ("input_text", "output_text"), ("input", "output")),
     ],
-    "preference": [("prompt", "chosen"), ("instruction", "chosen"), ("question", "chosen"), ("chosen", "rejected")],
+    "preference": [
+        *(("prompt", "chosen"), ("instruction", "chosen"), ("question", "chosen"), ("chosen", "rejected")),
+        ("input", "preferred_output"),
+    ],
     "text": [("text",)],
 }
 """The columns that a shape is recognised by; the first are those that a shape has which the recipe fixes."""
@@ -69,7 +72,7 @@ class Shape:
 
     name: str
     reason: str
-    convert: Callable[[Any], list[Message]]
+    convert: Convert
     used: frozenset[str]
     unused: Unused
     ignored: frozenset[str] = frozenset()
@@ -182,123 +185,21 @@ def _shape(
     history = named("history") if shape in ("alpaca", "prompt-completion", "preference") else ""
     used |= {name for name in (system, chosen, context, history) if name}
     if chosen or shape == "preference":
-        used |= {named("rejected")}
-    convert: Callable[[Any], list[Message]]
+        used |= {named("rejected"), named("non_preferred_output")}
+    convert: Convert
     markup = markup_of(row.get(columns[0])) if shape in ("text", "prompt-completion") else None
     if markup and settings.shape == "auto":
         shape, reason = "messages", f"{reason}, in which conversations are written out with {markup.name}"
-        convert = _written_out(columns, markup)
+        convert = written_out_in(columns, markup)
+        used -= {context}
     elif shape == "text":
-        convert = lambda row: [("text", _text(row, columns[0]))]  # noqa: E731
+        convert = lambda row: [("text", text_in(row, columns[0]))]  # noqa: E731
     elif shape in ("messages", "sharegpt"):
-        convert = _conversation(turns, columns[0], chosen)
+        convert = conversation(turns, columns[0], chosen)
     elif shape == "preference" or isinstance(row.get(columns[0]), list):
-        convert = _preferred(turns, columns, context)
+        convert = preferred(turns, columns, context)
     else:
-        convert = _pair(columns[0], columns[1], context)
+        convert = pair(columns[0], columns[1], context)
     if system or history:
-        convert = _with_more(convert, system, history)
+        convert = with_more(convert, system, history)
     return Shape(shape, reason, convert, frozenset(used - {""}), unused, settings.ignored)
-
-
-def _text(row: Any, name: str, empty_ok: bool = False) -> str:
-    try:
-        value = row[name]
-    except KeyError:
-        raise BadRow("missing_column", name) from None
-    except TypeError:
-        raise BadRow("not_an_object") from None
-    return text_of(value, empty_ok)
-
-
-def _pair(question: str, answer: str, context: str) -> Callable[[Any], list[Message]]:
-    if not context:
-        return lambda row: [("user", _text(row, question)), ("assistant", _text(row, answer))]
-    return lambda row: [("user", _question(row, question, context)), ("assistant", _text(row, answer))]
-
-
-def _question(row: Any, question: str, context: str) -> str:
-    asked = _text(row, question)
-    extra = _text(row, context, empty_ok=True) if context and context in row else ""
-    return f"{asked}\n\n{extra}" if extra else asked
-
-
-def _written_out(columns: list[str], markup: Markup) -> Callable[[Any], list[Message]]:
-    """Conversations in one column, or up to the last answer in one and that in another."""
-
-    def convert(row: Any) -> list[Message]:
-        answer = _text(row, columns[1]) if len(columns) > 1 else None
-        return in_order(written_out(_text(row, columns[0]), markup, columns[0], answer))
-
-    return convert
-
-
-def _conversation(turns: Turns, column: str, chosen: str) -> Callable[[Any], list[Message]]:
-    def convert(row: Any) -> list[Message]:
-        if isinstance(row, list):
-            return turns.messages(row, column)
-        if not isinstance(row, Mapping):
-            raise BadRow("not_an_object")
-        value = row.get(column)
-        if chosen and isinstance(value, list) and not is_empty(row.get(chosen)):
-            answer = row[chosen]
-            value = [*value, *(answer if isinstance(answer, list) else [answer])]
-        return turns.messages(value, column)
-
-    return convert
-
-
-def _preferred(turns: Turns, columns: list[str], context: str) -> Callable[[Any], list[Message]]:
-    """The chosen answer, the rejected one is none; or the only one, where question and answer are lists of turns."""
-    question, chosen = columns
-    if chosen.strip().casefold() == "rejected":  # whole conversations, and nothing beside them
-        question, chosen = "", columns[0]
-
-    def convert(row: Any) -> list[Message]:
-        if not isinstance(row, Mapping):
-            raise BadRow("not_an_object")
-        answer, asked = row.get(chosen), row.get(question)
-        if not question and isinstance(answer, str):
-            if not (markup := markup_of(answer)):
-                raise BadRow("no_turns", chosen)
-            return in_order(written_out(answer, markup, chosen))
-        if isinstance(asked, list):
-            return turns.messages([*asked, *(answer if isinstance(answer, list) else [answer])], question)
-        if isinstance(answer, list):
-            if len(answer) > 1 or not question:
-                return turns.messages(answer, chosen)
-            return turns.messages([{"role": "user", "content": _question(row, question, context)}, *answer], chosen)
-        if isinstance(answer, Mapping):
-            return turns.messages([{"role": "user", "content": _question(row, question, context)}, answer], chosen)
-        return [("user", _question(row, question, context)), ("assistant", _text(row, chosen))]
-
-    return convert
-
-
-def _with_more(convert: Callable[[Any], list[Message]], system: str, history: str) -> Callable[[Any], list[Message]]:
-    """Messages with the system message and the earlier turns that stand in columns of their own."""
-
-    def whole(row: Any) -> list[Message]:
-        messages = convert(row)
-        if not isinstance(row, Mapping):
-            return messages
-        if history and not is_empty(row.get(history)):
-            messages = _earlier(row[history]) + messages
-        said = content_of(row[system], empty_ok=True) if system and system in row else ""
-        if not said or messages[0] == ("system", said):
-            return messages
-        if messages[0][0] == "system":
-            raise BadRow("several_system_messages", system)
-        return [("system", said), *messages]
-
-    return whole
-
-
-def _earlier(history: Any) -> list[Message]:
-    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise BadRow("odd_history")
-    return [
-        message
-        for question, answer in history
-        for message in (("user", text_of(question)), ("assistant", text_of(answer)))
-    ]

@@ -41,7 +41,7 @@ class Turns:
 
     def __init__(self, roles: Mapping[str, str], ignored: Set[str], unused: Unused) -> None:
         self._roles = {**_ROLES, **roles}
-        self._ignored = ignored
+        self.ignored = ignored
         self._unused = unused
 
     def messages(self, value: Any, column: str) -> list[Message]:
@@ -66,7 +66,7 @@ class Turns:
         if len(turn) > 2:
             for other in turn.keys() - {speaks, key}:
                 name = str(other).strip().casefold()
-                if name in REFUSED and name not in self._ignored and not is_empty(turn[other]):
+                if name in REFUSED and name not in self.ignored and not is_empty(turn[other]):
                     raise BadRow(REFUSED[name], str(other))
             self._unused.count(turn, _USED_OR_REFUSED | {speaks, key}, f"{column}[].")
         name = str(turn[speaks]) if speaks else ""

@@ -22,7 +22,7 @@ from phi3_assets.data.tokens.model_tokens import TokenRows, tokenise
 
 _PROMPTS_CHECKED = 10_000
 """Whether prompts are tokenised alike alone is a matter of template and tokenizer; so many say it."""
-_PART_ROWS = 8192
+_PART_ROWS = 2048
 _PART_BYTES = 8 << 20
 FACTS = ("rows", "rows_without_end_token", "prompts_checked", "prompts_tokenised_otherwise", "rows_quarantined")
 """What is counted of items, in `facts.json`."""

@@ -70,6 +70,11 @@ def test_wide_text_needs_no_mark(text, encoding):
     assert detect_encoding([content]) == (encoding, None)
 
 
+@pytest.mark.parametrize("text", ['"","\0"', "a,\0", "\0,\0\0", "one, two,\0three"])
+def test_a_stray_zero_makes_no_wide_text(text):
+    assert detect_encoding([f'"Question","Best Answer"\r\n{text}\r\n'.encode()]).name == "utf-8"
+
+
 SHIFTED = [(JAPANESE, "iso2022_jp"), (KOREAN, "iso2022_kr"), (CHINESE, "hz"), (RUSSIAN, "utf_7"), (GREEK, "utf_7")]
 
 

@@ -32,6 +32,14 @@ READ: dict[str, tuple[dict[str, Any], list[Message]]] = {
     "query and response": ({"query": Q, "response": A, "history": [["Which fuse?", "Which one blew?"]]}, TWO),
     "input_text and output_text": ({"input_text": Q, "output_text": A}, PAIR),
     "turns in prompt and completion": ({"prompt": turns()[:1], "completion": turns()[1:]}, PAIR),
+    "OpenAI's preferences": (
+        {
+            "input": {"messages": turns()[:1], "tools": []},
+            "preferred_output": turns()[1:],
+            "non_preferred_output": [{"role": "assistant", "content": "No idea."}],
+        },
+        PAIR,
+    ),
     "Gemini": (
         {
             "systemInstruction": {"role": "system", "parts": [{"text": "Be brief."}]},
@@ -125,6 +133,10 @@ def test_passages_can_be_asked_for() -> None:
 
 
 REFUSED: dict[str, tuple[list[Any], str]] = {
+    "tools in the body of a request": (
+        [{"input": {"messages": turns()[:1], "tools": [{"name": "f"}]}, "preferred_output": turns()[1:]}],
+        "tool_use",
+    ),
     "a turn in each row": ([{"thread": 1, "role": "user", "content": Q}, *turns()], "turn_a_row"),
     "the messages of a tree": ([{"text": Q, "role": "prompter", "parent_id": None}], "turn_a_row"),
     "a tree": (
@@ -152,6 +164,14 @@ def test_a_row_that_is_not_written_out_like_the_others_is_refused() -> None:
     assert shape is not None
     with pytest.raises(BadRow, match="no_turns"):
         shape.messages({"text": "A passage."})
+
+
+def test_what_a_written_out_prompt_leaves_aside_is_told() -> None:
+    row = {**READ["ChatML up to the answer"][0], "context": "Hall 2."}
+    shape = detect_shape(row, SETTINGS)
+    assert shape is not None
+    assert shape.messages(row) == PAIR
+    assert dict(shape.unused.rows) == {"context": 1}
 
 
 def test_rows_under_keys_are_rows(tmp_path: Any) -> None:
