@@ -24,7 +24,11 @@ RETIRED_A_TICK = 50
 _WHY_CHARACTERS = 200
 
 
-@dg.sensor(job=retrain, minimum_interval_seconds=30)
+@dg.sensor(
+    job=retrain,
+    minimum_interval_seconds=30,
+    description="Retrains once for each new version of the recipe's data, when its files have come to rest.",
+)
 def new_data(context: dg.SensorEvaluationContext, recipe: RecipeResource, store: ArtifactStore) -> dg.SensorResult:
     """Retrains once for each new version of the files in the recipe's dataset folder, when they have come to rest.
 
@@ -76,7 +80,11 @@ def _not_at_rest(seen: Seen) -> str:
     return "The dataset folder holds no data file yet."
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends runs whose process was killed, and clears away what old runs left behind; starts nothing.",
+)
 def runs_in_order(context: dg.SensorEvaluationContext, store: ArtifactStore) -> dg.SensorResult:
     """Ends runs whose process was killed, and once a day clears away what old runs left behind; starts nothing.
 

@@ -186,8 +186,10 @@ def crown(
         release = CalledFor(recipe, store, context.log.info, {"release_bundle": release_bundle}).artefact(
             "release_bundle"
         )
+        origin = origin_of(
+            store, release
+        )  # before anything is decided: a release that contradicts itself is no champion
         decided = decide_champion(context, release, recipe, store, execution)
-        origin = origin_of(store, release)
     metadata = {"product": recipe.product, **decided.shown, **origin_metadata(origin)}
     if decided.is_champion:
         failure = None

@@ -90,8 +90,11 @@ def test_steps_are_handed_their_fields_and_no_others():
 
 def test_terminal_says_whose_a_field_is():
     listed = CliRunner().invoke(app, ["recipes"]).stdout
-    assert "\nlora_r  (default: 64; of: lora_adapter)\n" in listed
-    assert "\nmax_defective_share  (default: 0.1; of: the checks of raw_dataset)\n" in listed
+    assert "\nlora_r  (whole number, at least 1; default: 64; of: lora_adapter)\n" in listed
+    assert (
+        "\nmax_defective_share  (number, at least 0, at most 1; default: 0.1; of: the checks of raw_dataset)\n"
+        in listed
+    )
 
 
 def test_launchpad_says_whose_a_field_is():

@@ -119,7 +119,7 @@ def test_shape_can_be_fixed(tmp_path: Path) -> None:
         ([{"role": "user", "content": "q"}, {"role": "user", "content": "q"}], "wrong_turn_order"),
         ([{"role": "user", "content": "q"}, {"role": "boss", "content": "a"}], "unknown_role"),
         ([{"role": "user", "content": "q"}, {"role": "assistant", "content": " "}], "empty_text"),
-        ([{"role": "user", "content": ["q"]}, {"role": "assistant", "content": "a"}], "not_text"),
+        ([{"role": "user", "content": [7]}, {"role": "assistant", "content": "a"}], "not_text"),
         (["user: q"], "not_an_object"),
         ([], "wrong_turn_order"),
     ],
