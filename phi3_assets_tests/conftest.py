@@ -23,6 +23,39 @@ from phi3_assets_tests.made_once import made_once
 from phi3_assets_tests.shared_server import SharedServerExecution
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
+WHOLE_RUNS = (
+    "test_atomicity.py",
+    "test_azureml.py",
+    "test_blob_graph.py",
+    "test_faults.py",
+    "test_graph.py",
+    "test_orphans.py",
+    "test_part_of_the_graph.py",
+    "test_postgres.py",
+    "test_retrains.py",
+    "test_together.py",
+    "test_workspace.py",
+)
+"""Modules whose tests take up to minutes each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put whole runs at the beginning of each process's share, or all wait at the end for one that has two left.
+
+    pytest-xdist hands out the tests in as many equal stretches as there are processes, which is what this goes by.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    whole = [item for item in items if item.path.name in WHOLE_RUNS]
+    rest = [item for item in items if item.path.name not in WHOLE_RUNS]
+    share, ordered = len(items) // processes, []
+    for process in range(processes):
+        ordered += whole[process::processes]
+        length = len(rest) if process == processes - 1 else max(0, share * (process + 1) - len(ordered))
+        ordered += rest[:length]
+        del rest[:length]
+    items[:] = ordered
+
+
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests side by side: threads that wait for one another on the same cores make each of them several times slower.
