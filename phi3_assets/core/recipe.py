@@ -250,10 +250,12 @@ class Recipe(pydantic.BaseModel):
     eval_share: float = field(
         0.0,
         "lora_adapter",
+        "onnx_int4_model",
         ge=0,
         lt=1,
         description="Share of training rows, by whole groups, that is held out and tells when learning stops paying: "
-        "the adapter with the best loss on them is kept; 0: the last one is. With strategy join: of whole sequences.",
+        "the adapter with the best loss on them is kept; 0: the last one is. Quantising does not learn from them "
+        "either: they are the development split. With strategy join: of whole sequences.",
     )
     eval_steps: int = field(
         50,

@@ -45,7 +45,7 @@ def quantising_passes(
     _check_block_size(model, params["int4_block_size"])
     grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
     exact = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
-    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS)
+    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"])
     return {
         "gptq": {
             "type": "Gptq",

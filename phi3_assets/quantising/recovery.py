@@ -53,7 +53,7 @@ def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -
     """
     steps = ctx.params["int4_recovery_steps"]
     order = CorpusOrder(1.0, steps, step_rows=STEP_ROWS, group_by_length=True, data_seed=0)
-    rows = read_corpus(train_file, order)
+    rows = read_corpus(train_file, order, ctx.params["eval_share"])
     stop = StopRequest()
     try:
         return _Recovery(ctx, quantised, rows, steps, stop).run(target)
