@@ -10,6 +10,7 @@ from typing import Literal
 
 import pydantic
 
+from phi3_assets.core.budget import parse_budget
 from phi3_assets.core.fields import field, use_of
 
 DEFAULT_PRODUCT = "operations-desk"
@@ -293,6 +294,13 @@ class Recipe(pydantic.BaseModel):
         description="Linear layers that get 8 bits, by the end of their names, such as those that fine-tuning changed; "
         "wildcards of a shell choose among the model's layers: layers.1?.self_attn.qkv_proj (gptq).",
     )
+    int4_budget: str = field(
+        "",
+        "onnx_int4_model",
+        description="Most that graph and weights may take: a size such as 85 MB, or a share of what Olive's default "
+        "takes, as 0.4. Every layer has 4 bits, and those that lose most by it get 8 as long as the budget lasts "
+        "(gptq). Empty: none does.",
+    )
     int4_embedding_bits: Literal[4, 8] = field(
         8,
         "onnx_int4_model",
@@ -476,10 +484,22 @@ class Recipe(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _recoverable(self) -> "Recipe":
-        for name, plain in (("int4_recovery_steps", 0), ("int4_embedding_bits", 8)):
+        for name, plain in (("int4_recovery_steps", 0), ("int4_embedding_bits", 8), ("int4_budget", "")):
             if getattr(self, name) != plain and self.int4_algorithm != "gptq":
-                raise ValueError(f"{name}: needs int4_algorithm gptq; with {self.int4_algorithm} it must be {plain}")
+                must = f"must be {plain}" if plain != "" else "must be empty"
+                raise ValueError(f"{name}: needs int4_algorithm gptq; with {self.int4_algorithm} it {must}")
+        if self.int4_budget and self.int8_modules:
+            raise ValueError("int4_budget: chooses the layers that get 8 bits; leave int8_modules empty, or name none")
         return self
+
+    @pydantic.field_validator("int4_budget", mode="before")
+    @classmethod
+    def _budget(cls, given: object) -> object:
+        # 0.4 is a number in YAML.
+        text = str(given) if isinstance(given, float | int) and not isinstance(given, bool) else given
+        if isinstance(text, str) and text:
+            parse_budget(text)
+        return text
 
     @pydantic.model_validator(mode="after")
     def _watched(self) -> "Recipe":

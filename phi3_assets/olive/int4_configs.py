@@ -20,7 +20,7 @@ EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.dat
 
 
 def quantising_passes(
-    model: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
+    model: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None, exact: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Olive's passes from a model to int4 ONNX, in their order: name, and configuration with "type".
 
@@ -33,6 +33,7 @@ def quantising_passes(
         params: Recipe fields of the step.
         max_length: Longest sequence, prompt and answer, in tokens.
         train_file: The corpus, for "gptq".
+        exact: Full names of layers that get 8 bits beside those of int8_modules.
 
     Raises:
         UserError: "gptq" without a corpus, or with a block size that the model's layers do not divide into.
@@ -44,14 +45,14 @@ def quantising_passes(
         raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
     _check_block_size(model, params["int4_block_size"])
     grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
-    exact = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
+    overrides = {name: {"bits": EXACT_BITS} for name in (*linear_layers(model, params["int8_modules"]), *exact)}
     calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"])
     return {
         "gptq": {
             "type": "Gptq",
             "bits": 4,
             **grid,
-            "overrides": exact,
+            "overrides": overrides,
             "damp_percent": DAMPING,
             "data_config": calibration,
         },

@@ -1,0 +1,121 @@
+"""Which layers get 8 bits: those that lose most by four, as many as the recipe's int4_budget pays for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phi3_assets.core.budget import parse_budget
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.step import StepContext
+from phi3_assets.models.directory import tensor_headers
+from phi3_assets.olive.corpus import CorpusOrder, read_corpus, read_eval_rows
+from phi3_assets.quantising.divergence import Batch, batches_of
+from phi3_assets.quantising.sensitivity import sensitivities
+from phi3_assets.quantising.size import default_bytes, int4_bytes
+
+MOST_ROWS = 16
+"""Rows that sensitivities are measured on: hundreds of positions; the default model takes 20 seconds."""
+EXACT_BITS = 8
+
+
+def budget_bytes(model: Path, params: Mapping[str, Any]) -> int:
+    """Most bytes that graph and weights may have; 0: the recipe sets no budget.
+
+    Raises:
+        UserError: The least that these settings can is more.
+    """
+    if not params["int4_budget"]:
+        return 0
+    budget, default = parse_budget(params["int4_budget"]), default_bytes(model, params)
+    limit, least = budget.limit(default), int4_bytes(model, params)
+    if least > limit:
+        ways = []
+        if params["int4_embedding_bits"] > 4:
+            ways.append("int4_embedding_bits: 4")
+        if params["int4_block_size"] < 256:
+            ways.append(f"int4_block_size: {2 * params['int4_block_size']}")
+        if not params["int4_symmetric"]:
+            ways.append("int4_symmetric: true")
+        raise UserError(
+            f"int4_budget {params['int4_budget']} is {limit / 1e6:.1f} MB of Olive's default of {default / 1e6:.1f} "
+            f"MB, and cannot be met: with every layer in 4 bits this model takes {least / 1e6:.1f} MB "
+            f"({least / default:.3f} of the default). Raise the budget, or save elsewhere: {', '.join(ways)}."
+        )
+    return limit
+
+
+def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
+    """Full names of the linear layers that get 8 bits; none without a budget.
+
+    They are measured on the development split, and where the recipe holds out none, on rows that are trained on.
+
+    Args:
+        ctx: Of the step.
+        train_file: The corpus.
+
+    Raises:
+        UserError: As `budget_bytes`.
+    """
+    model, params = ctx.inputs["merged_model"], ctx.params
+    limit = budget_bytes(model, params)
+    if not limit:
+        return []
+    found = sensitivities(
+        model,
+        _batches(model, train_file, params["eval_share"]),
+        params["int4_block_size"],
+        ctx.work / "hidden",
+        lambda share: ctx.progress(sensitivity_fraction=share),
+        symmetric=params["int4_symmetric"],
+    )
+    chosen = choose(found, limit - int4_bytes(model, params), extra_bytes(model, params))
+    size = int4_bytes(model, params, chosen)
+    ctx.log(
+        f"int4_budget {params['int4_budget']}: {len(chosen)} of {len(found)} linear layers get {EXACT_BITS} bits; "
+        f"graph and weights will have about {size / 1e6:.1f} of {limit / 1e6:.1f} MB"
+    )
+    for name in chosen:
+        ctx.note(f"{EXACT_BITS} bits: {name} (4 bits move its decoder layer's output by {found[name] ** 0.5:.2%})")
+    return chosen
+
+
+def choose(losses: Mapping[str, float], most_bytes: int, extra: Mapping[str, int]) -> list[str]:
+    """Take the layers that lose most for each byte, one after the other, where they still fit; sorted by name.
+
+    Args:
+        losses: What four bits lose, by layer.
+        most_bytes: That all of them together may take beyond four bits.
+        extra: Bytes that each takes beyond four bits.
+    """
+    chosen = []
+    for name in sorted(losses, key=lambda one: (-losses[one] / extra[one], one)):
+        if extra[name] <= most_bytes:
+            most_bytes -= extra[name]
+            chosen.append(name)
+    return sorted(chosen)
+
+
+def extra_bytes(model: Path, params: Mapping[str, Any]) -> dict[str, int]:
+    """What 8 bits instead of 4 cost each matrix."""
+    zero_bits = 0 if params["int4_symmetric"] else EXACT_BITS - 4
+    costs = {}
+    for name, tensor in tensor_headers(model).items():
+        if len(tensor["shape"]) == 2:
+            rows, columns = tensor["shape"]
+            per_row = columns * (EXACT_BITS - 4) + columns // params["int4_block_size"] * zero_bits
+            costs[name.removesuffix(".weight")] = rows * (per_row + 7) // 8
+    return costs
+
+
+def _batches(model: Path, train_file: Path, eval_share: float) -> list[Batch]:
+    from transformers import AutoConfig
+
+    rows = (
+        read_eval_rows(train_file, eval_share)
+        if eval_share
+        else read_corpus(train_file, CorpusOrder(1.0, -1, step_rows=1, group_by_length=False, data_seed=0))
+    )
+    # Spread over all lengths, for held-out rows come sorted by length.
+    step = max(1, len(rows) // MOST_ROWS)
+    chosen = [rows[at] for at in range(0, len(rows), step)][:MOST_ROWS]
+    return batches_of(chosen, AutoConfig.from_pretrained(model).hidden_size)
