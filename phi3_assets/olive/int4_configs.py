@@ -43,7 +43,7 @@ def quantising_passes(
         return {"builder": builder}
     if train_file is None:
         raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
-    _check_block_size(model, params["int4_block_size"])
+    check_block_size(model, params["int4_block_size"])
     grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
     overrides = {name: {"bits": EXACT_BITS} for name in (*linear_layers(model, params["int8_modules"]), *exact)}
     calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"])
@@ -90,8 +90,12 @@ def linear_layers(model: Path, patterns: Collection[str]) -> list[str]:
     return sorted(found)
 
 
-def _check_block_size(model: Path, block_size: int) -> None:
-    """Olive's Gptq takes no rest: every layer's input must be whole blocks."""
+def check_block_size(model: Path, block_size: int) -> None:
+    """Olive's Gptq takes no rest: every layer's input must be whole blocks.
+
+    Raises:
+        UserError: They are not.
+    """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     for name in ("hidden_size", "intermediate_size"):
         if config[name] % block_size:

@@ -9,23 +9,24 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.step import StepContext
 from phi3_assets.models.directory import tensor_headers
 from phi3_assets.olive.corpus import CorpusOrder, read_corpus, read_eval_rows
+from phi3_assets.olive.int4_configs import EXACT_BITS, check_block_size
 from phi3_assets.quantising.divergence import Batch, batches_of
 from phi3_assets.quantising.sensitivity import sensitivities
 from phi3_assets.quantising.size import default_bytes, int4_bytes
 
 MOST_ROWS = 16
 """Rows that sensitivities are measured on: hundreds of positions; the default model takes 20 seconds."""
-EXACT_BITS = 8
 
 
 def budget_bytes(model: Path, params: Mapping[str, Any]) -> int:
     """Most bytes that graph and weights may have; 0: the recipe sets no budget.
 
     Raises:
-        UserError: The least that these settings can is more.
+        UserError: The least that these settings can is more, or the model's layers are not whole blocks.
     """
     if not params["int4_budget"]:
         return 0
+    check_block_size(model, params["int4_block_size"])
     budget, default = parse_budget(params["int4_budget"]), default_bytes(model, params)
     limit, least = budget.limit(default), int4_bytes(model, params)
     if least > limit:

@@ -23,7 +23,8 @@ from phi3_assets_tests.steps.killing_recovery import FIELDS, quantise
 from phi3_assets_tests.steps.test_recovery import genai_logits, prompts
 
 STEPS = FIELDS["int4_recovery_steps"]
-ENOUGH_STEPS = 40
+# Embeddings stay as they were: in 4 bits, theirs is most of this model's error.
+LEARNABLE = {**FIELDS, "int4_embedding_bits": 8, "int4_recovery_steps": 40}
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,11 @@ def recovered(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> Made:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forecast.Memory, "choose_or_refuse", choose)
         patch.setattr(blockwise, "write_learnt", write_and_keep)
-        return run_step(ONNX_INT4_MODEL, inputs, **{**FIELDS, "int4_recovery_steps": ENOUGH_STEPS})
+        return run_step(ONNX_INT4_MODEL, inputs, **LEARNABLE)
 
 
 def test_it_beats_no_recovery_on_the_device(recovered: Made, inputs: dict[str, Path], run_step: RunStep) -> None:
-    plain = run_step(ONNX_INT4_MODEL, inputs, **{**FIELDS, "int4_recovery_steps": 0})
+    plain = run_step(ONNX_INT4_MODEL, inputs, **{**LEARNABLE, "int4_recovery_steps": 0})
     merged = AutoModelForCausalLM.from_pretrained(inputs["merged_model"])
     errors = {}
     for name, made in (("recovered", recovered), ("plain", plain)):
@@ -72,14 +73,15 @@ def test_it_beats_no_recovery_on_the_device(recovered: Made, inputs: dict[str, P
                 wanted = merged(input_ids=torch.tensor([ids])).logits[0]
             errors[name] += float((torch.from_numpy(genai_logits(model, ids)) - wanted).square().mean())
     assert errors["recovered"] < 0.9 * errors["plain"]
-    assert recovered.metrics["model_bytes"] == plain.metrics["model_bytes"]
+    # Norms that are all ones are kept once; learnt ones each.
+    assert recovered.metrics["model_bytes"] == pytest.approx(plain.metrics["model_bytes"], abs=2_000)
 
 
 def test_all_of_it_is_told(recovered: Made) -> None:
     metrics = recovered.metrics
     assert metrics["recovery_way"] == "block by block"
     assert metrics["recovery_divergence_after"] < metrics["recovery_divergence_before"]
-    assert [one["step"] for one in recovered.progress] == list(range(1, 2 * ENOUGH_STEPS + 1))
+    assert [one["step"] for one in recovered.progress] == list(range(1, 2 * LEARNABLE["int4_recovery_steps"] + 1))
     assert recovered.progress[-1]["fraction"] == 1
     assert [line for line in recovered.log if line.endswith("of memory, block by block")]
     assert [line for line in recovered.log if line.startswith("Recovery, block by block: the divergence")]
