@@ -21,7 +21,7 @@ def test_loading_imports_nothing_heavy():
     code = (
         "import sys, phi3_assets.definitions\n"
         "heavy = {'torch', 'transformers', 'olive', 'azure', 'onnxruntime', 'onnxruntime_genai', 'peft', 'datasets',"
-        " 'pandas', 'matplotlib', 'scipy', 'numpy', 'pyarrow'}\n"
+        " 'pandas', 'matplotlib', 'scipy', 'numpy', 'pyarrow', 'psutil', 'phi3_assets.resources.blob_store'}\n"
         "print(*sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean_env())

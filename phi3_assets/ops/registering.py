@@ -8,8 +8,6 @@ from phi3_assets.core.files import read_json
 from phi3_assets.core.recipe import Recipe
 from phi3_assets.core.step import sha256_of
 from phi3_assets.release.history import Entry
-from phi3_assets.resources.azureml_registry import register
-from phi3_assets.resources.blob_store import BlobArtifactStore
 from phi3_assets.resources.store import ArtifactStore
 
 KEY = "register"
@@ -24,7 +22,7 @@ def refuse_unregistrable(recipe: Recipe, store: ArtifactStore) -> None:
     Raises:
         UserError: The recipe wants it registered, and the store is on a disk.
     """
-    if recipe.register_model and not isinstance(store, BlobArtifactStore):
+    if recipe.register_model and not store.elsewhere:
         raise UserError(
             f"register_model {recipe.register_model!r}: a release is registered by its address in a datastore, and "
             "this store is on a disk. Set PHI3_STORE=azure_blob, or leave register_model empty."
@@ -55,6 +53,9 @@ def register_champion(entry: Entry, product: str, store: ArtifactStore, wish: Ma
     """
     if KEY not in wish or entry.release is None or entry.report is None:
         return None
+    from phi3_assets.resources.azureml_registry import register
+    from phi3_assets.resources.blob_store import BlobArtifactStore
+
     if not isinstance(store, BlobArtifactStore):
         raise UserError(f"Release {entry.release.identity} is to be registered, and this store is on a disk.")
     scores = read_json(store.peek(entry.report, _SCORES) / _SCORES)

@@ -12,13 +12,10 @@ from typing import Any
 import dagster as dg
 import pydantic
 
-from phi3_assets.azure.clients import clients_of
 from phi3_assets.azure.settings import AzureSettings, load_settings
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
-from phi3_assets.resources.azureml_attempt import Attempt
-from phi3_assets.resources.blob_store import BlobArtifactStore
 from phi3_assets.resources.execution import Execution, UserFiles, readable_errors
 from phi3_assets.resources.store import ArtifactStore
 
@@ -55,6 +52,11 @@ class AzureMLExecution(_Fields):  # type: ignore[misc]
         arc: bool = False,
     ) -> Manifest:
         """See `Execution.run_step`; with `arc` the compute must be a Kubernetes cluster."""
+        # Loaded by those who use it, and not by every page of the UI.
+        from phi3_assets.azure.clients import clients_of
+        from phi3_assets.resources.azureml_attempt import Attempt
+        from phi3_assets.resources.blob_store import BlobArtifactStore
+
         with readable_errors():
             if not isinstance(store, BlobArtifactStore):
                 raise UserError(

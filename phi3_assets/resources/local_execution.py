@@ -24,11 +24,11 @@ from phi3_assets.resources.execution import TRANSIENT, Execution, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import step_of
-from phi3_assets.worker.processes import ProcessTree, Start, spawn
 from phi3_assets.worker.step_file import StepFile, StepInput
 
 if TYPE_CHECKING:
     from phi3_assets.worker.forkserver import ForkServer
+    from phi3_assets.worker.processes import ProcessTree, Start
 
 WORKER = ["-m", "phi3_assets.worker"]
 LOG_TAIL_LINES = 30
@@ -91,6 +91,8 @@ class LocalExecution(Execution):
         log: Path,
         own: Mapping[str, str],
     ) -> None:
+        from phi3_assets.worker.processes import ProcessTree, spawn  # and with it psutil, for those who run a step
+
         messages = Messages(context, step_of(call.step).progress_of or call.step, self.observe_every_s)
         with open_pipes_session(
             context=context,
@@ -118,7 +120,7 @@ class LocalExecution(Execution):
         if code != 0:
             raise _failure(call, code, messages, tree, log)
 
-    def _start(self, env: dict[str, str], log: Path) -> Start:
+    def _start(self, env: dict[str, str], log: Path) -> "Start":
         """From a server that has torch imported, in this environment."""
         from phi3_assets.worker.forkserver import ForkServer
 
@@ -153,7 +155,7 @@ def _as_step_input(item: ArtefactRef | UserFiles, store: ArtifactStore) -> StepI
     return StepInput(path=str(store.fetch(item)), digest=item.digest, artefact=item)
 
 
-def _failure(call: StepCall, code: int, messages: Messages, tree: ProcessTree, log: Path) -> dg.Failure:
+def _failure(call: StepCall, code: int, messages: Messages, tree: "ProcessTree", log: Path) -> dg.Failure:
     """The worker's own reason if it gave one, else what the exit code and the log tell."""
     # Who kills with SIGKILL is the kernel that runs out of memory, for whose sake ever.
     transient = messages.transient or (messages.failed is None and code == -signal.SIGKILL)

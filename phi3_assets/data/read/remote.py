@@ -23,7 +23,6 @@ from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.files import copy_file, data_format, write_atomically
 from phi3_assets.core.sealing import checksum
 from phi3_assets.core.step import sha256_of
-from phi3_assets.data.read import datastore
 
 _HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _STATE = ".mirror.json"  # hidden, so no reader takes it for data; written last
@@ -249,7 +248,12 @@ def _find(url: str) -> tuple[Callable[[str, str], None], dict[str, dict[str, Any
 
     What stands for a folder, a name that is empty or ends with a slash, is none.
     """
-    write, files = datastore.find_files(url) if is_in_datastore(url) else _find_by_fsspec(url)
+    if is_in_datastore(url):
+        from phi3_assets.data.read import datastore
+
+        write, files = datastore.find_files(url)
+    else:
+        write, files = _find_by_fsspec(url)
     files = {name: info for name, info in files.items() if data_format(name)}
     unnamed = next((name for name in files if "" in name.split("/")), None)
     if unnamed is not None:
