@@ -29,12 +29,14 @@ SPEED_ROUNDS = 7  # the best counts, because other work only ever slows a model
 PRODUCT = "quantize-benchmark"  # its own test set and pointers; artefacts are shared
 KINDS = ("base_model", "formatted_corpus", "merged_model", "onnx_int4_model")
 
-NO_BUDGET: dict[str, Any] = {"int8_modules": [], "int4_budget": ""}
+NO_BUDGET: dict[str, Any] = {"int8_modules": [], "int4_budget": "", "int4_bits": 4}
 DEFAULT = NO_BUDGET | {"int4_algorithm": "default", "int4_symmetric": True, "int4_block_size": 32}
 DEFAULT |= {"int4_embedding_bits": 8, "int4_recovery_steps": 0}
 GPTQ = NO_BUDGET | {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 64, "int4_embedding_bits": 4}
 # The default model's sizes are divisible by 64 and not by 128: no larger block is possible.
 POINTS: dict[str, dict[str, Any]] = {
+    "2 and 4 bits, 60 MB": GPTQ | {"int4_bits": 2, "int4_budget": "60 MB"},
+    "2 and 4 bits, 70 MB": GPTQ | {"int4_bits": 2, "int4_budget": "70 MB"},
     "block 64, symmetric": GPTQ | {"int4_symmetric": True},
     "block 64": GPTQ,
     "block 64, 0.4 of default": GPTQ | {"int4_budget": "0.4"},
@@ -43,8 +45,8 @@ POINTS: dict[str, dict[str, Any]] = {
     "block 32, embeddings 8": GPTQ | {"int4_block_size": 32, "int4_embedding_bits": 8},
     "block 16, embeddings 8": GPTQ | {"int4_block_size": 16, "int4_embedding_bits": 8},
 }
-RECOVERED = ("block 64, symmetric", "block 64", "block 64, 0.4 of default")
-"""Points that are small enough to be chosen are also recovered: five minutes each."""
+RECOVERED = ("2 and 4 bits, 70 MB", "block 64", "block 64, 0.4 of default")
+"""Points that are small enough to be chosen and are also recovered: five minutes each."""
 
 
 def run(arguments: list[str]) -> dict[str, Any]:

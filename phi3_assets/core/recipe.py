@@ -294,12 +294,18 @@ class Recipe(pydantic.BaseModel):
         description="Linear layers that get 8 bits, by the end of their names, such as those that fine-tuning changed; "
         "wildcards of a shell choose among the model's layers: layers.1?.self_attn.qkv_proj (gptq).",
     )
+    int4_bits: Literal[2, 4] = field(
+        4,
+        "onnx_int4_model",
+        description="Bits of the linear layers (gptq); 2 wants int4_budget, which gives those that lose most by it 4, "
+        "and int4_recovery_steps.",
+    )
     int4_budget: str = field(
         "",
         "onnx_int4_model",
         description="Most that graph and weights may take: a size such as 85 MB, or a share of what Olive's default "
-        "takes, as 0.4. Every layer has 4 bits, and those that lose most by it get 8 as long as the budget lasts "
-        "(gptq). Empty: none does.",
+        "takes, as 0.4. Every layer has int4_bits, and those that lose most by it get twice as many as long as the "
+        "budget lasts (gptq). Empty: none does.",
     )
     int4_embedding_bits: Literal[4, 8] = field(
         8,
@@ -484,12 +490,19 @@ class Recipe(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _recoverable(self) -> "Recipe":
-        for name, plain in (("int4_recovery_steps", 0), ("int4_embedding_bits", 8), ("int4_budget", "")):
+        for name, plain in (
+            ("int4_recovery_steps", 0),
+            ("int4_embedding_bits", 8),
+            ("int4_bits", 4),
+            ("int4_budget", ""),
+        ):
             if getattr(self, name) != plain and self.int4_algorithm != "gptq":
                 must = f"must be {plain}" if plain != "" else "must be empty"
                 raise ValueError(f"{name}: needs int4_algorithm gptq; with {self.int4_algorithm} it {must}")
         if self.int4_budget and self.int8_modules:
-            raise ValueError("int4_budget: chooses the layers that get 8 bits; leave int8_modules empty, or name none")
+            raise ValueError(
+                "int4_budget: chooses the layers that get more bits; leave int8_modules empty, or set no budget"
+            )
         return self
 
     @pydantic.field_validator("int4_budget", mode="before")

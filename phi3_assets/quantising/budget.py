@@ -1,4 +1,4 @@
-"""Which layers get 8 bits: those that lose most by four, as many as the recipe's int4_budget pays for."""
+"""Which layers get twice the bits: those that lose most by few, as many as the recipe's int4_budget pays for."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.step import StepContext
 from phi3_assets.models.directory import tensor_headers
 from phi3_assets.olive.corpus import CorpusOrder, read_corpus, read_eval_rows
-from phi3_assets.olive.int4_configs import EXACT_BITS, check_block_size
+from phi3_assets.olive.int4_configs import check_block_size
 from phi3_assets.quantising.divergence import Batch, batches_of
 from phi3_assets.quantising.sensitivity import sensitivities
 from phi3_assets.quantising.size import default_bytes, int4_bytes
@@ -31,6 +31,8 @@ def budget_bytes(model: Path, params: Mapping[str, Any]) -> int:
     limit, least = budget.limit(default), int4_bytes(model, params)
     if least > limit:
         ways = []
+        if params["int4_bits"] > 2:
+            ways.append("int4_bits: 2")
         if params["int4_embedding_bits"] > 4:
             ways.append("int4_embedding_bits: 4")
         if params["int4_block_size"] < 256:
@@ -39,14 +41,14 @@ def budget_bytes(model: Path, params: Mapping[str, Any]) -> int:
             ways.append("int4_symmetric: true")
         raise UserError(
             f"int4_budget {params['int4_budget']} is {limit / 1e6:.1f} MB of Olive's default of {default / 1e6:.1f} "
-            f"MB, and cannot be met: with every layer in 4 bits this model takes {least / 1e6:.1f} MB "
+            f"MB, and cannot be met: with every layer in {params['int4_bits']} bits this model takes {least / 1e6:.1f} MB "
             f"({least / default:.3f} of the default). Raise the budget, or save elsewhere: {', '.join(ways)}."
         )
     return limit
 
 
 def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
-    """Full names of the linear layers that get 8 bits; none without a budget.
+    """Full names of the linear layers that get twice int4_bits; none without a budget.
 
     They are measured on the development split, and where the recipe holds out none, on rows that are trained on.
 
@@ -61,9 +63,11 @@ def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
     limit = budget_bytes(model, params)
     if not limit:
         return []
+    bits = params["int4_bits"]
     found = sensitivities(
         model,
         _batches(model, train_file, params["eval_share"]),
+        bits,
         params["int4_block_size"],
         ctx.work / "hidden",
         lambda share: ctx.progress(sensitivity_fraction=share),
@@ -72,11 +76,11 @@ def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
     chosen = choose(found, limit - int4_bytes(model, params), extra_bytes(model, params))
     size = int4_bytes(model, params, chosen)
     ctx.log(
-        f"int4_budget {params['int4_budget']}: {len(chosen)} of {len(found)} linear layers get {EXACT_BITS} bits; "
+        f"int4_budget {params['int4_budget']}: {len(chosen)} of {len(found)} linear layers get {2 * bits} bits; "
         f"graph and weights will have about {size / 1e6:.1f} of {limit / 1e6:.1f} MB"
     )
     for name in chosen:
-        ctx.note(f"{EXACT_BITS} bits: {name} (4 bits move its decoder layer's output by {found[name] ** 0.5:.2%})")
+        ctx.note(f"{2 * bits} bits: {name} ({bits} bits move its decoder layer's output by {found[name] ** 0.5:.2%})")
     return chosen
 
 
@@ -84,9 +88,9 @@ def choose(losses: Mapping[str, float], most_bytes: int, extra: Mapping[str, int
     """Take the layers that lose most for each byte, one after the other, where they still fit; sorted by name.
 
     Args:
-        losses: What four bits lose, by layer.
-        most_bytes: That all of them together may take beyond four bits.
-        extra: Bytes that each takes beyond four bits.
+        losses: What few bits lose, by layer.
+        most_bytes: That all of them together may take more.
+        extra: Bytes that each takes more with twice the bits.
     """
     chosen = []
     for name in sorted(losses, key=lambda one: (-losses[one] / extra[one], one)):
@@ -97,13 +101,14 @@ def choose(losses: Mapping[str, float], most_bytes: int, extra: Mapping[str, int
 
 
 def extra_bytes(model: Path, params: Mapping[str, Any]) -> dict[str, int]:
-    """What 8 bits instead of 4 cost each matrix."""
-    zero_bits = 0 if params["int4_symmetric"] else EXACT_BITS - 4
+    """What twice int4_bits cost each matrix more."""
+    bits = params["int4_bits"]
+    zero_bits = 0 if params["int4_symmetric"] else bits
     costs = {}
     for name, tensor in tensor_headers(model).items():
         if len(tensor["shape"]) == 2:
             rows, columns = tensor["shape"]
-            per_row = columns * (EXACT_BITS - 4) + columns // params["int4_block_size"] * zero_bits
+            per_row = columns * bits + columns // params["int4_block_size"] * zero_bits
             costs[name.removesuffix(".weight")] = rows * (per_row + 7) // 8
     return costs
 

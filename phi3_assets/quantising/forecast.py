@@ -78,8 +78,8 @@ def estimate(merged: Path, quantised: Path, config: Any, tokens: int, way: Way, 
     packed = {name: tensor["shape"] for name, tensor in of_student.items() if name.endswith(".qweight")}
     columns = {name.removesuffix(".weight"): tensor["shape"][-1] for name, tensor in headers.items()}
     numbers = {name: shape[0] * columns.get(name.removesuffix(".qweight"), hidden) for name, shape in packed.items()}
-    # Two numbers of 4 bits lie in a byte of the file and take one each here; one of 8 bits takes two.
-    integers = {name: 2 * prod(shape) for name, shape in packed.items()}
+    # One of 8 bits, which has a byte in the file, takes two here, and one of fewer takes one.
+    integers = {name: numbers[name] * (2 if prod(shape) == numbers[name] else 1) for name, shape in packed.items()}
     learnt = {
         name: prod(tensor["shape"]) for name, tensor in of_student.items() if not name.endswith((".qweight", ".qzeros"))
     }

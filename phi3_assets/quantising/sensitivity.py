@@ -1,4 +1,4 @@
-"""What it costs that a linear layer has 4 bits: how far its decoder layer's output moves, on rows of the corpus.
+"""What it costs that a linear layer has few bits: how far its decoder layer's output moves, on rows of the corpus.
 
 One decoder layer is in memory at a time. Each linear layer of it is rounded by itself, while all others and the hidden
 states that come in are the model's own; the error is relative to the hidden states that come out, so that layers at
@@ -17,17 +17,21 @@ from phi3_assets.quantising.hidden import Hidden
 def sensitivities(
     model: Path,
     batches: Sequence[Batch],
+    bits: int,
     block_size: int,
     scratch: Path,
     progress: Callable[[float], None],
     *,
     symmetric: bool,
 ) -> dict[str, float]:
-    """Mean squared relative error that 4 bits make, by the linear layer's full name; 8 bits make a 250th of it.
+    """Mean squared relative error that so many bits make, by the linear layer's full name.
+
+    That of twice as many is a small part of it (a 16th for 4, a 256th for 8), and is not taken off.
 
     Args:
         model: Hugging Face layout.
         batches: Rows to measure on.
+        bits: Of the rounded layer.
         block_size: Weights that share a scale.
         scratch: Directory for hidden states.
         progress: Is told the share of layers that are done.
@@ -44,7 +48,7 @@ def sensitivities(
     decoder = Decoder(model, config, dtype, device)
     hidden = Hidden(scratch / "sensitivity.bin", batches, config.hidden_size)
     hidden.advance(lambda _, batch: decoder.embed(batch))
-    grid = WeightQuantizer(bits=4, symmetric=symmetric, group_size=block_size)
+    grid = WeightQuantizer(bits=bits, symmetric=symmetric, group_size=block_size)
     found = {}
     for at, name in enumerate(decoder.layers):
         layer = decoder.part(name)

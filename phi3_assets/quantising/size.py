@@ -25,13 +25,13 @@ def int4_bytes(model: Path, params: Mapping[str, Any], exact: Collection[str] = 
     Args:
         model: The model, or one of the same layers; Hugging Face layout.
         params: Recipe fields of the step onnx_int4_model.
-        exact: Full names of the linear layers in 8 bits.
+        exact: Full names of the linear layers that get twice int4_bits.
     """
     number = _number_bytes(params)
     size, symmetric = params["int4_block_size"], params["int4_symmetric"]
     total = _rest(model, number)
     for name, shape in _matrices(model).items():
-        bits = params["int4_embedding_bits"] if _is_embedding(name) else 8 if name in exact else 4
+        bits = params["int4_embedding_bits"] if _is_embedding(name) else params["int4_bits"] * (1 + (name in exact))
         total += quantised_bytes(shape, bits, size, number, symmetric=symmetric)
     return total
 
@@ -82,7 +82,7 @@ def _is_embedding(name: str) -> bool:
 def _rest(model: Path, number: int) -> int:
     """Norms, tables of positions, graph."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    vectors = sum(prod(tensor["shape"]) for tensor in tensor_headers(model).values() if len(tensor["shape"]) == 1)
+    vectors: int = sum(prod(tensor["shape"]) for tensor in tensor_headers(model).values() if len(tensor["shape"]) == 1)
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     # Cosines and sines of half a head each.
     positions: int = config["max_position_embeddings"] * head_size

@@ -192,7 +192,7 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="6",
+    code_version="7",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     libraries=(
         "cyclonedx-python-lib",

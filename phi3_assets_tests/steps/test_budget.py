@@ -39,11 +39,12 @@ def layers_in_8_bits(model: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("weights", "bits"), [(4, 4), (4, 8), (2, 4)])
 def test_bytes_are_reckoned_before_anything_is_quantised(
-    symmetric: bool, bits: int, inputs: dict[str, Path], run_step: RunStep
+    symmetric: bool, weights: int, bits: int, inputs: dict[str, Path], run_step: RunStep
 ) -> None:
-    fields = {**GPTQ, "int4_symmetric": symmetric, "int4_embedding_bits": bits, "int4_block_size": 16}
+    fields = {**GPTQ, "int4_symmetric": symmetric, "int4_bits": weights, "int4_embedding_bits": bits}
+    fields["int4_block_size"] = 16
     made = run_step(ONNX_INT4_MODEL, inputs, **fields)
     reckoned = int4_bytes(inputs["merged_model"], params(**fields))
     assert made.metrics["model_bytes"] <= reckoned <= made.metrics["model_bytes"] + 5_000
@@ -76,6 +77,22 @@ def test_the_most_sensitive_layers_get_8_bits_and_the_budget_holds(
     assert [line for line in made.notes if line.startswith(f"8 bits: {name}")]
 
 
+def test_two_bits_get_four_where_the_budget_pays_and_are_recovered(inputs: dict[str, Path], run_step: RunStep) -> None:
+    fields = {**GPTQ, "int4_bits": 2}
+    most = int4_bytes(inputs["merged_model"], params(**GPTQ))
+    budget = (int4_bytes(inputs["merged_model"], params(**fields)) + most) // 2
+    made = run_step(ONNX_INT4_MODEL, inputs, **fields, int4_budget=f"{budget / 1000} KB", int4_recovery_steps=12)
+    bits = {
+        next(item.i for item in node.attribute if item.name == "bits")
+        for node in onnx_graph(made.path).node
+        if node.op_type == "MatMulNBits" and "lm_head" not in node.name
+    }
+    assert bits == {2, 4}
+    assert made.metrics["model_bytes"] <= budget
+    assert made.metrics["recovery_divergence_after"] < 0.7 * made.metrics["recovery_divergence_before"]
+    assert made.metrics["generated_tokens"] > 0
+
+
 def test_a_budget_for_everything_gives_everything_8_bits(inputs: dict[str, Path], run_step: RunStep) -> None:
     made = run_step(ONNX_INT4_MODEL, inputs, **GPTQ, int4_budget="10 MB", int4_recovery_steps=2)
     names = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
@@ -87,7 +104,7 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(inputs: dict[str, P
     least = int4_bytes(inputs["merged_model"], params(**fields)) / 1e6
     said = (
         f"int4_budget 0.1 is .* cannot be met: with every layer in 4 bits this model takes {least:.1f} MB .* "
-        "save elsewhere: int4_embedding_bits: 4, int4_block_size: 64, int4_symmetric: true"
+        "save elsewhere: int4_bits: 2, int4_embedding_bits: 4, int4_block_size: 64, int4_symmetric: true"
     )
     with pytest.raises(UserError, match=said):
         run_step(ONNX_INT4_MODEL, inputs, **fields, int4_budget="0.1")
