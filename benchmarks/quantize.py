@@ -1,213 +1,137 @@
-"""Quantising choices on the default model: `python -m benchmarks quantize` (an hour after the training).
+"""How small int4 can be and still answer like merged: `python -m benchmarks quantize` (35 minutes after `make run`).
 
-Each choice is built by the step onnx_int4_model from one merged model and measured on the same items: size of graph and
-weights, answers and their NLL against merged and base, NLL of general text against merged, and greedy tokens per
-second. The chosen default is what the recipe smol-cpu says; "plain" is Olive's default int4.
+The frontier is measured on the development split: one more training holds out a tenth of the training rows, which
+neither it nor any quantising learns from. Each point is the artefact onnx_int4_model of the default recipe with other
+fields, made by `phi3 run` in a home, so what stands is reused and an interrupted run goes on. The best point that is
+small enough is then made of the model that learnt from all rows, and measured once on the test set, beside Olive's
+default. `--recipe tiny-test --steps 4 --points "block 32" --share 0.7` tries all of it in a minute or two.
 """
 
 import argparse
-import json
-import shutil
-import tempfile
-import time
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train import prepare, step
+from benchmarks._frontier import Asked, best, decode_speed, show
+from phi3_assets.core.home import default_home
+from phi3_assets.evaluation.development import SHARE, development_items
+from phi3_assets.evaluation.items import load_items
+from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.resources.pointers import latest
+from phi3_assets.steps.scoring import load_tokenizer
 
-SPEED_ROUNDS = 7  # the best counts, because other work only ever slows a model
 BARS = {"size": 0.40, "exact_match": 0.98, "gain_kept": 0.995, "general_nll": 1.03, "speed": 1.15}
-ANSWER_TOKENS = 48
-PLAIN: dict[str, Any] = {"int8_modules": [], "int4_embedding_bits": 8, "int4_recovery_steps": 0}
-GPTQ = PLAIN | {"int4_algorithm": "gptq", "int4_symmetric": False}
-CHOICES: dict[str, dict[str, Any]] = {
-    "plain": PLAIN | {"int4_algorithm": "default", "int4_symmetric": True, "int4_block_size": 32},
-    "block 16, asymmetric": PLAIN | {"int4_algorithm": "default", "int4_symmetric": False, "int4_block_size": 16},
-    "k_quant_mixed 32": PLAIN | {"int4_algorithm": "k_quant_mixed", "int4_symmetric": False, "int4_block_size": 32},
-    "gptq 32": GPTQ | {"int4_block_size": 32},
-    "gptq 32, attention 8 bits": GPTQ | {"int4_block_size": 32, "int8_modules": ["qkv_proj", "o_proj"]},
-    "gptq 64": GPTQ | {"int4_block_size": 64},
-    "gptq 64, qkv_proj 8 bits": GPTQ | {"int4_block_size": 64, "int8_modules": ["qkv_proj"]},
-    "gptq 64, embeddings 4 bits": GPTQ | {"int4_block_size": 64, "int4_embedding_bits": 4},
-    "gptq 64, recovered": GPTQ | {"int4_block_size": 64, "int4_recovery_steps": 111},
-    "chosen": {},
+SPEED_ROUNDS = 7  # the best counts, because other work only ever slows a model
+PRODUCT = "quantize-benchmark"  # its own test set and pointers; artefacts are shared
+KINDS = ("base_model", "formatted_corpus", "merged_model", "onnx_int4_model")
+
+NO_BUDGET: dict[str, Any] = {"int8_modules": [], "int4_budget": "", "int4_bits": 4}
+DEFAULT = NO_BUDGET | {"int4_algorithm": "default", "int4_symmetric": True, "int4_block_size": 32}
+DEFAULT |= {"int4_embedding_bits": 8, "int4_recovery_steps": 0}
+GPTQ = NO_BUDGET | {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_block_size": 64, "int4_embedding_bits": 4}
+# The default model's sizes are divisible by 64 and not by 128: no larger block is possible.
+POINTS: dict[str, dict[str, Any]] = {
+    "2 and 4 bits, 60 MB": GPTQ | {"int4_bits": 2, "int4_budget": "60 MB"},
+    "2 and 4 bits, 70 MB": GPTQ | {"int4_bits": 2, "int4_budget": "70 MB"},
+    "block 64, symmetric": GPTQ | {"int4_symmetric": True},
+    "block 64": GPTQ,
+    "block 64, 0.4 of default": GPTQ | {"int4_budget": "0.4"},
+    "block 32": GPTQ | {"int4_block_size": 32},
+    "block 64, 90 MB": GPTQ | {"int4_budget": "90 MB"},
+    "block 32, embeddings 8": GPTQ | {"int4_block_size": 32, "int4_embedding_bits": 8},
+    "block 16, embeddings 8": GPTQ | {"int4_block_size": 16, "int4_embedding_bits": 8},
 }
+RECOVERED = ("2 and 4 bits, 70 MB", "block 64", "block 64, 0.4 of default")
+"""Points that are small enough to be chosen and are also recovered: five minutes each."""
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """Build and measure every choice; returns the JSON line."""
+    """Measure; returns the JSON line."""
     parser = argparse.ArgumentParser(prog="benchmarks quantize", description=__doc__)
-    parser.add_argument("--work", type=Path, help="keep everything here, and use the models that are there")
-    parser.add_argument("--only", nargs="*", help="choices, by name; plain and chosen are always measured")
+    parser.add_argument("--home", type=Path, default=default_home(), help="PHI3_HOME; what stands there is reused")
+    parser.add_argument("--recipe", default="smol-cpu", help="the recipe that all is made by")
+    parser.add_argument("--steps", type=int, default=111, help="int4_recovery_steps of the points that are recovered")
+    parser.add_argument("--points", nargs="*", default=list(POINTS), help="points of the frontier, by name")
+    parser.add_argument("--share", type=float, default=BARS["size"], help="most bytes, as a share of Olive's default")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="quantize-benchmark-") as name:
-        work = options.work or Path(name)
-        work.mkdir(parents=True, exist_ok=True)
-        merged = prepare_merged(work)
-        texts = load_texts(work)
-        torch_scores = {model: score_torch(work / model, texts) for model in ("base_model", "merged_model")}
-        found = {}
-        for choice, fields in CHOICES.items():
-            if not options.only or choice in (*options.only, "plain", "chosen"):
-                found[choice] = measure(work, merged, choice, fields, texts, torch_scores)
-        # In turn, so that what else the machine does slows all of them.
-        for _ in range(SPEED_ROUNDS):
-            for choice, row in found.items():
-                row["tokens_per_s"] = max(row.get("tokens_per_s", 0.0), decode_speed(built(work, choice), texts))
-    print(
-        f"{'choice':28}{'MB':>8}{'exact match':>13}{'answer NLL':>12}{'gain kept':>11}{'general NLL':>13}"
-        f"{'tokens/s':>10}{'built in':>10}"
-    )
-    for model, row in torch_scores.items():
-        print(f"{model:28}{'':>8}{row['exact_match']:>13.1%}{row['answers']:>12.4f}{'':>11}{row['general']:>13.3f}")
-    for choice, row in found.items():
-        print(
-            f"{choice:28}{row['mb']:>8.1f}{row['exact_match']:>13.1%}{row['answers']:>12.4f}{row['gain_kept']:>11.4f}"
-            f"{row['general']:>13.3f}{row['tokens_per_s']:>10.1f}{row['build_s']:>9.0f}s"
-        )
-    plain, chosen = found["plain"], found["chosen"]
-    size = chosen["mb"] / plain["mb"]
-    of_merged = torch_scores["merged_model"]
-    general = chosen["general"] / of_merged["general"]
-    answers = chosen["exact_match"] / of_merged["exact_match"]
-    speed = chosen["tokens_per_s"] / plain["tokens_per_s"]
+    bars = BARS | {"size": options.share}
+    points = {}
+    for name in options.points:
+        points[name] = POINTS[name] | {"int4_recovery_steps": 0}
+        if name in RECOVERED or options.points != list(POINTS):
+            points[f"{name}, recovered"] = POINTS[name] | {"int4_recovery_steps": options.steps}
+
+    held_out = {"eval_share": SHARE, "product": PRODUCT}
+    plain = made(options.home, options.recipe, held_out | DEFAULT)
+    tokenizer = load_tokenizer(plain["base_model"])
+    items = development_items(plain["formatted_corpus"] / TRAIN_FILE, tokenizer)
+    asked = Asked(options.home, items, plain, tokenizer)
+    found = {"Olive's default": asked.int4(plain["onnx_int4_model"])}
+    for name, fields in points.items():
+        found[name] = asked.int4(made(options.home, options.recipe, held_out | fields)["onnx_int4_model"])
+    show(f"Development split, {len(items)} rows", asked.torch, found)
+    chosen = best(found, asked.torch, bars, "Olive's default")
+    print(f"\nChosen on the development split: {chosen}")
+
+    folders = {
+        name: made(options.home, options.recipe, {"product": PRODUCT} | fields)
+        for name, fields in (("Olive's default", DEFAULT), (chosen, points[chosen]))
+    }
+    for_all = folders[chosen]
+    asked = Asked(options.home, load_items(for_all["formatted_corpus"] / "test.jsonl"), for_all, tokenizer)
+    final = {name: asked.int4(folder["onnx_int4_model"]) for name, folder in folders.items()}
+    # In turn, so that what else the machine does slows all of them.
+    prompt = asked.prompt
+    for _ in range(SPEED_ROUNDS):
+        for name, folder in folders.items():
+            speed = decode_speed(folder["onnx_int4_model"], prompt)
+            final[name]["tokens_per_s"] = max(final[name].get("tokens_per_s", 0.0), speed)
+    show(f"Test set, {len(asked.items)} questions, asked once", asked.torch, final)
+    ratios = judged(final[chosen], final["Olive's default"], asked.torch["merged"])
+    smaller = ("size", "general_nll")
     return {
         "name": "quantize",
-        "ratio": round(size, 3),
-        "bar": BARS["size"],
-        "ok": size <= BARS["size"]
-        and answers >= BARS["exact_match"]
-        and chosen["gain_kept"] >= BARS["gain_kept"]
-        and general <= BARS["general_nll"]
-        and speed >= BARS["speed"],
-        "exact_match_ratio": round(answers, 3),
-        "general_nll_ratio": round(general, 3),
-        "speed_ratio": round(speed, 3),
-        "choices": found,
-        "torch": torch_scores,
+        "ratio": round(ratios["size"], 4),
+        "bar": bars["size"],
+        "ok": all(ratios[name] <= bar if name in smaller else ratios[name] >= bar for name, bar in bars.items()),
+        "chosen": chosen,
+        "ratios": {name: round(value, 4) for name, value in ratios.items()},
+        "bars": bars,
+        "development": found,
+        "test": final,
+        "torch": asked.torch,
     }
 
 
-def prepare_merged(work: Path) -> Path:
-    """Base model, corpus, adapter and merged model by the steps themselves, unless they are there."""
-    from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL
-
-    prepare(work, 0.0)
-    if not (work / "merged_model" / "config.json").exists():
-        step(LORA_ADAPTER, work, {name: work / name for name in ("base_model", "formatted_corpus")})
-        step(MERGED_MODEL, work, {name: work / name for name in ("base_model", "lora_adapter")})
-    return work / "merged_model"
-
-
-Texts = dict[str, list[tuple[list[int], list[int]]]]
-
-
-def load_texts(work: Path) -> Texts:
-    """(context, scored tokens) of each held-out answer and of each text of the forgetting suite."""
-    from transformers import AutoTokenizer
-
-    from phi3_assets.evaluation.general import load_general
-
-    tokenizer = AutoTokenizer.from_pretrained(work / "base_model")
-    items = [json.loads(line) for line in (work / "formatted_corpus" / "test.jsonl").open(encoding="utf-8")]
-    general = load_general(tokenizer, tokenizer.model_max_length).texts
+def judged(chosen: Mapping[str, float], plain: Mapping[str, float], merged: Mapping[str, float]) -> dict[str, float]:
+    """What the bars are about."""
     return {
-        "answers": [(item["prompt_ids"], item["answer_ids"]) for item in items],
-        "general": [(list(text.ids[: text.start]), list(text.ids[text.start :])) for text in general],
+        "size": chosen["bytes"] / plain["bytes"],
+        "exact_match": chosen["exact_match"] / merged["exact_match"] if merged["exact_match"] else 1.0,
+        "gain_kept": chosen["gain_kept"],
+        "general_nll": chosen["general_nll"] / merged["general_nll"],
+        "speed": chosen["tokens_per_s"] / plain["tokens_per_s"],
     }
 
 
-def score_torch(model: Path, texts: Texts) -> dict[str, float]:
-    """Mean NLL per text, in nats, and the share of exact answers, of a transformers model."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def made(home: Path, recipe: str, fields: Mapping[str, Any]) -> dict[str, Path]:
+    """Folders of the artefacts, by kind, that the recipe with these fields calls for; `phi3 run` makes what is missing.
 
-    loaded = AutoModelForCausalLM.from_pretrained(model).eval()
-
-    def logits(ids: list[int]) -> Any:
-        with torch.inference_mode():
-            return loaded(input_ids=torch.tensor([ids])).logits[0].numpy()
-
-    def answer(prompt: list[int]) -> list[int]:
-        with torch.inference_mode():
-            ids = loaded.generate(torch.tensor([prompt]), max_new_tokens=ANSWER_TOKENS, do_sample=False)
-        return ids[0, len(prompt) :].tolist()
-
-    nll = {kind: mean_nll(logits, pairs) for kind, pairs in texts.items()}
-    return {**nll, "exact_match": exact_match(answer, model, texts)}
-
-
-def exact_match(answer: Any, model: Path, texts: Texts) -> float:
-    """Share of held-out questions that are answered as the reference does; `answer` goes on after a prompt."""
-    from transformers import AutoTokenizer
-
-    from phi3_assets.evaluation.metrics import judge_answer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    right = 0.0
-    for prompt, wanted in texts["answers"]:
-        said, reference = (tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in (answer(prompt), wanted))
-        right += judge_answer(said, reference)["exact_match"] or 0.0
-    return right / len(texts["answers"])
-
-
-def mean_nll(logits: Any, pairs: list[tuple[list[int], list[int]]]) -> float:
-    """Mean over texts of the mean NLL of their scored tokens; `logits` gives (tokens, vocabulary) for token ids."""
-    from phi3_assets.evaluation.genai_scorer import mean_nll as of_one
-
-    return sum(of_one(logits([*context, *scored[:-1]])[len(context) - 1 :], scored) for context, scored in pairs) / len(
-        pairs
-    )
-
-
-def measure(
-    work: Path,
-    merged: Path,
-    choice: str,
-    fields: dict[str, Any],
-    texts: Texts,
-    torch_scores: dict[str, dict[str, float]],
-) -> dict[str, float]:
-    """Build one choice, and measure all but its speed."""
-    from phi3_assets.models import genai
-    from phi3_assets.steps import ONNX_INT4_MODEL
-
-    inputs = {"merged_model": merged, "formatted_corpus": work / "formatted_corpus"}
-    metrics = step(ONNX_INT4_MODEL, work, inputs, **fields)
-    shutil.rmtree(built(work, choice), ignore_errors=True)
-    (work / ONNX_INT4_MODEL.name).rename(built(work, choice))
-    model = genai.load_model(built(work, choice))
-
-    def logits(ids: list[int]) -> Any:
-        generator = genai.new_generator(model, len(ids) + 1)
-        generator.append_tokens(ids)
-        return generator.get_output("logits")[0]
-
-    nll = {kind: mean_nll(logits, pairs) for kind, pairs in texts.items()}
-    base, best = torch_scores["base_model"]["answers"], torch_scores["merged_model"]["answers"]
-    return {
-        "mb": metrics["model_bytes"] / 1e6,
-        **nll,
-        "exact_match": exact_match(lambda prompt: list(genai.greedy(model, prompt, ANSWER_TOKENS)), merged, texts),
-        "gain_kept": (base - nll["answers"]) / (base - best),
-        "build_s": metrics["build_seconds"],
-    }
-
-
-def built(work: Path, choice: str) -> Path:
-    """Where a choice's model is kept."""
-    return work / f"int4 {choice}"
-
-
-def decode_speed(path: Path, texts: Texts, tokens: int = 128) -> float:
-    """Greedy tokens per second after a prompt."""
-    from phi3_assets.models import genai
-
-    prompt = texts["answers"][0][0]
-    model = genai.load_model(path)
-    generator = genai.new_generator(model, len(prompt) + tokens, min_length=len(prompt) + tokens)
-    generator.append_tokens(prompt)
-    started = time.perf_counter()
-    while not generator.is_done():
-        generator.generate_next_token()
-    return tokens / (time.perf_counter() - started)
+    Raises:
+        subprocess.CalledProcessError: It failed; it has said why.
+    """
+    given: Sequence[str] = [f"--set={name}={value}" for name, value in fields.items()]
+    command = [sys.executable, "-m", "phi3_assets.cli.app", "run", "--home", str(home), "--recipe", recipe, *given]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([*command, "--to", KINDS[-1]], check=True, stdout=sys.stderr, env=environment)
+    store = LocalArtifactStore(home=str(home))
+    folders = {}
+    for kind in KINDS:
+        ref = latest(store.ledger, PRODUCT, kind)
+        assert ref is not None, "phi3 run made it"
+        folders[kind] = store.fetch(ref)
+    return folders

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pydantic
 
+from phi3_assets.core.budget import parse_budget
 from phi3_assets.core.fields import field, use_of
 
 DEFAULT_PRODUCT = "operations-desk"
@@ -272,10 +273,12 @@ class Recipe(pydantic.BaseModel):
     eval_share: float = field(
         0.0,
         "lora_adapter",
+        "onnx_int4_model",
         ge=0,
         lt=1,
         description="Share of training rows, by whole groups, that is held out and tells when learning stops paying: "
-        "the adapter with the best loss on them is kept; 0: the last one is. With strategy join: of whole sequences.",
+        "the adapter with the best loss on them is kept; 0: the last one is. Quantising does not learn from them "
+        "either: they are the development split. With strategy join: of whole sequences.",
     )
     eval_steps: int = field(
         50,
@@ -312,6 +315,19 @@ class Recipe(pydantic.BaseModel):
         "onnx_int4_model",
         description="Linear layers that get 8 bits, by the end of their names, such as those that fine-tuning changed; "
         "wildcards of a shell choose among the model's layers: layers.1?.self_attn.qkv_proj (gptq).",
+    )
+    int4_bits: Literal[2, 4] = field(
+        4,
+        "onnx_int4_model",
+        description="Bits of the linear layers (gptq); 2 wants int4_budget, which gives those that lose most by it 4, "
+        "and int4_recovery_steps.",
+    )
+    int4_budget: str = field(
+        "",
+        "onnx_int4_model",
+        description="Most that graph and weights may take: a size such as 85 MB, or a share of what Olive's default "
+        "takes, as 0.4. Every layer has int4_bits, and those that lose most by it get twice as many as long as the "
+        "budget lasts (gptq). Empty: none does.",
     )
     int4_embedding_bits: Literal[4, 8] = field(
         8,
@@ -512,10 +528,29 @@ class Recipe(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _recoverable(self) -> "Recipe":
-        for name, plain in (("int4_recovery_steps", 0), ("int4_embedding_bits", 8)):
+        for name, plain in (
+            ("int4_recovery_steps", 0),
+            ("int4_embedding_bits", 8),
+            ("int4_bits", 4),
+            ("int4_budget", ""),
+        ):
             if getattr(self, name) != plain and self.int4_algorithm != "gptq":
-                raise ValueError(f"{name}: needs int4_algorithm gptq; with {self.int4_algorithm} it must be {plain}")
+                must = f"must be {plain}" if plain != "" else "must be empty"
+                raise ValueError(f"{name}: needs int4_algorithm gptq; with {self.int4_algorithm} it {must}")
+        if self.int4_budget and self.int8_modules:
+            raise ValueError(
+                "int4_budget: chooses the layers that get more bits; leave int8_modules empty, or set no budget"
+            )
         return self
+
+    @pydantic.field_validator("int4_budget", mode="before")
+    @classmethod
+    def _budget(cls, given: object) -> object:
+        # 0.4 is a number in YAML.
+        text = str(given) if isinstance(given, float | int) and not isinstance(given, bool) else given
+        if isinstance(text, str) and text:
+            parse_budget(text)
+        return text
 
     @pydantic.model_validator(mode="after")
     def _watched(self) -> "Recipe":

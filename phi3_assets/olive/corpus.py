@@ -23,6 +23,7 @@ CALIBRATION = "phi3_assets_calibration"
 # Rows are joined to sequences of this many tokens: a few long batches calibrate as well as many short ones, sooner.
 _CALIBRATION_SEQUENCE = 512
 IGNORED_LABEL = -100
+_COLUMNS = ("input_ids", "labels")
 # Rows are sorted by length inside blocks of this many batches, so that the order still differs from epoch to epoch.
 _BATCHES_PER_BLOCK = 50
 
@@ -130,7 +131,7 @@ def read_corpus(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> Corp
     Raises:
         UserError: No rows, or a row without a label to learn.
     """
-    table = _read(path, eval_share, lambda groups, limit: groups >= limit)
+    table = _read(path, eval_share, _COLUMNS, held_out=False)
     if not table.num_rows:
         raise UserError(
             "The corpus has no training rows. See formatted_corpus for how many were read and why rows "
@@ -145,7 +146,7 @@ def read_eval_rows(path: Path, eval_share: float) -> CorpusRows:
     Raises:
         UserError: There are none.
     """
-    table = _read(path, eval_share, lambda groups, limit: groups < limit)
+    table = read_held_out(path, eval_share)
     if not table.num_rows:
         raise UserError(
             f"eval_share {eval_share} takes none of the training rows, which are chosen by a hash of their group. "
@@ -154,16 +155,21 @@ def read_eval_rows(path: Path, eval_share: float) -> CorpusRows:
     return _corpus_rows(table, path, lambda lengths: sorted(range(len(lengths)), key=lambda row: lengths[row]))
 
 
-def _read(path: Path, eval_share: float, wanted: Callable[[Any, Any], Any]) -> Any:
+def read_held_out(path: Path, eval_share: float, columns: Sequence[str] = _COLUMNS) -> Any:
+    """Columns of the rows that `read_corpus` leaves out, as an Arrow table, in the order of the file."""
+    return _read(path, eval_share, columns, held_out=True)
+
+
+def _read(path: Path, eval_share: float, columns: Sequence[str], *, held_out: bool) -> Any:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["input_ids", "labels"]
-    if not eval_share:
-        return pq.read_table(path, columns=columns)
-    table = pq.read_table(path, columns=[*columns, "group"])
-    return table.filter(pa.array(wanted(table["group"].to_numpy(), np.uint64(int(eval_share * 2**64)))))
+    if not eval_share and not held_out:
+        return pq.read_table(path, columns=list(columns))
+    table = pq.read_table(path, columns=list(dict.fromkeys([*columns, "group"])))
+    below = table["group"].to_numpy() < np.uint64(int(eval_share * 2**64))
+    return table.filter(pa.array(below == held_out))
 
 
 def _corpus_rows(table: Any, path: Path, order: Callable[[list[int]], list[int]]) -> CorpusRows:
@@ -197,8 +203,8 @@ def register() -> None:
         return read_corpus(Path(path), CorpusOrder(**order), eval_share)
 
     @Registry.register_dataset(CALIBRATION)  # type: ignore[untyped-decorator]
-    def calibrate(path: str, tokens: int) -> list[tuple[dict[str, Any], int]]:
-        return read_calibration(Path(path), tokens)
+    def calibrate(path: str, tokens: int, eval_share: float) -> list[tuple[dict[str, Any], int]]:
+        return read_calibration(Path(path), tokens, eval_share)
 
 
 def data_config(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> dict[str, Any]:
@@ -214,19 +220,20 @@ def data_config(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> dict
     }
 
 
-def read_calibration(path: Path, tokens: int) -> list[tuple[dict[str, Any], int]]:
+def read_calibration(path: Path, tokens: int, eval_share: float = 0.0) -> list[tuple[dict[str, Any], int]]:
     """The corpus as sequences for calibration, prompts and answers alike, rows in a fixed mixed order.
 
     Args:
         path: As for `read_corpus`.
         tokens: At most so many in all.
+        eval_share: As for `read_corpus`.
 
     Returns:
         ({"input_ids", "attention_mask"}, 0) per sequence, as Olive's dataloader takes them; int64 (tokens,).
     """
     import torch
 
-    rows = read_corpus(path, CorpusOrder(1.0, -1, step_rows=1, group_by_length=False, data_seed=0))
+    rows = read_corpus(path, CorpusOrder(1.0, -1, step_rows=1, group_by_length=False, data_seed=0), eval_share)
     joined = torch.cat([rows[number]["input_ids"] for number in range(len(rows))])[:tokens]
     # All of one length, because Olive's dataloader stacks them; a short corpus gives one short sequence.
     length = min(_CALIBRATION_SEQUENCE, len(joined))
@@ -234,12 +241,15 @@ def read_calibration(path: Path, tokens: int) -> list[tuple[dict[str, Any], int]
     return [({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 0) for ids in sequences]
 
 
-def calibration_config(path: Path, tokens: int) -> dict[str, Any]:
+def calibration_config(path: Path, tokens: int, eval_share: float) -> dict[str, Any]:
     """Olive data config that calibrates on the corpus at `path`; needs `register()` first."""
     return {
         "name": "calibration",
         "type": "DataContainer",
-        "load_dataset_config": {"type": CALIBRATION, "params": {"path": str(path), "tokens": tokens}},
+        "load_dataset_config": {
+            "type": CALIBRATION,
+            "params": {"path": str(path), "tokens": tokens, "eval_share": eval_share},
+        },
         "pre_process_data_config": {"type": "skip_pre_process"},
         "dataloader_config": {"type": "default_dataloader", "params": {"batch_size": 1}},
     }

@@ -20,11 +20,11 @@ EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.dat
 
 
 def quantising_passes(
-    model: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None
+    model: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None, exact: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Olive's passes from a model to int4 ONNX, in their order: name, and configuration with "type".
 
-    With "gptq", Olive's Gptq chooses each 4-bit weight so that a layer's outputs on the corpus stay as they were,
+    With "gptq", Olive's Gptq chooses each weight of few bits so that a layer's outputs on the corpus stay as they were,
     Rtn takes the embeddings to 8 or 4 bits, ModelBuilder exports, and GraphSurgeries lets input and output embeddings
     share their weights where the model ties them. Otherwise ModelBuilder quantises by itself, weight by weight.
 
@@ -33,6 +33,7 @@ def quantising_passes(
         params: Recipe fields of the step.
         max_length: Longest sequence, prompt and answer, in tokens.
         train_file: The corpus, for "gptq".
+        exact: Full names of the layers that int4_budget pays for: they get twice int4_bits.
 
     Raises:
         UserError: "gptq" without a corpus, or with a block size that the model's layers do not divide into.
@@ -42,16 +43,17 @@ def quantising_passes(
         return {"builder": builder}
     if train_file is None:
         raise UserError("int4_algorithm gptq needs the corpus; choose another to quantise without one.")
-    _check_block_size(model, params["int4_block_size"])
+    check_block_size(model, params["int4_block_size"])
     grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
-    exact = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
-    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS)
+    overrides = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
+    overrides |= {name: {"bits": 2 * params["int4_bits"]} for name in exact}
+    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"])
     return {
         "gptq": {
             "type": "Gptq",
-            "bits": 4,
+            "bits": params["int4_bits"],
             **grid,
-            "overrides": exact,
+            "overrides": overrides,
             "damp_percent": DAMPING,
             "data_config": calibration,
         },
@@ -89,8 +91,12 @@ def linear_layers(model: Path, patterns: Collection[str]) -> list[str]:
     return sorted(found)
 
 
-def _check_block_size(model: Path, block_size: int) -> None:
-    """Olive's Gptq takes no rest: every layer's input must be whole blocks."""
+def check_block_size(model: Path, block_size: int) -> None:
+    """Olive's Gptq takes no rest: every layer's input must be whole blocks.
+
+    Raises:
+        UserError: They are not.
+    """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     for name in ("hidden_size", "intermediate_size"):
         if config[name] % block_size:

@@ -22,7 +22,7 @@ COMMON |= {"user_script", "script_dir", "run_on_target"}
 _TABLE = Path(__file__).with_name("olive_passes.json")
 _GPTQ = "set int4_algorithm: gptq for weights chosen on the corpus, or k_quant_mixed with int4_symmetric: false"
 _INSTEAD = {
-    "selectivemixed": "which layers get 8 bits is recipe field int8_modules, such as [down_proj], with gptq",
+    "selectivemixed": "which layers get 8 bits is measured, as far as recipe field int4_budget pays for, with gptq",
     r"gptq|awq|rtn|kquant|quarot|spinquant|autoclip|sparsegpt|slicegpt|mixedprecisionover|quark|hqq|"
     r"matmul4|bnb4|nvmodelopt|rotate|loftq": f"the step onnx_int4_model quantises by itself; {_GPTQ}",
     r"openvino|qnn|snpe|qairt|vitis|ryzen|trt|tensorrt|aimet|epcontext|staticllm|splitmodel|capturesplit|nchw": (

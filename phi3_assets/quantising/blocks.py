@@ -4,7 +4,7 @@ Olive's own quantised layers keep scales as buffers and unpack every weight at e
 integers * scale * (1 + change): the change is learnt, from zero, and the integers are kept in a byte or two each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,27 @@ def load_student(quantised: Path, dtype: Any) -> Any:
     Returns:
         A causal language model of transformers, on the CPU.
     """
-    import torch
-    from olive.common.quant.nn import QuantEmbedding, QuantLinear
     from olive.model import HfModelHandler
 
     student = HfModelHandler(model_path=str(quantised)).load_model(cache_model=False)
-    student.requires_grad_(False)
+    make_learnable(student, dtype)
+    return student
+
+
+def make_learnable(model: Any, dtype: Any) -> None:
+    """Put blocks that can be learnt in the place of Olive's quantised layers; only their changes and norms train.
+
+    Args:
+        model: A module with layers of Olive's below it.
+        dtype: As for `load_student`.
+    """
+    import torch
+    from olive.common.quant.nn import QuantEmbedding, QuantLinear
+
+    model.requires_grad_(False)
     classes = _classes()
     shared: dict[int, Any] = {}  # tied embeddings are two layers with one weight
-    for name, module in list(student.named_modules()):
+    for name, module in list(model.named_modules()):
         if not isinstance(module, QuantEmbedding | QuantLinear):
             continue
         key = module.qweight.data_ptr()
@@ -39,38 +51,47 @@ def load_student(quantised: Path, dtype: Any) -> Any:
         kind = classes.embedding if isinstance(module, QuantEmbedding) else classes.linear
         bias = None if isinstance(module, QuantEmbedding) else module.bias
         parent, _, child = name.rpartition(".")
-        setattr(student.get_submodule(parent), child, kind(shared[key], bias))
-    for name, parameter in student.named_parameters():
+        setattr(model.get_submodule(parent), child, kind(shared[key], bias))
+    for name, parameter in model.named_parameters():
         if parameter.ndim == 1 and "norm" in name:
             parameter.data = parameter.data.to(torch.float32)
             parameter.requires_grad_(True)
-    return student
 
 
-def learnt(student: Any) -> Iterator[tuple[str, Any]]:
-    """Name and tensor of everything that is learnt: changes end in `.change`; a tied one comes once."""
-    for name, parameter in student.named_parameters():
+def learnt(student: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and tensor of everything that is learnt: changes end in `.change`; a tied one comes once.
+
+    Args:
+        student: A module that was made learnable.
+        prefix: What its own name is in the model, with a dot behind it.
+    """
+    for name, parameter in student.named_parameters(prefix.removesuffix(".")):
         if parameter.requires_grad:
             yield name, parameter
 
 
-def write_learnt(student: Any, quantised: Path, target: Path) -> None:
+def learnt_tensors(student: Any, prefix: str = "") -> dict[str, Any]:
+    """What was learnt, under the names that Olive's file has for it; arguments as for `learnt`."""
+    blocks = _classes().blocks
+    new = {}
+    for name, module in student.named_modules(remove_duplicate=False, prefix=prefix.removesuffix(".")):
+        if isinstance(module, blocks):
+            new[f"{name.removesuffix('.weight')}.scales"] = module.learnt_scales().detach()
+    new |= {name: one.detach() for name, one in learnt(student, prefix) if not name.endswith(".change")}
+    return new
+
+
+def write_learnt(new: Mapping[str, Any], quantised: Path, target: Path) -> None:
     """Copy a quantised model with the scales and norms that were learnt; every other byte of a tensor stays.
 
     Args:
-        student: From `load_student`, learnt.
-        quantised: What it was loaded from.
+        new: From `learnt_tensors`.
+        quantised: What the student was loaded from.
         target: An empty directory.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    blocks = _classes().blocks
-    new = {}
-    for name, module in student.named_modules(remove_duplicate=False):
-        if isinstance(module, blocks):
-            new[f"{name.removesuffix('.weight')}.scales"] = module.learnt_scales()
-    new |= {name: tensor for name, tensor in learnt(student) if not name.endswith(".change")}
     for path in quantised.iterdir():
         if path.suffix != ".safetensors":
             copy_file(path, target / path.name)
@@ -79,7 +100,7 @@ def write_learnt(student: Any, quantised: Path, target: Path) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             metadata = file.metadata()
         for name in tensors.keys() & new.keys():
-            tensors[name] = new[name].detach().to("cpu").reshape(tensors[name].shape).contiguous()
+            tensors[name] = new[name].to("cpu").reshape(tensors[name].shape).contiguous()
         save_file(tensors, target / path.name, metadata)
 
 

@@ -100,14 +100,27 @@ def _shared(rows: list[dict[str, Any]], prefix: int) -> Batch:
 def divergence(teacher: Any, student: Any, batch: Batch) -> Any:
     """Weighted sum of the Kullback-Leibler divergence of student from teacher over the batch's positions, in nats."""
     import torch
-    from torch.nn import functional
 
     with torch.no_grad():
-        wanted = torch.log_softmax(_logits(teacher, batch, teacher.dtype), -1)
-        probabilities = wanted.exp()
-        entropy = -(probabilities * wanted).sum(-1)
-        del wanted
-    crossed = functional.cross_entropy(_logits(student, batch, teacher.dtype), probabilities, reduction="none")
+        wanted = probabilities_of(logits_of(teacher, batch, teacher.dtype))
+    return divergence_from(wanted, logits_of(student, batch, teacher.dtype), batch)
+
+
+def probabilities_of(logits: Any) -> tuple[Any, Any]:
+    """Probabilities (positions, vocabulary) and their entropy (positions,) in nats."""
+    import torch
+
+    wanted = torch.log_softmax(logits, -1)
+    probabilities = wanted.exp()
+    return probabilities, -(probabilities * wanted).sum(-1)
+
+
+def divergence_from(wanted: tuple[Any, Any], logits: Any, batch: Batch) -> Any:
+    """As `divergence`, of logits (positions, vocabulary) from what `probabilities_of` gave for the teacher's."""
+    from torch.nn import functional
+
+    probabilities, entropy = wanted
+    crossed = functional.cross_entropy(logits, probabilities, reduction="none")
     return ((crossed - entropy) * batch.weights.to(crossed.device)).sum()
 
 
@@ -120,15 +133,22 @@ def mean_divergence(teacher: Any, student: Any, rows: list[dict[str, Any]]) -> f
         return sum(float(divergence(teacher, student, batch)) for batch in batches)
 
 
-def _logits(model: Any, batch: Batch, dtype: Any) -> Any:
+def attention_of(batch: Batch, dtype: Any, device: Any) -> dict[str, Any]:
+    """What a model is told of a layout that is not plain: "attention_mask" and "position_ids"; `dtype` is its own."""
+    import torch
+
+    if batch.visible is None:
+        return {}
+    mask = torch.zeros(batch.visible.shape, dtype=dtype)
+    mask = mask.masked_fill(~batch.visible, torch.finfo(dtype).min)[None, None]
+    return {"attention_mask": mask.to(device), "position_ids": batch.positions.to(device)}
+
+
+def logits_of(model: Any, batch: Batch, dtype: Any) -> Any:
     """Logits of the counted positions, float32 (positions, vocabulary); `dtype` is that of the model's arithmetic."""
     import torch
 
-    more = {}
-    if batch.visible is not None:
-        mask = torch.zeros(batch.visible.shape, dtype=dtype)
-        mask = mask.masked_fill(~batch.visible, torch.finfo(dtype).min)[None, None]
-        more = {"attention_mask": mask.to(model.device), "position_ids": batch.positions.to(model.device)}
     ids, counted = batch.input_ids.to(model.device), batch.counted.to(model.device)
+    more = attention_of(batch, dtype, model.device)
     hidden = model.base_model(input_ids=ids, use_cache=False, **more).last_hidden_state
     return model.get_output_embeddings()(hidden[counted]).to(torch.float32)

@@ -1,11 +1,13 @@
-"""What a recovery will need of memory, reckoned before any model is loaded; more than there is, is refused.
+"""What a recovery will need of memory, reckoned before any model is loaded; it decides how the recovery goes.
 
 Counted as transformers' Phi-3 works: two models, one of them with integers, and what the forward pass of the largest
-batch keeps for the backward pass.
+batch keeps for the backward pass; or, block by block, one layer of each.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,16 @@ _BYTES_PER_LEARNT = 16
 # they are made; float32.
 _LOGIT_COPIES = 5
 _DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+# Integers are int32 while they are unpacked, before and after their zero is taken off.
+_UNPACKING_BYTES = 8
+
+
+class Way(Enum):
+    """How a recovery goes, best first; the value is what the log adds of it."""
+
+    WHOLE = ""
+    RECOMPUTING = ", recomputing"
+    BLOCKWISE = ", block by block"
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Estimate:
         return self.teacher + self.student + self.weights + self.activations
 
 
-def estimate(merged: Path, quantised: Path, config: Any, tokens: int, *, on_gpu: bool, checkpointing: bool) -> Estimate:
+def estimate(merged: Path, quantised: Path, config: Any, tokens: int, way: Way, *, on_gpu: bool) -> Estimate:
     """Reckon it.
 
     Args:
@@ -55,37 +67,53 @@ def estimate(merged: Path, quantised: Path, config: Any, tokens: int, *, on_gpu:
         quantised: The student's.
         config: The teacher's transformers configuration.
         tokens: Of the largest batch, padding included.
+        way: Whether activations and weights are kept, made again in the backward pass, or those of one layer alone.
         on_gpu: Whether it is on a GPU, where the teacher keeps its own numbers; on a CPU they are float32.
-        checkpointing: Whether activations and weights are made again in the backward pass, layer by layer.
     """
     hidden, layers, inner = config.hidden_size, config.num_hidden_layers, config.intermediate_size
     queries = config.num_attention_heads * (getattr(config, "head_dim", None) or hidden // config.num_attention_heads)
     headers = tensor_headers(merged)
     size = max(_DTYPE_BYTES[tensor["dtype"]] for tensor in headers.values()) if on_gpu else 4
-    parameters = sum(prod(tensor["shape"]) for tensor in headers.values())
     of_student = tensor_headers(quantised)
     packed = {name: tensor["shape"] for name, tensor in of_student.items() if name.endswith(".qweight")}
     columns = {name.removesuffix(".weight"): tensor["shape"][-1] for name, tensor in headers.items()}
-    # Two numbers of 4 bits lie in a byte of the file and take one each here; one of 8 bits takes two.
-    integers = 2 * sum(prod(shape) for shape in packed.values())
     numbers = {name: shape[0] * columns.get(name.removesuffix(".qweight"), hidden) for name, shape in packed.items()}
-    learnt = sum(
-        prod(tensor["shape"]) for name, tensor in of_student.items() if not name.endswith((".qweight", ".qzeros"))
-    )
+    # One of 8 bits, which has a byte in the file, takes two here, and one of fewer takes one.
+    integers = {name: numbers[name] * (2 if prod(shape) == numbers[name] else 1) for name, shape in packed.items()}
+    learnt = {
+        name: prod(tensor["shape"]) for name, tensor in of_student.items() if not name.endswith((".qweight", ".qzeros"))
+    }
+    parameters = {name: prod(tensor["shape"]) for name, tensor in headers.items()}
     per_layer = (4 * hidden + 6 * queries + 5 * inner) * size
-    largest = max(numbers.values()) * size
-    if checkpointing:
-        kept = layers * hidden * size + per_layer
-        weights = 3 * largest
+    largest = max(numbers.values())
+    logits = _LOGIT_COPIES * 4 * config.vocab_size
+    if way is Way.BLOCKWISE:
+        return Estimate(
+            teacher=_of_one_layer(parameters) * size,
+            student=_of_one_layer(integers) + _BYTES_PER_LEARNT * _of_one_layer(learnt) + 2 * 4 * sum(learnt.values()),
+            weights=_of_one_layer(numbers) * size + largest * max(_UNPACKING_BYTES, 2 * size),
+            activations=tokens * max(per_layer + 4 * hidden * 4, logits),
+        )
+    if way is Way.RECOMPUTING:
+        kept, weights = layers * hidden * size + per_layer, 3 * largest * size
     else:
-        kept = layers * per_layer
-        weights = sum(numbers.values()) * size + 2 * largest
+        kept, weights = layers * per_layer, (sum(numbers.values()) + 2 * largest) * size
     return Estimate(
-        teacher=parameters * size,
-        student=integers + (4 + _BYTES_PER_LEARNT) * learnt,
+        teacher=sum(parameters.values()) * size,
+        student=sum(integers.values()) + (4 + _BYTES_PER_LEARNT) * sum(learnt.values()),
         weights=weights,
-        activations=tokens * (kept + _LOGIT_COPIES * 4 * config.vocab_size),
+        activations=tokens * (kept + logits),
     )
+
+
+def _of_one_layer(sizes: dict[str, int]) -> int:
+    """The most that tensors of one decoder layer, or one tensor outside them, come to."""
+    parts: dict[str, int] = {}
+    for name, size in sizes.items():
+        layer = re.search(r"\.\d+\.", name)
+        part = layer[0] if layer else name
+        parts[part] = parts.get(part, 0) + size
+    return max(parts.values())
 
 
 class Memory:
@@ -101,48 +129,48 @@ class Memory:
             step_rows: Rows of one optimiser step.
             on_gpu: Whether a GPU learns.
         """
+        import torch
         from transformers import AutoConfig
 
-        self._on_gpu = on_gpu
+        self.on_gpu = on_gpu
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        self.config: Any = AutoConfig.from_pretrained(merged)
+        """The transformers configuration of the model."""
         self._held = 0 if on_gpu else memory.held_bytes()
-        config = AutoConfig.from_pretrained(merged)
         tokens = max(
             batch.input_ids.numel()
             for start in range(0, len(rows), step_rows)
-            for batch in batches_of([rows[at] for at in range(start, start + step_rows)], config.hidden_size)
+            for batch in batches_of([rows[at] for at in range(start, start + step_rows)], self.config.hidden_size)
         )
-        self._estimates = {
-            checkpointing: estimate(merged, quantised, config, tokens, on_gpu=on_gpu, checkpointing=checkpointing)
-            for checkpointing in (False, True)
-        }
+        self._estimates = {way: estimate(merged, quantised, self.config, tokens, way, on_gpu=on_gpu) for way in Way}
         self.needed = 0
         """Bytes, once chosen."""
 
-    def choose_or_refuse(self, log: Callable[[str], None]) -> bool:
-        """Whether activations must be made again to fit (a third slower, the same result).
+    def choose_or_refuse(self, log: Callable[[str], None]) -> Way:
+        """The best way that fits: recomputing is a third slower for the same result, block by block is less exact.
 
         Args:
             log: Takes a line for the user.
 
         Raises:
-            UserError: Even then it would not fit.
+            UserError: None fits.
         """
         available, total, where = self._available()
-        for checkpointing, parts in self._estimates.items():
+        for way, parts in self._estimates.items():
             self.needed = parts.total + self._held
             if self.needed <= available:
-                log(f"Estimate of the recovery: {gib(self.needed)} of memory{', recomputing' if checkpointing else ''}")
-                return checkpointing
+                log(f"Estimate of the recovery: {gib(self.needed)} of memory{way.value}")
+                return way
         raise UserError(
-            f"The recovery of the quantised model needs about {gib(self.needed)} of memory (teacher "
-            f"{gib(parts.teacher)}, student {gib(parts.student + parts.weights)}, largest batch "
+            f"The recovery of the quantised model needs about {gib(self.needed)} of memory even block by block "
+            f"(teacher {gib(parts.teacher)}, student {gib(parts.student + parts.weights)}, largest batch "
             f"{gib(parts.activations)}), and of {where} {gib(total)} {gib(available)} are available. Set "
             "int4_recovery_steps: 0 to take the quantised model as it is, or run the step on a machine with more."
         )
 
     def forget_peak(self) -> None:
         """Let `peak` start from now."""
-        if self._on_gpu:
+        if self.on_gpu:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
@@ -151,14 +179,14 @@ class Memory:
 
     def peak(self) -> int:
         """Most bytes held since `forget_peak`: of the GPU, else resident on the host."""
-        if self._on_gpu:
+        if self.on_gpu:
             import torch
 
             return int(torch.cuda.max_memory_allocated())
         return memory.peak_memory_bytes() or memory.held_bytes()
 
     def _available(self) -> tuple[int, int, str]:
-        if self._on_gpu:
+        if self.on_gpu:
             import torch
 
             free, total = torch.cuda.mem_get_info()

@@ -45,7 +45,8 @@ class RecoveryMetrics(Metrics):
     """Of a recovery.
 
     Attributes:
-        recovery_steps: Optimiser steps in which scales and norms were learnt.
+        recovery_way: "end to end", or "block by block" where both models did not fit into memory.
+        recovery_steps: Optimiser steps in which scales and norms were learnt; block by block, those of each layer.
         recovery_divergence_before: Divergence of the quantised model from merged_model in nats, on the same rows before
             and after: mean over positions that predict learnt tokens plus mean over the others.
         recovery_divergence_after: The same at the end.
@@ -57,6 +58,7 @@ class RecoveryMetrics(Metrics):
         recovery_resumed_from_step: Step of the checkpoint that this process began with; 0: it began at the beginning.
     """
 
+    recovery_way: str = "end to end"
     recovery_steps: int
     recovery_divergence_before: float
     recovery_divergence_after: float
@@ -66,6 +68,14 @@ class RecoveryMetrics(Metrics):
     recovery_peak_memory_bytes: int
     recovery_estimated_memory_bytes: int
     recovery_resumed_from_step: int
+
+    def sentence(self) -> str:
+        """What came of it, for the user."""
+        return (
+            f"Recovery, {self.recovery_way}: the divergence from merged_model went from "
+            f"{self.recovery_divergence_before:.4f} to {self.recovery_divergence_after:.4f} nats in "
+            f"{self.recovery_steps} steps; the largest change of a scale is {self.recovery_largest_scale_change:.1%}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
+from phi3_assets.quantising.budget import layers_within_budget
 from phi3_assets.quantising.measured import RecoveryMetrics
 from phi3_assets.quantising.recovery import recover
 
@@ -42,12 +43,14 @@ def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Reco
         scratch.mkdir(parents=True, exist_ok=True)
         model_builder.HF_HUB_CACHE = str(scratch)
         corpus.register()
-        passes = quantising_passes(ctx.inputs["merged_model"], ctx.params, max_length, train_file)
         quantised = ctx.work / LAST_IN_TORCH
         at = ctx.work / f"{LAST_IN_TORCH}.json"
         recovering = ctx.params["int4_recovery_steps"] > 0
         model: Any = ctx.inputs["merged_model"]
-        if recovering and not damage(quantised, LAST_IN_TORCH, at):
+        made = recovering and not damage(quantised, LAST_IN_TORCH, at)
+        exact = [] if made or train_file is None else layers_within_budget(ctx, train_file)
+        passes = quantising_passes(model, ctx.params, max_length, train_file, exact)
+        if made:
             model = quantised
             passes = dict(list(passes.items())[list(passes).index(LAST_IN_TORCH) + 1 :])
         for name, config in passes.items():

@@ -2,40 +2,29 @@
 
 The integers that Gptq and Rtn chose stay; so do the bytes of the model and its speed. Scales and norms are learnt so
 that the quantised model says what the teacher says, at every position of the corpus: no label is read, so no answer of
-the corpus can bend it. It is the end-to-end stage of EfficientQAT (https://arxiv.org/abs/2407.11062) with the
-divergence from the teacher as the loss. On a CPU the result is the same bytes for the same number of threads, killed
-and resumed or not; with another number sums are taken in another order.
+the corpus can bend it. End to end, where both models fit into memory, the loss is the divergence of the predictions;
+where they do not, one decoder layer after the other learns to give the teacher's hidden states (`blockwise`). They are
+the two stages of EfficientQAT (https://arxiv.org/abs/2407.11062). On a CPU the result is the same bytes for the same
+number of threads, killed and resumed or not; with another number sums are taken in another order.
 """
 
-import math
-import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from phi3_assets.core.errors import UserError
-from phi3_assets.core.files import write_json
-from phi3_assets.core.sealing import checksum, seal
 from phi3_assets.core.step import StepContext
 from phi3_assets.olive.corpus import CorpusOrder, CorpusRows, read_corpus
-from phi3_assets.quantising.blocks import learnt, load_student, write_learnt
+from phi3_assets.quantising.blocks import learnt, learnt_tensors, load_student, write_learnt
+from phi3_assets.quantising.blockwise import recover_blockwise
 from phi3_assets.quantising.divergence import batches_of, divergence, mean_divergence
-from phi3_assets.quantising.forecast import Memory
+from phi3_assets.quantising.forecast import Memory, Way
+from phi3_assets.quantising.learning import LOG_STEPS, PROBE_ROWS, STEP_ROWS, optimizer_of, refuse_broken, set_rate
 from phi3_assets.quantising.measured import RecoveryMetrics
+from phi3_assets.quantising.saved import Saved
 from phi3_assets.training.adapter import out_of_memory
-from phi3_assets.training.checkpoints import FOLDER, STATE_FILE, StopRequest, drop_damaged
+from phi3_assets.training.checkpoints import StopRequest
 
-STEP_ROWS = 8
-WARM_UP_STEPS = 10
-# Of the relative change of a scale; the largest scale of the default model moves by a tenth in 111 steps.
-LEARNING_RATE = 2e-3
-# Norms are in all positions' way, and are learnt more slowly than scales.
-NORM_LEARNING_RATE = LEARNING_RATE / 5
-PROBE_ROWS = 32
-"""Rows whose divergence is measured before and after."""
 CHECKPOINT_S = 60.0
-LOG_STEPS = 10
-_STATE = "recovery.pt"
-ASK_S = 0.2
 
 
 def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -> RecoveryMetrics:
@@ -48,50 +37,60 @@ def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -
         target: An empty directory.
 
     Raises:
-        UserError: More memory needed than there is, or a divergence that is not finite.
+        UserError: More memory needed than there is, or a loss that is not finite.
         TransientError: Others had the memory.
     """
+    import torch
+    import transformers  # noqa: F401  (what the libraries hold counts in the forecast)
+
     steps = ctx.params["int4_recovery_steps"]
     order = CorpusOrder(1.0, steps, step_rows=STEP_ROWS, group_by_length=True, data_seed=0)
-    rows = read_corpus(train_file, order)
+    rows = read_corpus(train_file, order, ctx.params["eval_share"])
+    memory = Memory(ctx.inputs["merged_model"], quantised, rows, STEP_ROWS, on_gpu=torch.cuda.is_available())
+    way = memory.choose_or_refuse(ctx.log)
     stop = StopRequest()
+    saved = Saved(ctx, quantised, "blockwise" if way is Way.BLOCKWISE else "end to end", stop)
     try:
-        return _Recovery(ctx, quantised, rows, steps, stop).run(target)
+        if way is Way.BLOCKWISE:
+            return recover_blockwise(ctx, quantised, rows, target, memory, saved, stop)
+        recovery = _EndToEnd(ctx, quantised, rows, memory, saved, stop, recomputing=way is Way.RECOMPUTING)
+        return recovery.run(target)
     except (RuntimeError, MemoryError) as error:
         raise out_of_memory(error, ctx.params) or error from error
     finally:
         stop.disarm()
 
 
-class _Recovery:
-    """One recovery in this process."""
+class _EndToEnd:
+    """One recovery of a model that is whole in memory, beside its teacher."""
 
-    def __init__(self, ctx: StepContext, quantised: Path, rows: CorpusRows, steps: int, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        ctx: StepContext,
+        quantised: Path,
+        rows: CorpusRows,
+        memory: Memory,
+        saved: Saved,
+        stop: StopRequest,
+        *,
+        recomputing: bool,
+    ) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self.ctx, self.quantised, self.rows, self.steps, self.stop = ctx, quantised, rows, steps, stop
-        self.checkpoints = ctx.work / FOLDER
-        self.of = {path.name: checksum(path)[1] for path in sorted(quantised.glob("*.safetensors"))}
-        on_gpu = torch.cuda.is_available()
-        self.memory = Memory(ctx.inputs["merged_model"], quantised, rows, STEP_ROWS, on_gpu=on_gpu)
-        checkpointing = self.memory.choose_or_refuse(ctx.log)
-        device = torch.device("cuda" if on_gpu else "cpu")
+        self.ctx, self.quantised, self.rows = ctx, quantised, rows
+        self.memory, self.saved, self.stop = memory, saved, stop
+        self.steps = ctx.params["int4_recovery_steps"]
         teacher = AutoModelForCausalLM.from_pretrained(
-            ctx.inputs["merged_model"], dtype="auto" if on_gpu else torch.float32
+            ctx.inputs["merged_model"], dtype="auto" if memory.on_gpu else torch.float32
         )
-        self.teacher = teacher.eval().requires_grad_(False).to(device)
-        self.student = load_student(quantised, teacher.dtype).to(device)
-        if checkpointing:
+        self.teacher = teacher.eval().requires_grad_(False).to(memory.device)
+        self.student = load_student(quantised, teacher.dtype).to(memory.device)
+        if recomputing:
             self.student.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         # transformers recomputes activations in training mode alone; Phi-3 has no dropout that this would turn on.
-        self.student.train(checkpointing)
-        self.names, self.tensors = map(list, zip(*learnt(self.student), strict=True))
-        groups = [
-            {"params": [one for name, one in learnt(self.student) if name.endswith(".change") == scales], "peak": rate}
-            for scales, rate in ((True, LEARNING_RATE), (False, NORM_LEARNING_RATE))
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0)
+        self.student.train(recomputing)
+        self.optimizer = optimizer_of(self.student)
         self.before = 0.0
 
     def run(self, target: Path) -> RecoveryMetrics:
@@ -105,45 +104,38 @@ class _Recovery:
         for step in range(first, self.steps):
             loss = self._step(step)
             done = step + 1
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"Recovery broke down: the divergence is {loss} at step {done} of {self.steps}. Set "
-                    "int4_recovery_steps: 0 to take the quantised model as it is."
-                )
+            refuse_broken(loss, done, self.steps)
             self.ctx.progress(fraction=done / self.steps, step=done, loss=loss)
             if done % LOG_STEPS == 0 or done == self.steps:
                 self.ctx.note(f"step {done}/{self.steps} divergence {loss:.4f}")
             announced = self.ctx.interruption.announced()
             if self.stop.number is not None or announced or time.monotonic() - saved >= CHECKPOINT_S:
                 self._save(done)
-                self._heed(announced=announced)
+                self.saved.heed(announced=announced)
                 saved = time.monotonic()
         seconds = time.monotonic() - started
         after = mean_divergence(self.teacher, self.student, probe)
         self.stop.deliver()
-        write_learnt(self.student, self.quantised, target)
+        write_learnt(learnt_tensors(self.student), self.quantised, target)
         changes = [tensor for name, tensor in learnt(self.student) if name.endswith(".change")]
         recovered = RecoveryMetrics(
+            recovery_way="end to end",
             recovery_steps=self.steps,
             recovery_divergence_before=self.before,
             recovery_divergence_after=after,
             recovery_largest_scale_change=max(float(change.detach().abs().max()) for change in changes),
-            recovery_learnt_numbers=sum(tensor.numel() for tensor in self.tensors),
+            recovery_learnt_numbers=sum(tensor.numel() for _, tensor in learnt(self.student)),
             recovery_seconds=seconds,
             recovery_peak_memory_bytes=self.memory.peak(),
             recovery_estimated_memory_bytes=self.memory.needed,
             recovery_resumed_from_step=first,
         )
-        self.ctx.log(
-            f"Recovery: the divergence from merged_model went from {self.before:.4f} to {after:.4f} nats in "
-            f"{self.steps} steps; the largest change of a scale is {recovered.recovery_largest_scale_change:.1%}"
-        )
+        self.ctx.log(recovered.sentence())
         return recovered
 
     def _step(self, step: int) -> float:
         """One optimiser step; its loss in nats."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate(step, self.steps)
+        set_rate(self.optimizer, step, self.steps)
         loss = 0.0
         rows = [self.rows[at] for at in range(step * STEP_ROWS, (step + 1) * STEP_ROWS)]
         for batch in batches_of(rows, self.student.config.hidden_size):
@@ -158,56 +150,15 @@ class _Recovery:
         """Take up the last whole checkpoint of these integers; steps done."""
         import torch
 
-        step = drop_damaged(self.checkpoints, self.ctx.log)
-        if step is None:
-            return 0
-        folder = self.checkpoints / f"checkpoint-{step}"
-        state = torch.load(folder / _STATE, map_location=self.student.device, weights_only=True)
-        if state["of"] != self.of:
-            # Another machine's Gptq may have rounded otherwise.
-            self.ctx.log(f"The checkpoint of step {step} is not resumed from: it is of other integers")
-            shutil.rmtree(self.checkpoints)
-            return 0
-        with torch.no_grad():
-            for name, tensor in zip(self.names, self.tensors, strict=True):
-                tensor.copy_(state["learnt"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.before = state["before"]
-        self.ctx.log(f"Resuming the recovery from the checkpoint of step {step}")
+        step, state = self.saved.load(self.student.device)
+        if step:
+            with torch.no_grad():
+                for name, tensor in learnt(self.student):
+                    tensor.copy_(state["learnt"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.before = state["before"]
         return step
 
     def _save(self, step: int) -> None:
-        """Write a checkpoint in the form of a training's, and keep no older one."""
-        import torch
-
-        folder = self.checkpoints / f"checkpoint-{step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "of": self.of,
-            "before": self.before,
-            "learnt": dict(zip(self.names, (tensor.detach() for tensor in self.tensors), strict=True)),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        torch.save(state, folder / _STATE)
-        write_json(folder / STATE_FILE, {"best_global_step": None, "global_step": step})
-        seal(folder, folder.name)
-        for other in self.checkpoints.iterdir():
-            if other != folder:
-                shutil.rmtree(other)
-
-    def _heed(self, *, announced: bool) -> None:
-        """Once a checkpoint is written: wait while the machine may be taken away, and end where a signal said so."""
-        if announced:
-            self.ctx.interruption.checkpoint_written()
-            while self.ctx.interruption.announced() and self.stop.number is None:
-                time.sleep(ASK_S)
-        if self.stop.number is not None:
-            self.stop.deliver()
-
-
-def rate(step: int, steps: int) -> float:
-    """Learning rate of a step, counted from 0, as a share of its peak: warm-up, then a cosine to 0."""
-    warm_up = min(WARM_UP_STEPS, steps // 4)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+        state: dict[str, Any] = {name: tensor.detach() for name, tensor in learnt(self.student)}
+        self.saved.save(step, before=self.before, learnt=state, optimizer=self.optimizer.state_dict())

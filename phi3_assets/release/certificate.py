@@ -26,7 +26,7 @@ def certificate(int4: Manifest, scores: Mapping[str, Any]) -> list[str]:
     if isinstance(metrics, RecoveredInt4Metrics):
         sentences.append(
             f"Recovery: {metrics.recovery_learnt_numbers:,} scales and norms learnt to answer like the merged model in "
-            f"{metrics.recovery_steps} steps. The divergence from it went from "
+            f"{metrics.recovery_steps} steps, {metrics.recovery_way}. The divergence from it went from "
             f"{metrics.recovery_divergence_before:.4f} to {metrics.recovery_divergence_after:.4f} nats; the largest "
             f"change of a scale is {metrics.recovery_largest_scale_change:.1%}. No integer was changed."
         )

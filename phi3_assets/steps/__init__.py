@@ -149,7 +149,7 @@ MERGED_MODEL = Step(
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
-    code_version="4",
+    code_version="5",
     inputs=("merged_model", "formatted_corpus"),  # the corpus calibrates int4_algorithm gptq, and recovers
     libraries=(
         "numpy",

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from phi3_assets.models.directory import check_no_path, describe
 from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
 from phi3_assets.olive import configs
 from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.quantising.budget import budget_bytes
 from phi3_assets.quantising.measured import Int4Metrics, RecoveredInt4Metrics
 from phi3_assets.quantising.quantise import quantise
 
@@ -48,10 +50,12 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     write_genai_end_tokens(ctx.output / "genai_config.json", ends)
     check_no_path(ctx.output, merged, ctx.output, ctx.work)
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
+    model_bytes = sum(path.stat().st_size for path in files if path.name.startswith("model.onnx"))
+    _check_budget(merged, params, model_bytes)
     kind = RecoveredInt4Metrics if recovered else Int4Metrics
     return kind(
         bytes=sum(path.stat().st_size for path in files),
-        model_bytes=sum(path.stat().st_size for path in files if path.name.startswith("model.onnx")),
+        model_bytes=model_bytes,
         files=len(files),
         build_seconds=seconds,
         block_size=params["int4_block_size"],
@@ -73,6 +77,16 @@ def _check_head_size(model: Path) -> None:
         raise UserError(
             f"The model's head size is {head_size}; ONNX Runtime's attention kernels need a multiple of "
             f"{HEAD_SIZE_MULTIPLE}. This base model cannot become an ONNX GenAI model."
+        )
+
+
+def _check_budget(merged: Path, params: Mapping[str, Any], model_bytes: int) -> None:
+    """What was reckoned beforehand decided which layers got 8 bits; what counts is what came out."""
+    limit = budget_bytes(merged, params)
+    if limit and model_bytes > limit:
+        raise UserError(
+            f"Graph and weights came out at {model_bytes:,} bytes, and int4_budget {params['int4_budget']} is "
+            f"{limit:,}: this model's graph is larger than reckoned. Lower int4_budget by as much, or raise it."
         )
 
 

@@ -28,6 +28,7 @@ STEPS = 4
 PLAIN_INT4: dict[str, str | int] = {
     "int4_algorithm": "default",
     "int8_modules": "[]",
+    "int4_budget": "",
     "int4_embedding_bits": 8,
     "int4_recovery_steps": 0,
 }

@@ -22,7 +22,7 @@ from phi3_assets.models.directory import copy_model
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
-from phi3_assets.quantising import forecast, recovery
+from phi3_assets.quantising import forecast, learning, recovery
 from phi3_assets.quantising.blocks import load_student
 from phi3_assets.quantising.divergence import BATCH_TOKENS, batches_of, divergence
 from phi3_assets.steps import ONNX_INT4_MODEL
@@ -49,8 +49,8 @@ def recovered(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> Made:
     """A recovered int4 model; the directories that it was made of are copied to `kept` before they go."""
     real = recovery.write_learnt
 
-    def write_and_keep(student: Any, quantised: Path, target: Path) -> None:
-        real(student, quantised, target)
+    def write_and_keep(new: Any, quantised: Path, target: Path) -> None:
+        real(new, quantised, target)
         shutil.copytree(quantised, kept / "before")
         shutil.copytree(target, kept / "after")
 
@@ -202,7 +202,8 @@ def test_checkpoint_of_other_integers_is_not_resumed(
     assert quantise(inputs, tmp_path, 7, signal.SIGTERM) != 0
     folder = tmp_path / "work" / "checkpoints" / "checkpoint-7"
     state = torch.load(folder / "recovery.pt", weights_only=True)
-    torch.save({**state, "of": {"model.safetensors": "another"}}, folder / "recovery.pt")
+    state["of"]["integers"] = {"model.safetensors": "another"}
+    torch.save(state, folder / "recovery.pt")
     seal(folder, folder.name)
     assert quantise(inputs, tmp_path) == 0
     assert "checkpoint of step 7 is not resumed from: it is of other integers" in (tmp_path / "log").read_text()
@@ -261,14 +262,16 @@ def test_too_little_memory_is_refused_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 0)
     monkeypatch.setattr(recovery, "load_student", lambda *given: pytest.fail("a model was loaded"))
-    with pytest.raises(UserError, match=r"needs about .* of memory \(teacher .*Set int4_recovery_steps: 0"):
+    with pytest.raises(
+        UserError, match=r"needs about .* of memory even block by block \(teacher .*Set int4_recovery_steps: 0"
+    ):
         run_step(ONNX_INT4_MODEL, inputs, **FIELDS)
 
 
 def test_recomputing_to_fit_gives_the_same_bytes(
     recovered: Made, inputs: dict[str, Path], run_step: RunStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast.Memory, "choose_or_refuse", lambda self, log: True)
+    monkeypatch.setattr(forecast.Memory, "choose_or_refuse", lambda self, log: forecast.Way.RECOMPUTING)
     made = run_step(ONNX_INT4_MODEL, inputs, **FIELDS)
     assert_same(recovered.path, made.path)
 
@@ -276,18 +279,18 @@ def test_recomputing_to_fit_gives_the_same_bytes(
 def test_divergence_that_is_not_finite_is_told(
     inputs: dict[str, Path], run_step: RunStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "rate", lambda step, steps: float("inf"))
+    monkeypatch.setattr(learning, "rate", lambda step, steps: float("inf"))
     with pytest.raises(UserError, match="Recovery broke down.*at step 2 of 12. Set int4_recovery_steps: 0"):
         run_step(ONNX_INT4_MODEL, inputs, **FIELDS)
 
 
 def test_rate_warms_up_and_ends_at_zero() -> None:
-    rates = [recovery.rate(step, 111) for step in range(111)]
+    rates = [learning.rate(step, 111) for step in range(111)]
     assert rates[0] == 0.1
     assert rates[9] == rates[10] == 1
     assert rates == rates[:10] + sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001
-    assert [recovery.rate(step, 1) for step in range(1)] == [1]
+    assert [learning.rate(step, 1) for step in range(1)] == [1]
 
 
 @pytest.mark.parametrize("fields", [{"int4_recovery_steps": 5}, {"int4_embedding_bits": 4}])
