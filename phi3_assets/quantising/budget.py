@@ -42,7 +42,8 @@ def budget_bytes(model: Path, params: Mapping[str, Any]) -> int:
         raise UserError(
             f"int4_budget {params['int4_budget']} is {limit / 1e6:.1f} MB of Olive's default of {default / 1e6:.1f} "
             f"MB, and cannot be met: with every layer in {params['int4_bits']} bits this model takes "
-            f"{least / 1e6:.1f} MB ({least / default:.3f} of the default). Raise the budget, or save elsewhere: {', '.join(ways)}."
+            f"{least / 1e6:.1f} MB ({least / default:.3f} of the default). Raise the budget, or "
+            f"save elsewhere: {', '.join(ways)}."
         )
     return limit
 
