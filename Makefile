@@ -29,13 +29,15 @@ lint: .venv/installed
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# --no-deps: the lock names every package, and nothing may come in beside it.
+# --no-deps: the lock names every package, and nothing may come in beside it. Except that PyPI's torch for Linux finds CUDA
+# in packages of NVIDIA's, whose versions it names itself; a build for CPUs has none, and then nothing is installed.
 .venv/installed: requirements.lock setup.cfg pyproject.toml
 	@echo "Installing into .venv; the first time this takes two to five minutes."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "Python 3.11 is needed; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
+	@$(BIN)/pip install --quiet --constraint requirements.lock torch
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
