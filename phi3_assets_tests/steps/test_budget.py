@@ -89,7 +89,7 @@ def test_two_bits_get_four_where_the_budget_pays_and_are_recovered(inputs: dict[
     }
     assert bits == {2, 4}
     assert made.metrics["model_bytes"] <= budget
-    assert made.metrics["recovery_divergence_after"] < 0.7 * made.metrics["recovery_divergence_before"]
+    assert made.metrics["recovery_divergence_after"] < 0.9 * made.metrics["recovery_divergence_before"]
     assert made.metrics["generated_tokens"] > 0
 
 
