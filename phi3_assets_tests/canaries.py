@@ -33,11 +33,23 @@ def left_behind(folder: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path}, {name}", archive.read(name).decode("latin-1")
 
 
-def found_in(folder: Path, secrets: tuple[str, ...], but_for: Path) -> list[str]:
-    """Where below a folder a secret stands; `but_for` is the folder of the user's own files."""
-    return [
-        f"{secret} in {name}"
-        for name, text in left_behind(folder)
-        for secret in secrets
-        if secret in text and not name.startswith(f"{but_for}/")
-    ]
+def found_in(folder: Path, secrets: tuple[str, ...], own: Path, copies: Path | None = None) -> list[str]:
+    """Where below a folder a secret stands.
+
+    Args:
+        folder: Everything below it is searched, to the end.
+        secrets: What to look for.
+        own: Folder of the user's own files, which may hold what they like.
+        copies: Where copies of those may lie. A file there is let pass if it is one, byte for byte; what lies beside
+            it is searched.
+    """
+    theirs = {path.read_bytes() for path in own.rglob("*") if path.is_file()}
+
+    def is_theirs(name: str) -> bool:
+        path = Path(name)
+        if path.is_relative_to(own):
+            return True
+        return copies is not None and path.is_relative_to(copies) and path.is_file() and path.read_bytes() in theirs
+
+    found = [(name, secret) for name, text in left_behind(folder) for secret in secrets if secret in text]
+    return [f"{secret} in {name}" for name, secret in found if not is_theirs(name)]

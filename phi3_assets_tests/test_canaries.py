@@ -23,6 +23,20 @@ def test_a_secret_is_found_wherever_it_hides(tmp_path):
     with sqlite3.connect(left / "runs.db") as connection:
         connection.execute("create table runs (body text)")
         connection.execute("insert into runs values (?)", [IN_A_ROW])
-    found = {line.removeprefix(f"{IN_A_ROW} in {left}/") for line in found_in(tmp_path, (IN_A_ROW,), but_for=own)}
+    found = {line.removeprefix(f"{IN_A_ROW} in {left}/") for line in found_in(tmp_path, (IN_A_ROW,), own=own)}
     assert found >= {"run.log", "rows.parquet, opened", "log.gz, opened", "model.npz, a", "runs.db, opened"}
     assert not any(line.startswith(str(own)) for line in found)
+
+
+def test_only_copies_of_the_users_files_may_hold_them_and_only_in_their_place(tmp_path):
+    own, copies, elsewhere = (tmp_path / name for name in ("own", "copies", "elsewhere"))
+    for folder in (own, copies, elsewhere):
+        folder.mkdir()
+        (folder / "codes.csv").write_text(f"q,{IN_A_ROW}\n")
+    # A note beside the copy, and a copy that is none any more.
+    (copies / "fetched.json").write_text(IN_A_ROW)
+    (copies / "other.csv").write_text(f"q,{IN_A_ROW}\nq,a\n")
+    (tmp_path / "the-last-of-all").write_text(IN_A_ROW)
+    found = found_in(tmp_path, (IN_A_ROW,), own, copies)
+    places = ("copies/fetched.json", "copies/other.csv", "elsewhere/codes.csv", "the-last-of-all")
+    assert found == [f"{IN_A_ROW} in {tmp_path / place}" for place in places]

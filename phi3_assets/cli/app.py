@@ -13,7 +13,7 @@ from phi3_assets.cli.doctor import doctor
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
 from phi3_assets.cli.recipes import recipes
 from phi3_assets.cli.testset import testset
-from phi3_assets.core.disk import of_the_disk
+from phi3_assets.core.disk import of_the_database, of_the_disk
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home, prepare_home
 from phi3_assets.core.recipe_file import load_recipe
@@ -71,7 +71,7 @@ def run(
 
 
 def main() -> None:
-    """Entry point; a user's error is shown as its text, and so is a disk's; a defect with its traceback."""
+    """Entry point; a user's error is shown as its text, so is a disk's or a database's; a defect with its traceback."""
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     try:
         app()
@@ -79,7 +79,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        reason = of_the_disk(error, os.environ.get("DAGSTER_HOME", ""))
+        reason = of_the_disk(error, os.environ.get("DAGSTER_HOME", "")) or of_the_database(error)
         if reason is None:
             raise
         print(f"error: {reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Is the disk at fault? What a full or closed disk looks like in the words of those who write to it."""
+"""Is the disk at fault, or the database? What a full or closed one looks like in the words of those who write to it."""
 
 import errno
 import os
@@ -47,6 +47,21 @@ def of_the_disk(error: BaseException, dagster_home: str) -> str | None:
             f"Dagster's database in {dagster_home or 'DAGSTER_HOME'} cannot be used ({in_sqlite}). Look at its "
             "permissions, or move it away: only the history of runs is there."
         )
+    return None
+
+
+def of_the_database(error: BaseException) -> str | None:
+    """What to tell a user when the PostgreSQL that Dagster stores in went away; None: it is not that.
+
+    By the error's name: who stores in SQLite has no driver for PostgreSQL.
+    """
+    for one in _chain(error):
+        if type(one).__module__.startswith("psycopg2") and type(one).__name__ in ("OperationalError", "InterfaceError"):
+            said = str(one).strip().partition("\n")[0]  # what follows are guesses
+            return (
+                f"Dagster's database cannot be reached, so nothing more can be told of this run: {said}. "
+                "What was made is kept. `phi3 doctor` says whether PostgreSQL is back; the same command then goes on."
+            )
     return None
 
 

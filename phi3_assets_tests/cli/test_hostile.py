@@ -5,11 +5,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import psycopg2
 import pytest
 from typer.testing import CliRunner
 
 from phi3_assets.cli.app import app
-from phi3_assets.core.disk import of_the_disk
+from phi3_assets.core.disk import of_the_database, of_the_disk
 from phi3_assets.core.errors import DamagedArtefact, UserError
 from phi3_assets.core.home import initialise
 from phi3_assets.core.ledger import product_key
@@ -131,6 +132,16 @@ def test_a_journal_that_does_not_fit_is_a_full_disk_too(tmp_path):
         assert "The disk is full" in str(of_the_disk(error, str(small)))
     assert "cannot be used (disk I/O error)" in str(of_the_disk(error, str(tmp_path)))
     assert of_the_disk(RuntimeError("a defect"), str(tmp_path)) is None
+
+
+def test_a_database_that_went_away_is_named_as_such():
+    """Dagster wraps the driver's error twice, and ended in a traceback of a hundred lines."""
+    wrapped = RuntimeError("too many retries for DB connection")
+    wrapped.__cause__ = psycopg2.OperationalError("server closed the connection unexpectedly\n")
+    said = str(of_the_database(wrapped))
+    assert "server closed the connection unexpectedly. What was made is kept" in said
+    assert of_the_database(RuntimeError("a defect")) is None
+    assert of_the_database(psycopg2.ProgrammingError("a defect")) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"[]", b'{"format": 1}', b"[" * 100_000])
