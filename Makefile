@@ -18,7 +18,7 @@ ui: .venv/installed
 	@$(BIN)/dagster dev --workspace workspace.yaml
 
 test: .venv/installed lint
-	@$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
+	@$(BIN)/pytest -m "not slow" -n 3 --dist worksteal
 
 test-slow: .venv/installed
 	@$(BIN)/pytest -m slow
