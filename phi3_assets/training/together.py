@@ -1,12 +1,15 @@
 """Several processes of one machine that train one adapter: torch's distributed data parallel, one process per device.
 
 This process supervises and does not train, so that whatever ends one of them is told, and ends them all. They belong to
-its process group, which whoever started it kills as a whole; and the kernel interrupts them when it dies alone.
+its process group, which whoever started it kills as a whole. When it dies alone the kernel interrupts them, so that a
+checkpoint is written; and what had not ended a while later, because a lock died with it, ends itself.
 """
 
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +24,8 @@ _POLL_S = 0.2
 # A process that lost its peers ends by itself; one that hangs in a collective is killed after this.
 _GRACE_S = 5.0
 _SECURED_S = 60.0
+# A process without a supervisor has this long to write its last checkpoint.
+_ALONE_S = 60.0
 
 
 def fit_together(job: Job, callbacks: Callbacks, processes: int) -> Fitted:
@@ -130,14 +135,16 @@ class _Notice:
         if self.tell_supervisor is not None:
             self.secured_event.clear()
             self.tell_supervisor()
-            # With a bound, because the supervisor may be gone.
-            self.secured_event.wait(_SECURED_S)
+            deadline = time.monotonic() + _SECURED_S
+            while not self.secured_event.wait(_POLL_S) and time.monotonic() < deadline and _supervisor().is_alive():
+                pass
 
 
 def _rank(rank: int, job: Job, processes: int, port: int, messages: Any, notice: _Notice) -> None:
     """Runs in each process."""
     import torch
 
+    threading.Thread(target=_end_after_supervisor, daemon=True).start()
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -173,6 +180,20 @@ def _rank(rank: int, job: Job, processes: int, port: int, messages: Any, notice:
     # What they were cannot be sent.
     fitted.training.progress, fitted.training.note = _nowhere, _nowhere
     messages.put(("fitted", fitted))
+
+
+def _supervisor() -> Any:
+    """The process that started this one."""
+    from multiprocessing import parent_process
+
+    return parent_process()
+
+
+def _end_after_supervisor() -> None:
+    """The kernel's interrupt reaches nobody who waits for a lock that the supervisor held when it was killed."""
+    _supervisor().join()
+    time.sleep(_ALONE_S)
+    os._exit(1)
 
 
 def _nowhere(*_: str, **numbers: float) -> None:
