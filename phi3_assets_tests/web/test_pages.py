@@ -74,7 +74,7 @@ def test_the_links_in_the_ui_are_those_pages(web, made, made_home):
         (check,) = instance.event_log_storage.get_latest_asset_check_execution_by_key(
             [key := dg.AssetCheckKey(dg.AssetKey("champion"), "newest_release_is_champion")]
         ).values()
-    assert check.check_key == key
+    assert check.key == key
     assert check.event.dagster_event.event_specific_data.passed
     urls = {
         (asset, name): value.url
