@@ -16,7 +16,21 @@ CONFIGS = Path(__file__).parents[1] / "olive" / "configs"
 
 
 def test_chat_answers_one_question(made_home, phi3_here):
-    assert "tokens/s" in phi3_here("chat", "What does code 7 mean?", "--max-new-tokens", "4", home=made_home)
+    said = phi3_here("chat", "What does code 7 mean?", "--max-new-tokens", "4", home=made_home)
+    assert "tokens/s" in said
+    (told,) = re.findall(r"Asking int4 of release (\w{16}) of operations-desk, the champion, recipe tiny-test\.", said)
+    named = phi3_here("chat", "Hello?", "--max-new-tokens", "2", "--release", told[:6], home=made_home)
+    assert f"release {told}" in named
+    newest = phi3_here("chat", "Hello?", "--max-new-tokens", "2", "--latest", home=made_home)
+    assert re.search(r"Asking int4 of onnx_int4_model \w{16} of operations-desk, made last, recipe tiny-test", newest)
+
+
+def test_chat_with_a_release_that_there_is_not_is_refused(made_home, phi3_here):
+    for more in ([], ["--web"]):
+        refused = phi3_here("chat", *more, "--release", "ffff", home=made_home, fails=True)
+        assert "'ffff' names no releases of this product. Known are: " in refused
+    both = phi3_here("chat", "--latest", "--release", "ffff", home=made_home, fails=True)
+    assert "--latest is what was made last, --release names one" in both
 
 
 def test_chat_asks_a_model_as_it_was_trained(copied_home, phi3_here):
