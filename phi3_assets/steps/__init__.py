@@ -12,6 +12,7 @@ from phi3_assets.core.files import DATASETS
 from phi3_assets.core.home import SAMPLE
 from phi3_assets.core.shown import Shown
 from phi3_assets.core.step import Step, UserFolder
+from phi3_assets.core.web_address import LINEAGE, REPORT
 
 if TYPE_CHECKING:  # a worker reads this table, and need not import pydantic
     from phi3_assets.core.recipe import Recipe
@@ -196,6 +197,7 @@ EVAL_REPORT = Step(
     imports_torch=True,
     on_device=True,
     shows=(
+        Shown("report page", "page", page=REPORT),
         Shown("scores", "scores", metric="variants"),
         Shown("plot", "image", file="scores.png", words=("scores of the four variants",)),
         Shown("report", "path", file="report.html"),
@@ -221,7 +223,10 @@ RELEASE_BUNDLE = Step(
     function="phi3_assets.steps.release:bundle_release",
     reads_manifests=True,
     folder="gen-model",
-    shows=(Shown("model card", "markdown", file="MODEL_CARD.md"),),
+    shows=(
+        Shown("lineage page", "page", page=LINEAGE),
+        Shown("model card", "markdown", file="MODEL_CARD.md"),
+    ),
 )
 
 STEPS = {
