@@ -20,7 +20,7 @@ from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
 from phi3_assets.ops.planning import CalledFor, Context
 from phi3_assets.ops.registering import refuse_unregistrable, register_champion, wanted
-from phi3_assets.ops.show import Metadata, origin_metadata, place
+from phi3_assets.ops.show import Metadata, changed, origin_metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
 from phi3_assets.release.history import present as present_of
@@ -143,7 +143,7 @@ def _keep_page(
     decision: "Decision",
 ) -> tuple[str, Metadata]:
     """Keep the page of a decision in the ledger; its name there, and what the UI shows of it."""
-    from phi3_assets.evaluation.changes import find_changes, markdown, page, page_name
+    from phi3_assets.evaluation.changes import find_changes, page, page_name
     from phi3_assets.evaluation.side_by_side import CANDIDATE, CHAMPION
     from phi3_assets.ops.comparing import made_of_entry
 
@@ -160,10 +160,7 @@ def _keep_page(
         links["Report of the champion"] = _link(store, key, present.report)
     content = page(changes, decision, links).encode()
     update(store.ledger, key, lambda _: content)
-    return name, {
-        "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
-        "page": place(store.ledger.where(key)),
-    }
+    return name, {**changed(changes), "page": place(store.ledger.where(key))}
 
 
 def crown(
