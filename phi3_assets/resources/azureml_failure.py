@@ -12,13 +12,13 @@ from phi3_assets.core import memory
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.azureml_following import CANCELED
+from phi3_assets.resources.end_of_log import end_of_log
 from phi3_assets.resources.execution import TRANSIENT
 from phi3_assets.resources.messages import Messages
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Job
 
-LOG_TAIL_LINES = 30
 _PREEMPTED = ("preempt", "pre-empt")
 
 
@@ -59,10 +59,9 @@ def failure_of(
 def log_tail(clients: Clients, name: str) -> dict[str, Any]:
     """Metadata of a failure: the last lines that a job printed, or why they cannot be had."""
     try:
-        tail = "\n".join(history.log_of(clients, name).splitlines()[-LOG_TAIL_LINES:])
+        return end_of_log(history.log_of(clients, name))
     except (UserError, TransientError) as error:
-        tail = str(error)
-    return {"end of log": dg.MetadataValue.md(f"```\n{tail}\n```")}
+        return end_of_log(str(error))
 
 
 def _said(clients: Clients, name: str) -> list[str]:

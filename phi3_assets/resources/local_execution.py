@@ -20,6 +20,7 @@ from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
 from phi3_assets.models.environment import SETTINGS
 from phi3_assets.resources.devices import CPU, VISIBLE, hold_devices
+from phi3_assets.resources.end_of_log import end_of_log
 from phi3_assets.resources.execution import TRANSIENT, Context, Execution, Inputs, UserFiles
 from phi3_assets.resources.messages import LiveMessageReader, Messages
 from phi3_assets.resources.store import ArtifactStore
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from phi3_assets.worker.processes import ProcessTree, Start
 
 WORKER = ["-m", "phi3_assets.worker"]
-LOG_TAIL_LINES = 30
 MEMORY_SAMPLE_S = 2.0
 
 
@@ -164,12 +164,11 @@ def _failure(call: StepCall, code: int, messages: Messages, tree: "ProcessTree",
         reason = f"The worker was ended by {signal.Signals(-code).name}."
     else:
         reason = f"The worker ended with code {code} and gave no reason."
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
     return dg.Failure(
         description=f"{call.step}: {reason}",
         metadata={
             "log": dg.MetadataValue.path(str(log)),
-            "end of log": dg.MetadataValue.md(f"```\n{tail}\n```"),
+            **end_of_log(log.read_text(encoding="utf-8", errors="replace")),
             TRANSIENT: dg.MetadataValue.bool(transient),
         },
         allow_retries=transient,

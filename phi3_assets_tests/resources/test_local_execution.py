@@ -66,6 +66,17 @@ class TestLocalExecution(ExecutionContract):
         assert self.raised.allow_retries is False
         assert self.failure(result).metadata[TRANSIENT].value is False
 
+    def test_the_end_of_the_log_is_a_log_whatever_stands_in_it(self, execution, store, monkeypatch):
+        """Three backticks ended the block that it was shown in, and what came after them was Markdown, and HTML."""
+        said = "first line\\n```\\n<img src=x>\\n# large"
+        worker = ["-c", f"print('{said}'); raise SystemExit(3)"]
+        monkeypatch.setattr("phi3_assets.resources.local_execution.WORKER", worker)
+        call, inputs = raw_dataset_call(store)
+        _, result = self.run(execution, store, call, inputs)
+        lines = self.failure(result).metadata["end of log"].value.splitlines()
+        assert "    <img src=x>" in lines
+        assert all(line.startswith("    ") for line in lines)
+
     def test_a_step_on_a_device_waits_for_it_and_others_do_not(self, execution, store, instance):
         """Two trainings side by side on one GPU end in out-of-memory; reading files needs none."""
         held = hold_devices(store.home_path, os.environ, 99, Holder("0a1b2c3d", "lora_adapter 0123"), lambda who: None)
