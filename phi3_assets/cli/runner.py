@@ -14,6 +14,7 @@ from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
 from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.core.shown import PROGRESS, TIME_LEFT
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.ops.run_tags import STARTED_BY_TAG
@@ -24,6 +25,8 @@ from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
+# What is told of a running step beside how far it is, and as what it is observed.
+_ON_THE_LINE = {"loss": PROGRESS["loss"], "tokens/s": "tokens_per_s"}
 # Lines of Dagster's that tell a person at a terminal nothing.
 _DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
 
@@ -219,10 +222,10 @@ class Narrator:
         print(f"[{minutes:2d}:{seconds:02d}] {text}", flush=True)
 
     def _progress(self, asset: str, numbers: dict[str, Any]) -> None:
-        parts = [f"{numbers['fraction']:4.0%}"] if "fraction" in numbers else []
-        parts += [f"{name} {numbers[name]:.4g}" for name in ("loss", "tokens_per_s") if numbers.get(name) is not None]
-        if numbers.get("eta_s"):
-            parts.append(f"{numbers['eta_s']:.0f} s left")
+        parts = [f"{numbers[PROGRESS['fraction']]:3.0f} %"] if PROGRESS["fraction"] in numbers else []
+        parts += [f"{name} {numbers[shown]:.4g}" for name, shown in _ON_THE_LINE.items() if shown in numbers]
+        if TIME_LEFT in numbers:
+            parts.append(f"{numbers[TIME_LEFT]} left")
         if not parts:  # an observation of another kind, such as where its job is to be seen
             return
         text = f"        {asset} {', '.join(parts)}"
