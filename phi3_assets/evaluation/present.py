@@ -127,8 +127,7 @@ _PLOTTED = ("nll", "exact_match", "tokens_per_s", "bytes")
 def score_rows(variants: Variants) -> list[dict[str, str | float | None]]:
     """The variants as a table of numbers of seven columns, units in the head; int4, which is shipped, first."""
     return [
-        {"Variant": name}
-        | {title: _in_unit(variants[name], metric, unit) for title, metric, unit in LOOKED_AT}
+        {"Variant": name} | {title: _in_unit(variants[name], metric, unit) for title, metric, unit in LOOKED_AT}
         for name in reversed([*variants])
     ]
 
