@@ -1,5 +1,5 @@
 # make run    the whole graph on the sample dataset, ending with the scores of the four variants
-# make ui     the Dagster UI on the same home, at http://localhost:3000
+# make ui     the Dagster UI on the same home, at http://localhost:3000, and the pages it links to
 # make test   the test suite
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PHI3_HOME ?= $(CURDIR)/home
@@ -14,8 +14,7 @@ run: .venv/installed
 	@$(BIN)/phi3 run
 
 ui: .venv/installed
-	@$(BIN)/phi3 init
-	@$(BIN)/dagster dev --workspace workspace.yaml
+	@$(BIN)/phi3 ui
 
 test: .venv/installed lint
 	@$(BIN)/pytest -m "not slow" -n 3 --dist worksteal

@@ -65,7 +65,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_testers(monkeypatch):
     azure_settings = [name for name in os.environ if name.startswith("PHI3_AZURE_")]
-    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "PHI3_STORE", "DAGSTER_HOME", *azure_settings):
+    own = ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "PHI3_STORE", "PHI3_WEB_PORT", "DAGSTER_HOME")
+    for name in (*own, *azure_settings):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -15,6 +15,7 @@ Kind = Literal[
     "image",  # PNG file
     "markdown",  # file; its front matter is left out
     "path",  # file, named and not embedded
+    "page",  # of `phi3 web`, linked to
 ]
 
 
@@ -36,6 +37,7 @@ class Shown:
         kind: How it is to be drawn.
         metric: The metric it is made of, or
         file: the file of the artefact.
+        page: the kind of page that is about the artefact (`phi3_assets.core.web_address`).
         words: What the drawing needs beside: headings of the two columns of counts, the text for an image.
         columns: Of a table: the keys that are shown and their headings, the most important first.
     """
@@ -44,5 +46,6 @@ class Shown:
     kind: Kind
     metric: str = ""
     file: str = ""
+    page: str = ""
     words: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()

@@ -11,6 +11,7 @@ import dagster as dg
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import Manifest
 from phi3_assets.core.shown import Shown
+from phi3_assets.core.web_address import page_url
 from phi3_assets.evaluation.present import plotted, score_rows
 from phi3_assets.ops.pictures import OPEN_CHARACTERS, learnt_row, loss_curve, scores_chart, thinned
 from phi3_assets.ops.tables import MOST_ROWS, counts_table, histogram_table, table
@@ -36,6 +37,8 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
     """
     step = step_of(manifest.call.step)
     special: Metadata = {"dagster/row_count": manifest.metrics[step.row_count]} if step.row_count else {}
+    identity = manifest.call.identity
+    special |= links({one.name: page_url(one.page, identity) for one in step.shows if one.kind == "page"})
     special |= drawings(step.shows, manifest.metrics, directory)
     plain = {
         name: float(f"{value:.5g}") if isinstance(value, float) else value
@@ -45,7 +48,7 @@ def describe(manifest: Manifest, directory: Path) -> Metadata:
     return {
         **special,
         **plain,
-        "identity": manifest.call.identity[:SHORT],
+        "identity": identity[:SHORT],
         "size_bytes": manifest.bytes,
         "step_seconds": manifest.ran["seconds"],
         "parameters of the step": dg.MetadataValue.json(manifest.call.params),
@@ -60,6 +63,8 @@ def drawings(shows: Iterable[Shown], metrics: Mapping[str, Any], directory: Path
     """What a step says is to be shown; a file that this artefact does not have is left out."""
     drawn: Metadata = {}
     for one in shows:
+        if one.kind == "page":
+            continue  # it is no file of the artefact's
         if one.metric:
             drawn |= _of_metric(one, metrics[one.metric])
         elif (directory / one.file).exists():
@@ -142,6 +147,11 @@ def changed(changes: "Changes") -> Metadata:
 def place(where: str) -> dg.MetadataValue:
     """A path, or a link where it is a web page's address."""
     return dg.MetadataValue.url(where) if where.startswith("https://") else dg.MetadataValue.path(where)
+
+
+def links(urls: Mapping[str, str | None]) -> Metadata:
+    """Links to pages of `phi3 web`, by name; where that is not used there are none."""
+    return {name: dg.MetadataValue.url(url) for name, url in urls.items() if url}
 
 
 def plot(path: Path, alternative: str) -> dg.MetadataValue:

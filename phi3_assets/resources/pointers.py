@@ -1,7 +1,7 @@
 """What ops hand to one another, and what each asset was last: small JSON records in the ledger, never a model.
 
-The record of an asset is {"kind", "identity", "digest", "product", "planned"}: an artefact, the product it was made
-for, and when that was planned, in seconds since 1970.
+The record of an asset is {"kind", "identity", "digest", "product", "planned", "recipe"}: an artefact, the product it
+was made for, when that was planned, in seconds since 1970, and the recipe's name with what the run replaced in it.
 """
 
 from typing import Any
@@ -28,6 +28,12 @@ def latest(ledger: Ledger, product: str, asset: str) -> ArtefactRef | None:
     """
     record = read_json(ledger, _latest_key(product, asset))
     return ref_of(record) if record else None
+
+
+def latest_recipe(ledger: Ledger, product: str, asset: str) -> str | None:
+    """The recipe that this asset was last materialised with, None where it does not stand in the ledger."""
+    record = read_json(ledger, _latest_key(product, asset))
+    return record.get("recipe") if record else None
 
 
 def save_latest(ledger: Ledger, asset: str, record: Record) -> None:

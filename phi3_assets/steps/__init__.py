@@ -12,6 +12,7 @@ from phi3_assets.core.files import DATASETS
 from phi3_assets.core.home import SAMPLE
 from phi3_assets.core.shown import Shown
 from phi3_assets.core.step import Step, UserFolder
+from phi3_assets.core.web_address import LINEAGE, REPORT
 
 if TYPE_CHECKING:  # a worker reads this table, and need not import pydantic
     from phi3_assets.core.recipe import Recipe
@@ -231,6 +232,7 @@ EVAL_REPORT = Step(
     imports_torch=True,
     on_device=True,
     shows=(
+        Shown("report page", "page", page=REPORT),
         Shown("Chart of scores", "chart", metric="variants", words=("scores of the four variants",)),
         Shown("Comparison", "scores", metric="variants"),
         Shown("plot with 95 % intervals", "image", file="scores.png", words=("scores of the four variants",)),
@@ -258,7 +260,10 @@ RELEASE_BUNDLE = Step(
     rules="phi3_assets.release.rules:judge_bundle",
     reads_manifests=True,
     folder="gen-model",
-    shows=(Shown("Model card", "markdown", file="MODEL_CARD.md"),),
+    shows=(
+        Shown("lineage page", "page", page=LINEAGE),
+        Shown("Model card", "markdown", file="MODEL_CARD.md"),
+    ),
 )
 
 STEPS = {
