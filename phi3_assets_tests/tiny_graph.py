@@ -73,7 +73,11 @@ def workers(home: Path, stage: str = "") -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             output = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
-            if output.is_relative_to(home.resolve()) and output.name == "worker.log" and stage in output.parts[-3]:
+            if (
+                output.is_relative_to(home.resolve())
+                and output.name == "worker.log"
+                and stage in ("", output.parts[-3])
+            ):
                 found += [process, *process.children(recursive=True)]
         except (psutil.NoSuchProcess, OSError):
             continue

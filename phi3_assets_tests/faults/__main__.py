@@ -53,7 +53,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="phi3-faults-") as folder:
         plan = Plan(Path(folder), _reference(Path(folder) / "reference"), asked.runs, asked.seed, findings)
         with ThreadPoolExecutor(asked.side_by_side) as pool:
-            list(pool.map(lambda name: seed(name, FAULTS[name], plan), names))
+            try:
+                list(pool.map(lambda name: seed(name, FAULTS[name], plan), names))
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
     print(f"\n{findings.matrix()}\nIn {(time.monotonic() - began) / 60:.0f} minutes, seed {asked.seed}.")
     return 1 if findings.red else 0
 

@@ -4,7 +4,7 @@ import re
 
 import psutil
 
-from phi3_assets_tests.faults.findings import STAGES
+from phi3_assets_tests.faults.findings import GRAPH, STAGES
 from phi3_assets_tests.faults.scene import TIMEOUT_S, Plan, Scene
 
 
@@ -13,17 +13,14 @@ def worker(plan: Plan) -> None:
     scene = Scene(plan, "worker killed")
     with scene.start() as run:
         for stage in STAGES:
-            process = scene.midst_of(run, stage)
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
+            if not _killed(scene.midst_of(run, stage)):
                 scene.answer(stage, "the kill", skipped="the stage had ended before")
         code, said = run.process.wait(timeout=TIMEOUT_S), run.said
     for stage in STAGES:
         tries = len(re.findall(rf"Step {stage} \w+ runs in process", said))
         killed = said.count(f"{stage}: The worker was killed (SIGKILL)")
         scene.answer(stage, "tried again, once", "" if tries == 1 + killed else f"{killed} kills, {tries} tries")
-        scene.ends_well(stage, code, said)
+    scene.ends_well(GRAPH, code, said)
     _settled(scene)
 
 
@@ -43,11 +40,20 @@ def run(plan: Plan) -> None:
     _settled(scene)
 
 
+def _killed(process: psutil.Process | None) -> bool:
+    """Kill it, unless it has ended."""
+    if process is None:
+        return False
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
 def _settled(scene: Scene) -> None:
     """The next run ends well, with the bytes of an undisturbed one."""
     code, said = scene.run()
-    for stage in STAGES:
-        scene.ends_well(stage, code, said)
+    scene.ends_well(GRAPH, code, said)
     scene.converged()
-    for stage in STAGES:
-        scene.nothing_is_left(stage)
+    scene.nothing_is_left(GRAPH)

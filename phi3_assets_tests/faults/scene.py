@@ -53,7 +53,7 @@ class Scene:
     """A home of one fault."""
 
     def __init__(self, plan: Plan, fault: str, home: Path | None = None) -> None:
-        """Lay it out: the reference's files, and nothing made of them yet.
+        """Lay it out: the reference's files, of which nothing is made yet.
 
         Args:
             plan: What all faults share.
@@ -86,10 +86,13 @@ class Scene:
         with self.start(*arguments, **env) as run:
             return run.process.wait(timeout=TIMEOUT_S), run.said
 
-    def midst_of(self, run: Run, stage: str) -> psutil.Process:
-        """The process of a run that makes this stage, at a moment by chance within the first half of its work."""
+    def midst_of(self, run: Run, stage: str) -> psutil.Process | None:
+        """The process of a run that makes this stage, at a moment by chance within its first half; None: too late."""
         found = run.wait_for(rf"Step {stage} \w+ runs in process (\d+)", TIMEOUT_S)
-        process = psutil.Process(int(found[1]))
+        try:
+            process = psutil.Process(int(found[1]))
+        except psutil.NoSuchProcess:
+            return None
         manifest = read_manifest(self.standing(stage, self.plan.reference))
         time.sleep(self.chance.uniform(0, manifest.ran["seconds"] / 2))
         return process
@@ -135,7 +138,8 @@ class Scene:
         if ours is None:
             return "it was never made"
         if stage not in MEASURES:
-            return "" if ours == theirs else f"{ours.identity[:16]} {ours.digest[:16]}, not {theirs.digest[:16]}"
+            same = ours.digest == theirs.digest
+            return "" if same else f"{ours.identity[:16]} holds {ours.digest[:16]}, not {theirs.digest[:16]}"
         mine, other = (scores(self.standing(stage, home)) for home in (self.home, reference))
         return "" if mine == other else f"its scores differ: {sorted(mine.items() ^ other.items())}"
 

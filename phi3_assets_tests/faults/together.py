@@ -12,7 +12,6 @@ from phi3_assets_tests.tiny_graph import Run, gone, workers
 
 DATA = "codes.csv"
 _DAYS_BACK = 3
-_STEPS_OF_DATA = ("raw_dataset", "formatted_corpus")
 _SET_BACK = Path(__file__).with_name("set_back.c")
 
 
@@ -30,11 +29,10 @@ def two_graphs(plan: Plan) -> None:
 
 def data_changed(plan: Plan) -> None:
     """The files change while a run is at work and a second one starts: each makes what its own data calls for."""
-    scene, other = Scene(plan, "data changed between"), Scene(plan, "data changed between, alone")
-    change(other.home / "datasets", 1)
-    scene.ends_well(GRAPH, *other.run())
+    scene = Scene(plan, "data changed between")
+    newer = _alone(scene)
     with scene.start() as first:
-        first.wait_for(r"passed: test_rows|Step formatted_corpus \w+ runs in process", TIMEOUT_S)
+        first.wait_for("Step formatted_corpus", TIMEOUT_S)
         change(scene.home / "datasets", 1)
         with scene.start() as second:
             ends = [(run.process.wait(timeout=TIMEOUT_S), run.said) for run in (first, second)]
@@ -42,7 +40,7 @@ def data_changed(plan: Plan) -> None:
         scene.ends_well(GRAPH, code, said)
     scene.nothing_is_left(GRAPH)
     for stage in STAGES:
-        scene.answer(stage, "the digest of the newer data", scene.difference(stage, other.home))
+        scene.answer(stage, "the digest of the newer data", scene.difference(stage, newer))
     shutil.copy(plan.reference / "datasets" / DATA, scene.home / "datasets" / DATA)
     code, said = scene.run()
     scene.ends_well(GRAPH, code, said)
@@ -68,20 +66,17 @@ def clock_back(plan: Plan) -> None:
             with days.open("a") as file:
                 file.write("x" * _DAYS_BACK)
         code, said = run.process.wait(timeout=TIMEOUT_S), run.said
-    for stage in STAGES:
-        scene.ends_well(stage, code, said)
-        scene.made_once(said, made=set(STAGES), stage=stage)
+    scene.ends_well(GRAPH, code, said)
+    scene.made_once(said, made=set(STAGES))
     scene.converged()
     # Made later than what stands, by a clock that says that it was made before.
     with days.open("a") as file:
         file.write("x" * _DAYS_BACK)
-    other = Scene(plan, "clock set back, alone")
-    for one in (other, scene):
-        change(one.home / "datasets", 1)
-    scene.ends_well(GRAPH, *other.run())
+    newer = _alone(scene)
+    change(scene.home / "datasets", 1)
     scene.ends_well(GRAPH, *scene.run(**clock))
     for stage in STAGES:
-        scene.answer(stage, "the digest of the newer data", scene.difference(stage, other.home))
+        scene.answer(stage, "the digest of the newer data", scene.difference(stage, newer))
     scene.nothing_is_left(GRAPH)
 
 
@@ -100,18 +95,28 @@ def many_runs(plan: Plan) -> None:
             pending.add(version)
             scene.nothing_is_left(GRAPH)
             continue
+        first = {"base_model"} if scene.latest("base_model") is None else set()
         code, said = scene.run("--to", "formatted_corpus")
         scene.ends_well(GRAPH, code, said)
         if version in known:
             scene.made_once(said, made=set())
         elif version not in pending:
-            scene.made_once(said, made={*_STEPS_OF_DATA, *([] if known else ["base_model"])})
+            scene.made_once(said, made={"raw_dataset", "formatted_corpus"} | first)
         known.add(version)
         scene.nothing_is_left(GRAPH)
     change(scene.home / "datasets", 0)
     code, said = scene.run()
     scene.ends_well(GRAPH, code, said)
     scene.converged()
+
+
+def _alone(scene: Scene) -> Path:
+    """A home in which the newer data was trained on after the reference's, with nothing happening."""
+    other = Scene(scene.plan, f"{scene.fault}, alone")
+    other.all_is_made()
+    change(other.home / "datasets", 1)
+    scene.ends_well(GRAPH, *other.run())
+    return other.home
 
 
 def _kill_by_chance(scene: Scene, run: Run) -> None:
@@ -125,7 +130,7 @@ def _kill_by_chance(scene: Scene, run: Run) -> None:
 
 
 def change(datasets: Path, version: int) -> None:
-    """Data of this version: version 0 is the reference's, any other adds a row of its own on the training side."""
+    """Give the data a version: 0 is the reference's, any other has a row of its own."""
     lines = (datasets / DATA).read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith("Which version")]
     if version:
