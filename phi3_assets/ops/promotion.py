@@ -21,7 +21,7 @@ from phi3_assets.core.web_address import DECISION, LINEAGE, REPORT, page_url
 from phi3_assets.ops.decision_pages import changes_since, keep_decision
 from phi3_assets.ops.planning import CalledFor, Context
 from phi3_assets.ops.registering import refuse_unregistrable, register_champion, wanted
-from phi3_assets.ops.show import Metadata, links, origin_metadata, place
+from phi3_assets.ops.show import Metadata, changed, links, origin_metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
 from phi3_assets.release.history import present as present_of
@@ -93,7 +93,6 @@ def _decide(
     execution: Execution,
 ) -> Decided:
     from phi3_assets.evaluation import gate
-    from phi3_assets.evaluation.changes import markdown
     from phi3_assets.evaluation.findings import Thresholds
     from phi3_assets.ops.comparing import Compared, compare, made_of_entry, training_of
 
@@ -130,7 +129,7 @@ def _decide(
     record["page"] = page.name
     shown: Metadata = {"decision": decision.sentence}
     if changes is not None:
-        shown["what changed since the champion"] = dg.MetadataValue.md(markdown(changes))
+        shown |= changed(changes)
     shown["page"] = place(page.where)
     judged_against = present.release if present else None
     if not decision.promote:
