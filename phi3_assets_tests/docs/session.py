@@ -29,7 +29,7 @@ NOT_TYPED = {
     r"\.venv/bin/phi3 azure ": "needs a subscription of Azure; test_azure.py runs it",
     r"\.venv/bin/pytest -m azure_live": "needs a workspace, and costs money",
     r"make (ui|test|test-slow|faults|lock)\b": "serves for ever, or is the suite itself",
-    r"\.venv/bin/phi3 chat --web": "serves for ever; chat/test_page.py opens it in a browser",
+    r"\.venv/bin/phi3 (web|chat --web)": "serves for ever; chat/test_page.py and web/ open it in a browser",
     r"\.venv/bin/phi3 run .*--recipe (smol-cpu|my-recipe)": "trains for minutes; the recipe is read all the same",
     r"\.venv/bin/python -m (benchmarks|phi3_assets_tests\.faults)": "takes minutes, and is told in figures",
     r"\.venv/bin/pip install": "would change what is installed here",
