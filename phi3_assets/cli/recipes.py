@@ -37,7 +37,7 @@ def reference() -> list[str]:
     lines = [
         "# Every field of a recipe",
         "",
-        "Made by `phi3 recipes --markdown` from the types in `phi3_assets/core/recipe.py`, where a field is defined",
+        "Made by `phi3 recipes --markdown` from the types in `phi3_assets/core/recipe*.py`, where a field is defined",
         "once. [recipes.md](recipes.md) says which to choose when.",
         "",
         "*Of* names the steps whose result a field can change, and which are made anew when it does; a *setting*",

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_data import DEFAULT_PRODUCT
 from phi3_assets.core.recipe_file import validate
 
 

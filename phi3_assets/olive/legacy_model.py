@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from phi3_assets.core.recipe import is_hub_id
+from phi3_assets.core.recipe_data import is_hub_id
 from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
 from phi3_assets.olive import legacy_azure as azure
 from phi3_assets.olive.legacy_walk import flat, mapping

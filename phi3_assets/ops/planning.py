@@ -12,7 +12,8 @@ from phi3_assets.core.files import DATASETS
 from phi3_assets.core.finding import Finding
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerprint
-from phi3_assets.core.recipe import DEFAULT_PRODUCT, Recipe
+from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.recipe_data import DEFAULT_PRODUCT
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
 from phi3_assets.data.read.remote import is_in_datastore, is_remote, remote_version
 from phi3_assets.data.testset import versions as test_sets

@@ -25,7 +25,7 @@ from phi3_assets.core.home import FOLDERS, PACKAGE
 from phi3_assets.core.locks import Holder, try_lock
 from phi3_assets.core.machine import machine
 from phi3_assets.core.memory import available_bytes, total_bytes
-from phi3_assets.core.recipe import is_hub_id
+from phi3_assets.core.recipe_data import is_hub_id
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.resources.azureml_check import NOT_ASKED, OK, WRONG, Checked, check_azure
 from phi3_assets.resources.azureml_questions import NotAskedError

@@ -12,7 +12,7 @@ from phi3_assets.core.files import fsync_path
 from phi3_assets.core.home import SHORT
 from phi3_assets.core.ledger import Ledger, LedgerConflict, product_key
 from phi3_assets.core.manifest import MANIFEST, ArtefactRef, Manifest, read_manifest, verify
-from phi3_assets.core.recipe import DEFAULT_PRODUCT
+from phi3_assets.core.recipe_data import DEFAULT_PRODUCT
 from phi3_assets.core.step import StepCall
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.store import ArtifactStore

@@ -23,7 +23,7 @@ def _datasets(recipe: "Recipe") -> str:
 
 
 def _base_model_directory(recipe: "Recipe") -> str | None:
-    from phi3_assets.core.recipe import is_hub_id
+    from phi3_assets.core.recipe_data import is_hub_id
 
     return None if ":" in recipe.base_model or is_hub_id(recipe.base_model) else _absolute(recipe.base_model)
 

@@ -6,7 +6,7 @@ from typing import Any
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import user_files
 from phi3_assets.core.phases import Phases
-from phi3_assets.core.recipe import is_hub_id
+from phi3_assets.core.recipe_data import is_hub_id
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_model_directory, copy_model, describe

@@ -9,7 +9,7 @@ from typing import Any
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import copy_file, hash_files, write_report
 from phi3_assets.core.manifest import MANIFEST, Manifest, artefact_files, digest_of, read_manifest
-from phi3_assets.core.recipe import is_hub_id
+from phi3_assets.core.recipe_data import is_hub_id
 from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import gate
 from phi3_assets.evaluation.findings import Thresholds

@@ -19,6 +19,8 @@ from phi3_assets_tests.steps import record_sources, sources
 NOT_CODE = {"<module>", "<lambda>"}  # an import; a lambda belongs to the definition that holds it
 RECIPE = {
     "phi3_assets.core.recipe",
+    "phi3_assets.core.recipe_data",
+    "phi3_assets.core.recipe_model",
     "phi3_assets.core.recipe_file",
     "phi3_assets.core.fields",
 }  # what `Run` loads to have parameters
@@ -72,7 +74,7 @@ def edit(path, old, new):
         ("release/smoke_test.py", "import json", "import json\nMORE = 1", {"release_bundle"}),
         ("release/MODEL_CARD.md.j2", "#", "##", {"release_bundle"}),
         ("core/errors.py", "Bad input", "Wrong input", set()),
-        ("core/recipe.py", "Rank of the adapter.", "Its rank.", set()),
+        ("core/recipe_model.py", "Rank of the adapter.", "Its rank.", set()),
         ("steps/__init__.py", "training loss", "loss in training", set()),
     ],
 )
