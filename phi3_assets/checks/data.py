@@ -3,12 +3,10 @@
 They block where a model trained on the data would be wrong, and warn where a person should look.
 """
 
-from collections.abc import Iterator
-
 import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
-from phi3_assets.checks.results import findings, results, shown, specs, warning
+from phi3_assets.checks.results import findings, shown, together, warning
 from phi3_assets.data.judge.measured import DatasetMetrics
 from phi3_assets.data.tokens.measured import CorpusMetrics
 from phi3_assets.ops.running import measured
@@ -176,33 +174,24 @@ def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_c
     )
 
 
-_DATASET_BLOCKS = (every_row_is_accounted_for, tests_come_from_the_data)
-_DATASET_TELLS = (
-    every_file_is_read,
-    every_file_has_a_known_shape,
-    encodings_are_certain,
-    every_column_is_used,
-    questions_are_answered_once,
-    no_secrets_or_personal_data,
+dataset_is_sound = together(
+    "dataset_is_sound",
+    raw_dataset,
+    blocks=(every_row_is_accounted_for, tests_come_from_the_data),
+    tells=(
+        every_file_is_read,
+        every_file_has_a_known_shape,
+        encodings_are_certain,
+        every_column_is_used,
+        questions_are_answered_once,
+        no_secrets_or_personal_data,
+    ),
 )
-_CORPUS_BLOCKS = (answers_are_learnt_to_the_end, test_rows_are_not_trained_on, prompts_are_asked_as_trained)
-_CORPUS_TELLS = (rows_fit_the_model,)
-
-
-@dg.multi_asset_check(specs=specs(raw_dataset, _DATASET_BLOCKS, _DATASET_TELLS))
-def dataset_is_sound(
-    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
-) -> Iterator[dg.AssetCheckResult]:
-    """Asks all that is checked of the dataset."""
-    yield from results((*_DATASET_BLOCKS, *_DATASET_TELLS), store, recipe, raw_dataset)
-
-
-@dg.multi_asset_check(specs=specs(formatted_corpus, _CORPUS_BLOCKS, _CORPUS_TELLS))
-def corpus_is_sound(
-    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
-) -> Iterator[dg.AssetCheckResult]:
-    """Asks all that is checked of the corpus."""
-    yield from results((*_CORPUS_BLOCKS, *_CORPUS_TELLS), store, recipe, formatted_corpus)
-
+corpus_is_sound = together(
+    "corpus_is_sound",
+    formatted_corpus,
+    blocks=(answers_are_learnt_to_the_end, test_rows_are_not_trained_on, prompts_are_asked_as_trained),
+    tells=(rows_fit_the_model,),
+)
 
 ALL = [dataset_is_sound, corpus_is_sound]

@@ -1,13 +1,12 @@
 """Asset checks of the models: what was measured is judged where it stands, and holds back what must not travel on."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import dagster as dg
 
 from phi3_assets.assets.evaluation import release_bundle
 from phi3_assets.assets.model import base_model, lora_adapter, merged_model, onnx_int4_model
-from phi3_assets.checks.results import findings, results, shown, specs, warning
+from phi3_assets.checks.results import findings, shown, together, warning
 from phi3_assets.core.finding import Finding
 from phi3_assets.ops.running import metrics_of
 from phi3_assets.quantising import rules as int4_rules
@@ -79,24 +78,12 @@ def _told(finding: Finding) -> dg.AssetCheckResult:
     return warning(finding.passed, finding.sentence, **finding.numbers)
 
 
-_INT4_BLOCKS, _INT4_TELLS = (int4_runs,), (recovery_helped,)
-_BUNDLE_BLOCKS, _BUNDLE_TELLS = (smoke_test_passes, bundle_is_what_was_scored), (answers_are_the_reports,)
-
-
-@dg.multi_asset_check(specs=specs(onnx_int4_model, _INT4_BLOCKS, _INT4_TELLS))
-def int4_is_sound(
-    store: ArtifactStore, recipe: RecipeResource, onnx_int4_model: Record
-) -> Iterator[dg.AssetCheckResult]:
-    """Asks all that is checked of the int4 model."""
-    yield from results((*_INT4_BLOCKS, *_INT4_TELLS), store, recipe, onnx_int4_model)
-
-
-@dg.multi_asset_check(specs=specs(release_bundle, _BUNDLE_BLOCKS, _BUNDLE_TELLS))
-def bundle_is_sound(
-    store: ArtifactStore, recipe: RecipeResource, release_bundle: Record
-) -> Iterator[dg.AssetCheckResult]:
-    """Asks all that is checked of the bundle."""
-    yield from results((*_BUNDLE_BLOCKS, *_BUNDLE_TELLS), store, recipe, release_bundle)
-
+int4_is_sound = together("int4_is_sound", onnx_int4_model, blocks=(int4_runs,), tells=(recovery_helped,))
+bundle_is_sound = together(
+    "bundle_is_sound",
+    release_bundle,
+    blocks=(smoke_test_passes, bundle_is_what_was_scored),
+    tells=(answers_are_the_reports,),
+)
 
 ALL = [layout_keeps_the_logits, adapter_is_not_inert, merged_keeps_the_logits, int4_is_sound, bundle_is_sound]

@@ -42,23 +42,27 @@ Check = Callable[[ArtifactStore, RecipeResource, Record], dg.AssetCheckResult]
 """One check of an asset that has several; its name and docstring are the check's."""
 
 
-def specs(asset: dg.AssetsDefinition, blocks: Sequence[Check], tells: Sequence[Check]) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset that one op makes: each op less is a row less in every run, red where an asset failed.
+def together(
+    name: str, asset: dg.AssetsDefinition, blocks: Sequence[Check], tells: Sequence[Check]
+) -> dg.AssetChecksDefinition:
+    """The checks of an asset, made by one op: each op less is a row less in every run, red where an asset failed.
 
     Args:
+        name: Of the op.
         asset: The asset.
         blocks: Those that hold back what is made of it.
         tells: Those that warn.
     """
-    return [
-        dg.AssetCheckSpec(one.__name__, asset=asset, blocking=one in blocks, description=one.__doc__)
-        for one in (*blocks, *tells)
+    every = (*blocks, *tells)
+    specs = [
+        dg.AssetCheckSpec(one.__name__, asset=asset, blocking=one in blocks, description=one.__doc__) for one in every
     ]
 
+    description = f"Asks all that is checked of {asset.key.to_user_string()}."
 
-def results(
-    checks: Sequence[Check], store: ArtifactStore, recipe: RecipeResource, record: Record
-) -> Iterator[dg.AssetCheckResult]:
-    """What they find."""
-    for one in checks:
-        yield one(store, recipe, record)._replace(check_name=one.__name__)
+    @dg.multi_asset_check(name=name, specs=specs, description=description, ins={"record": dg.AssetIn(asset.key)})
+    def ask(store: ArtifactStore, recipe: RecipeResource, record: Record) -> Iterator[dg.AssetCheckResult]:
+        for one in every:
+            yield one(store, recipe, record)._replace(check_name=one.__name__)
+
+    return ask
