@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,29 +99,29 @@ def training(folder: Path) -> float:
 def scoring_base(folder: Path) -> float:
     """Likelihoods and answers of the base model."""
     from phi3_assets.evaluation import torch_scorer
-    from phi3_assets.evaluation.items import load_items
     from phi3_assets.models.end_tokens import end_token_ids
 
-    items = load_items(folder / "formatted_corpus" / "test.jsonl")[:ITEMS]
-    model = torch_scorer.load_model(folder / "base_model")
-    ends = end_token_ids(folder / "base_model")
-    started = time.perf_counter()
-    list(torch_scorer.score(model, items, ends, ANSWER_TOKENS))
-    return time.perf_counter() - started
+    base = folder / "base_model"
+    return scoring(folder, torch_scorer.score, torch_scorer.load_model(base), end_token_ids(base))
 
 
 def scoring_int4(folder: Path) -> float:
     """The same of the int4 model."""
     from phi3_assets.evaluation import genai_scorer
-    from phi3_assets.evaluation.items import load_items
     from phi3_assets.models import genai
     from phi3_assets.models.end_tokens import genai_end_token_ids
 
+    int4 = folder / "onnx_int4_model"
+    return scoring(folder, genai_scorer.score, genai.load_model(int4), genai_end_token_ids(int4))
+
+
+def scoring(folder: Path, score: Callable[..., Iterable[object]], model: Any, ends: list[int]) -> float:
+    """Seconds that a model, loaded already, takes for the first items of the test set."""
+    from phi3_assets.evaluation.items import load_items
+
     items = load_items(folder / "formatted_corpus" / "test.jsonl")[:ITEMS]
-    int4 = genai.load_model(folder / "onnx_int4_model")
-    ends = genai_end_token_ids(folder / "onnx_int4_model")
     started = time.perf_counter()
-    list(genai_scorer.score(int4, items, ends, ANSWER_TOKENS))
+    list(score(model, items, ends, ANSWER_TOKENS))
     return time.perf_counter() - started
 
 

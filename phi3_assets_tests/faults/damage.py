@@ -4,7 +4,7 @@ import shutil
 
 from phi3_assets.core.errors import DamagedArtefact
 from phi3_assets.core.manifest import read_manifest, verify
-from phi3_assets_tests.faults.findings import GRAPH, STAGES
+from phi3_assets_tests.faults.findings import STAGES
 from phi3_assets_tests.faults.scene import MEASURES, Plan, Scene, end_of
 from phi3_assets_tests.harms import HARMS, flip
 
@@ -33,10 +33,7 @@ def corrupted(plan: Plan) -> None:
         scene.answer(stage, "refused, with the way out", "" if told else f"{code}, {end_of(said)}")
         scene.nothing_is_left(stage, folder)
         shutil.copy(whole, victim)
-    code, said = scene.run()
-    scene.ends_well(GRAPH, code, said)
-    scene.made_once(said, made=set())
-    scene.converged()
+    scene.all_stands()
 
 
 def deleted(plan: Plan) -> None:

@@ -3,6 +3,8 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from phi3_assets.core.manifest import read_manifest
@@ -16,15 +18,23 @@ PAGE_BYTES = 4096
 _READ_ONLY = "cannot be read or written (Read-only file system)"
 
 
-def full(plan: Plan) -> None:
-    """At each stage the disk has room for half of what the stage makes; when there is room again, it is made."""
-    name = "disk full"
-    disk = plan.folder / "disks" / "full"
+@contextmanager
+def _on_a_small_disk(plan: Plan, fault: str) -> Iterator[tuple[Scene, Path] | None]:
+    """A home on a disk of its own, and that disk; None, and said, where nothing can be mounted."""
+    disk = plan.folder / "disks" / fault
     with small_disk(disk, DISK_BYTES) as mounted:
-        scene = Scene(plan, name, disk / "home")
+        scene = Scene(plan, fault, disk / "home")
         if not mounted:
             scene.answer(GRAPH, "the fault", skipped=_HOW)
+        yield (scene, disk) if mounted else None
+
+
+def full(plan: Plan) -> None:
+    """At each stage the disk has room for half of what the stage makes; when there is room again, it is made."""
+    with _on_a_small_disk(plan, "disk full") as laid_out:
+        if laid_out is None:
             return
+        scene, disk = laid_out
         for stage in STAGES:
             made = read_manifest(scene.standing(stage, plan.reference))
             filler = disk / "filler"
@@ -48,13 +58,10 @@ def _fill(filler: Path, leave_bytes: int) -> None:
 
 def read_only(plan: Plan) -> None:
     """A home that may only be read: the run says so and changes nothing; when it may be written, all stands."""
-    name = "home read-only"
-    disk = plan.folder / "disks" / "read-only"
-    with small_disk(disk, DISK_BYTES) as mounted:
-        scene = Scene(plan, name, disk / "home")
-        if not mounted:
-            scene.answer(GRAPH, "the fault", skipped=_HOW)
+    with _on_a_small_disk(plan, "home read-only") as laid_out:
+        if laid_out is None:
             return
+        scene, disk = laid_out
         scene.all_is_made()
         for flag in ("ro", "rw"):
             subprocess.run(["mount", "-o", f"remount,{flag}", str(disk)], check=True)
