@@ -12,8 +12,8 @@ SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "true",
-    # Threads that wait for one another sleep. Spinning gains nothing that could be measured where the machine is idle,
-    # and costs a factor of ten where it is not: see `python -m benchmarks contention`.
+    # Threads that wait for one another sleep. Spinning gains nothing that could be measured where the machine is idle;
+    # where it is not, they keep the core from the very thread that they wait for (`python -m benchmarks contention`).
     "OMP_WAIT_POLICY": "PASSIVE",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -81,7 +81,11 @@ def _replay(ctx: StepContext, job: Job) -> Path:
     rows = read_corpus(job.train_file, corpus_order(params), params["eval_share"]).rows
     count = texts_for(rows, params["replay_share"])
     ctx.log(f"The base model writes {count} texts, which are learnt along so that it does not forget its language")
-    write_texts(job.base_model, count, params["seed"], params["torch_dtype"], target := ctx.work / REPLAY_FILE)
+    target = ctx.work / REPLAY_FILE
+    try:
+        write_texts(job.base_model, count, params["seed"], params["torch_dtype"], target)
+    except (RuntimeError, MemoryError) as error:
+        raise adapters.out_of_memory(error, params) or error from error
     return target
 
 

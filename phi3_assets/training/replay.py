@@ -46,6 +46,9 @@ def write_texts(base_model: Path, count: int, seed: int, dtype: str, target: Pat
         seed: Of the sampling; on one machine the same seed writes the same texts.
         dtype: Of weights and arithmetic.
         target: Parquet file with the columns of train.parquet that are trained on: `input_ids` and `labels`.
+
+    Raises:
+        RuntimeError: The model does not fit into memory, as torch says it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

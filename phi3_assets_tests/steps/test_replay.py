@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import AutoTokenizer
 
+from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training.replay import MOST_TEXTS, TOKENS, texts_for, write_texts
 from phi3_assets_tests.steps.alone import assert_same, log_of
@@ -57,3 +59,12 @@ def test_a_killed_training_with_replay_ends_as_any_other(inputs: dict[str, Path]
     assert train(inputs, tmp_path / "killed", **fields) == 0
     assert "Resuming from the checkpoint" in log_of(tmp_path / "killed")
     assert_same(tmp_path / "whole" / "output", tmp_path / "killed" / "output")
+
+
+def test_a_model_that_does_not_fit_names_what_to_lower(inputs: dict[str, Path], run_step: RunStep, monkeypatch) -> None:
+    def load_too_much(*_: object) -> None:
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr("phi3_assets.steps.finetune.write_texts", load_too_much)
+    with pytest.raises((UserError, TransientError), match="memory is full"):
+        run_step(LORA_ADAPTER, inputs, replay_share=0.5)
