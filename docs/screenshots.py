@@ -1,7 +1,8 @@
 """Take the pictures of docs/images in a real browser: `python docs/screenshots.py URL` after `pip install playwright`.
 
 URL is a running `make ui` whose home was filled with `make run`; it needs Debian's chromium. Further arguments name
-pages, or give paths such as /runs/RUN_ID. The names `chat` and `pages` take a running `phi3 web` as URL.
+pages, or give paths such as /runs/RUN_ID. The names `chat` and `pages` take a running `phi3 web` as URL; `progress` is
+of a training that runs meanwhile.
 """
 
 import re
@@ -13,13 +14,12 @@ from playwright.sync_api import Page, sync_playwright
 IMAGES = Path(__file__).parent / "images"
 PAGES = {
     "lineage": "/asset-groups",
-    "lora_adapter": "/assets/lora_adapter?view=overview",
+    "progress": "/assets/lora_adapter?view=events",
     "eval_report": "/assets/eval_report?view=overview",
-    "checks": "/assets/formatted_corpus?view=checks",
     "chat": "/chat/",
     "pages": "/",
 }
-CHAT, WEB = "chat", ("chat", "pages")
+CHAT, APART = "chat", ("chat", "pages", "progress")
 
 
 def open_groups(page: Page) -> None:
@@ -53,8 +53,9 @@ def main(url: str, names: list[str]) -> None:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-background-networking"]
         )
-        page = browser.new_page(viewport={"width": 1500, "height": 950})
-        for name in names or [name for name in PAGES if name not in WEB]:
+        page = browser.new_page()
+        for name in names or [name for name in PAGES if name not in APART]:
+            page.set_viewport_size({"width": 1500, "height": 950})
             page.goto(url + PAGES.get(name, name))
             page.wait_for_timeout(5000)
             if name == "lineage":

@@ -80,7 +80,10 @@ def _replay(ctx: StepContext, job: Job) -> Path:
     params = job.params
     rows = read_corpus(job.train_file, corpus_order(params), params["eval_share"]).rows
     count = texts_for(rows, params["replay_share"])
-    ctx.log(f"The base model writes {count} texts, which are learnt along so that it does not forget its language")
+    ctx.log(
+        f"The base model writes {count} texts, which are learnt along so that it does not forget its language; steps "
+        "of these alone will be peaks of the loss"
+    )
     target = ctx.work / REPLAY_FILE
     try:
         write_texts(job.base_model, count, params["seed"], params["torch_dtype"], target)
