@@ -8,7 +8,7 @@ BIN := .venv/bin
 # Hundreds of processes would each compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run ui test test-slow lint lock clean
+.PHONY: run ui test test-slow test-browser lint lock clean
 
 run: .venv/installed
 	@$(BIN)/phi3 run
@@ -21,6 +21,9 @@ test: .venv/installed lint
 
 test-slow: .venv/installed
 	@$(BIN)/pytest -m slow
+
+test-browser: .venv/installed
+	@$(BIN)/pytest -m browser
 
 lint: .venv/installed
 	@$(BIN)/ruff check .

@@ -9,11 +9,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -22,9 +20,10 @@ import pytest
 from phi3_assets.core.locks import Holder
 from phi3_assets.resources.devices import hold_devices
 from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.dev_server import DevServer
 from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, gone, phi3, wait_for_training
 
-CONFIG = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "num_train_epochs": 100000.0}}}}
+ENDLESS_RECIPE = {"recipe": "tiny-test", "num_train_epochs": 100000.0}
 
 
 def no_half_artefact(home: Path) -> bool:
@@ -67,95 +66,6 @@ def test_killed_in_a_terminal(copied_home):
     assert done.returncode == 0, done.stdout
 
 
-class DevServer:
-    """A real `dagster dev` on a home, spoken to as the UI does."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        root = Path(__file__).parent.parent
-        self.log = home / "dev.log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml", "--port", str(self._port)],
-            cwd=root,
-            env=clean_env(PHI3_HOME=str(home), DAGSTER_HOME=str(home / ".dagster")),
-            stdout=self.log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def ask(self, query: str, **variables: object) -> dict:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}/graphql",
-            data=json.dumps({"query": query, "variables": variables}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["data"]
-
-    def wait_until_up(self, timeout_s: float = 90) -> None:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                nodes = self.ask("{workspaceOrError{...on Workspace{locationEntries{loadStatus}}}}")
-                if nodes["workspaceOrError"]["locationEntries"][0]["loadStatus"] == "LOADED":
-                    return
-            except (OSError, KeyError, IndexError):
-                pass
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.5)
-
-    def launch(self) -> str:
-        """Start the job `retrain` with the endless training; returns the run id."""
-        selector = {
-            "jobName": "retrain",
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "phi3_assets",
-        }
-        answer = self.ask(
-            "mutation($p: ExecutionParams!){launchRun(executionParams: $p)"
-            "{__typename ...on LaunchRunSuccess{run{runId}} ...on PythonError{message}}}",
-            p={"selector": selector, "runConfigData": json.dumps(CONFIG)},
-        )
-        return answer["launchRun"]["run"]["runId"]
-
-    def terminate(self, run_id: str) -> None:
-        """What the button Terminate does."""
-        self.ask(
-            "mutation($r: String!){terminateRun(runId: $r, terminatePolicy: SAFE_TERMINATE){__typename}}", r=run_id
-        )
-
-    def status(self, run_id: str) -> str:
-        return self.ask("query($r: ID!){runOrError(runId: $r){...on Run{status}}}", r=run_id)["runOrError"]["status"]
-
-    def wait_for_status(self, run_id: str, wanted: str, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while (status := self.status(run_id)) != wanted:
-            assert time.monotonic() < deadline, f"{status}, not {wanted}"
-            time.sleep(0.5)
-
-    def kill(self) -> None:
-        """SIGKILL for all of it: server, daemon, run workers."""
-        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
-            process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        if self.process.poll() is not None:
-            return
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        for child in children:
-            if child.is_running():
-                child.kill()
-
-
 @pytest.fixture
 def server(copied_home):
     server = DevServer(copied_home)
@@ -168,7 +78,7 @@ def server(copied_home):
 
 def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, copied_home):
     """One server for both, for it takes ten seconds to come up; the second run finds the device free."""
-    run_id = server.launch()
+    run_id = server.launch(ENDLESS_RECIPE)
     processes = wait_for_training(copied_home)
     server.terminate(run_id)
     server.wait_for_status(run_id, "CANCELED")
@@ -176,7 +86,7 @@ def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, co
     assert no_half_artefact(copied_home)
 
     shutil.rmtree(copied_home / "work" / "lora_adapter")  # the log that `wait_for_training` looks for
-    run_id = server.launch()
+    run_id = server.launch(ENDLESS_RECIPE)
     processes = wait_for_training(copied_home)
     executing(processes).kill()
     assert gone(processes)
@@ -218,7 +128,7 @@ def read_until(run: subprocess.Popen[str], words: str) -> str:
 @pytest.mark.slow  # a real server, started twice and killed in the midst of a training
 def test_dagster_dev_is_killed_and_started_again(server, copied_home):
     """The dead run stayed "started", and the next waited for its device without a word, and for ever."""
-    dead = server.launch()
+    dead = server.launch(ENDLESS_RECIPE)
     processes = wait_for_training(copied_home)
     server.kill()
     assert gone(processes)
@@ -228,7 +138,7 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
     again = DevServer(copied_home)
     try:
         again.wait_until_up()
-        alive = again.launch()
+        alive = again.launch(ENDLESS_RECIPE)
         processes = wait_for_training(copied_home, timeout_s=60)
         again.wait_for_status(dead, "FAILURE")
         assert again.status(alive) == "STARTED"
@@ -245,7 +155,7 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
 def test_step_process_is_killed(copied_home, tmp_path):
     """With Dagster's multiprocess executor each op has a process of its own between the run worker and ours."""
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(CONFIG))
+    config.write_text(json.dumps({"resources": {"recipe": {"config": ENDLESS_RECIPE}}}))
     run = subprocess.Popen(
         [sys.executable, "-m", "dagster", "job", "execute", "-j", "one_process_an_op", "-c", str(config)]
         + ["-m", "phi3_assets_tests.one_process_an_op"],

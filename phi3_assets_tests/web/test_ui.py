@@ -12,15 +12,10 @@ import psutil
 import pytest
 
 from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.dev_server import free_port
 from phi3_assets_tests.tiny_graph import PHI3, gone
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def wait_until_up(url: str, log: Path, timeout_s: float = 90) -> None:
