@@ -118,8 +118,17 @@ class DevServer:
             assert time.monotonic() < deadline, f"{asset} was not observed by {run_id} in {timeout_s} s"
             time.sleep(0.5)
 
-    def number_of_runs(self) -> int:
-        return len(self.ask("{runsOrError{...on Runs{results{runId}}}}")["runsOrError"]["results"])
+    def runs(self) -> dict[str, str]:
+        """The status of each run by its id, the newest first."""
+        found = self.ask("{runsOrError{...on Runs{results{runId status}}}}")["runsOrError"]["results"]
+        return {run["runId"]: run["status"] for run in found}
+
+    def terminate_all(self) -> None:
+        """Terminate what runs, and wait until it has ended."""
+        for run_id, status in self.runs().items():
+            if status == "STARTED":
+                self.terminate(run_id)
+                self.wait_for_status(run_id, "CANCELED")
 
     def kill(self) -> None:
         """SIGKILL for all of it: server, daemon, run workers."""

@@ -31,7 +31,7 @@ def open_page(browser: "sync_api.Browser", width: int = 1500, height: int = 950)
 
 def open_lineage(page: Page, url: str) -> None:
     """The graph with all of its groups open, in a window in which Dagster draws the assets with their state."""
-    page.set_viewport_size({"width": 2400, "height": 1000})
+    page.set_viewport_size({"width": 3000, "height": 1100})
     page.goto(f"{url}/asset-groups?expanded={','.join(f'global@global:{group}' for group in GROUPS)}")
     for group, assets in GROUPS.items():
         for asset in (group, *assets):
@@ -69,9 +69,10 @@ def terminate(page: Page) -> None:
 
 
 def reexecute_from_failure(page: Page) -> str:
-    """Press the button of a failed run's page, and follow the new run; returns its id."""
+    """Choose it on the page of a failed run, and follow the new run; returns its id."""
     failed = shown_run(page)
-    page.get_by_role("button", name="Re-execute from failure").click()
+    page.get_by_role("button", name="Re-execute all").locator("xpath=following::button[1]").click()
+    page.get_by_role("menuitem", name="From failure").click()
     page.wait_for_url(lambda address: "/runs/" in address and failed not in address)
     return shown_run(page)
 
@@ -89,3 +90,13 @@ def open_asset(page: Page, url: str, asset: str, view: str) -> None:
     """A view of an asset: overview, events or checks."""
     page.goto(f"{url}/assets/{asset}?view={view}")
     page.get_by_role("tab", name=view.capitalize()).wait_for()
+
+
+def ask(page: Page, question: str, *variants: str) -> None:
+    """Put a question to these variants on the chat page, and wait for all answers."""
+    for box in page.locator("#variants input").all():
+        box.set_checked(box.get_attribute("value") in variants)
+    page.fill("#question", question)
+    page.press("#question", "Enter")
+    page.wait_for_selector(".answer")
+    page.wait_for_selector("#stop", state="hidden")

@@ -10,6 +10,7 @@ import pytest
 
 from phi3_assets_tests.browser import dagster_pages as ui
 from phi3_assets_tests.browser.chromium import needs_chromium, open_chromium
+from phi3_assets_tests.conftest import write_rows
 from phi3_assets_tests.dev_server import DevServer
 from phi3_assets_tests.tiny_graph import gone, workers
 
@@ -70,11 +71,11 @@ def test_materialize_all_ends_in_success(server, page):
 
 def test_launchpad_refuses_a_value_before_the_run(server, page):
     """`lora_dropout: 3` failed only in the run, and the recipe's file was blamed."""
-    before = server.number_of_runs()
+    before = len(server.runs())
     ui.launch(page, server.url, {"lora_dropout": 3.0})
     message = page.get_by_role("dialog")
     ui.expect(message).to_contain_text("in the launchpad or with --set: lora_dropout: Input should be less than 1")
-    assert server.number_of_runs() == before
+    assert len(server.runs()) == before
 
 
 def test_a_training_shows_its_progress_and_is_terminated(server, home, page):
@@ -93,3 +94,62 @@ def test_a_training_shows_its_progress_and_is_terminated(server, home, page):
     ui.expect(page.get_by_text("Canceled", exact=True).first).to_be_visible()
     assert server.status(run_id) == "CANCELED"
     assert gone(processes)
+
+
+def test_a_failed_run_goes_on_from_its_failure(server, home, page):
+    """What stood in the way is taken away; nothing before the training is run again."""
+    work, aside = home / "work" / "lora_adapter", home / "work" / "aside"
+    work.rename(aside)
+    work.touch()
+    try:
+        ui.launch(page, server.url, {"learning_rate": 0.02})
+        failed = ui.shown_run(page)
+        server.wait_for_status(failed, "FAILURE", RUN_S)
+        ui.expect(page.get_by_text("Failure", exact=True).first).to_be_visible()
+    finally:
+        work.unlink()
+        aside.rename(work)
+    again = ui.reexecute_from_failure(page)
+    server.wait_for_status(again, "SUCCESS", RUN_S)
+    assert "lora_adapter.run_lora_pass" in steps_run(server, again)
+    assert not {"raw_dataset", "formatted_corpus"} & steps_run(server, again)
+
+
+def test_a_model_that_is_not_fit_is_refused_with_the_reason(server, page):
+    ui.launch(page, server.url, {"gate_min_items": 1000})
+    run_id = ui.shown_run(page)
+    server.wait_for_status(run_id, "FAILURE", RUN_S)
+    ui.expect(page.get_by_text("is not fit for release").first).to_be_visible()
+    assert "release_bundle" not in steps_run(server, run_id)
+    ui.open_asset(page, server.url, "eval_report", "checks")
+    page.get_by_text("test_set_is_large_enough").first.click()
+    ui.expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
+    ui.expect(page.get_by_text("The test set has 5 items, a decision needs at least 1000; add data.")).to_be_visible()
+
+
+def test_a_file_that_is_dropped_starts_a_retrain(server, home, page):
+    before = len(server.runs())
+    ui.turn_on(page, server.url, "new_data")
+    write_rows(home / "datasets" / "more.csv", rows=60)
+    page.goto(f"{server.url}/runs")
+    ui.expect(page.get_by_role("link", name="new_data").first).to_be_visible(timeout=1000 * RUN_S)
+    page.get_by_role("link", name=next(iter(server.runs()))[:8]).first.click()
+    run_id = ui.shown_run(page)
+    server.wait_for_status(run_id, "SUCCESS", RUN_S)
+    assert len(server.runs()) == before + 1
+    ui.open_asset(page, server.url, "raw_dataset", "events")
+    ui.expect(page.get_by_text("more.csv").first).to_be_visible()
+
+
+def test_the_report_and_the_chat_are_one_click_away(server, page):
+    server.wait_for_status(server.launch({"recipe": "tiny-test"}), "SUCCESS", RUN_S)
+    ui.open_asset(page, server.url, "eval_report", "events")
+    report = page.get_by_role("link", name=f"{server.pages_url}/report/").first
+    page.goto(report.get_attribute("href"))
+    ui.expect(page.get_by_role("heading", level=1)).to_contain_text("Base, adapter, merged and int4 on the same")
+    page.goto(server.pages_url)
+    ui.expect(page.get_by_text("Champion since")).to_be_visible()
+    page.goto(f"{server.pages_url}/chat/")
+    ui.ask(page, "What does code 7 mean?", "base", "int4")
+    assert page.locator(".answer h3").all_text_contents() == ["base", "int4 (ONNX)"]
+    assert all("first after" in shown for shown in page.locator(".answer .figures").all_text_contents())
