@@ -30,6 +30,7 @@ WHOLE_RUNS = (
     "test_faults.py",
     "test_graph.py",
     "test_orphans.py",
+    "test_pages.py",
     "test_part_of_the_graph.py",
     "test_postgres.py",
     "test_retrains.py",

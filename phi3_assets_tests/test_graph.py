@@ -70,6 +70,17 @@ def test_pictures_and_tables_are_in_the_ui(events):
     assert len(materialisation(events, "raw_dataset").metadata["Preview"].records) == 5
 
 
+def test_a_run_from_a_terminal_is_in_the_timeline(events):
+    """Dagster's first page said "No runs" after `make run`: it shows those alone that say whose job they are of."""
+    (run,) = events.get_runs()
+    origin = run.remote_job_origin.repository_origin
+    assert origin.repository_name == "__repository__"
+    assert origin.code_location_origin.location_name == "phi3_assets"
+    assert run.job_name == "retrain"
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    assert run.tags["phi3/started_by"] == "phi3 run"
+
+
 def test_scores_are_plotted_over_retrains(events):
     """Plots of eval_report showed items and seconds, and none of the scores."""
     report = materialisation(events, "eval_report").metadata

@@ -14,27 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from phi3_assets.core.locks import Holder
 from phi3_assets.resources.devices import hold_devices
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.dev_server import DevServer
-from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, gone, phi3, wait_for_training
+from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, executing, gone, phi3, wait_for_training
 
-ENDLESS_RECIPE = {"recipe": "tiny-test", "num_train_epochs": 100000.0}
+CONFIG = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "num_train_epochs": 100000.0}}}}
 
 
 def no_half_artefact(home: Path) -> bool:
     """Nothing that could be taken for the endless training's result."""
     adapters = [path for path in (home / "gen-model" / "lora_adapter").iterdir() if path.is_dir()]
     return len(adapters) == 1  # the one that `made_home` made
-
-
-def executing(processes: list[psutil.Process]) -> psutil.Process:
-    """The process that executes the op: above the worker, and above the server that workers are forked from."""
-    return next(above for above in processes[0].parents() if "phi3_assets.worker" not in " ".join(above.cmdline()))
 
 
 def start_endless(home: Path) -> subprocess.Popen[bytes]:
@@ -78,7 +72,7 @@ def server(copied_home):
 
 def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, copied_home):
     """One server for both, for it takes ten seconds to come up; the second run finds the device free."""
-    run_id = server.launch(ENDLESS_RECIPE)
+    run_id = server.launch(CONFIG)
     processes = wait_for_training(copied_home)
     server.terminate(run_id)
     server.wait_for_status(run_id, "CANCELED")
@@ -86,7 +80,7 @@ def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, co
     assert no_half_artefact(copied_home)
 
     shutil.rmtree(copied_home / "work" / "lora_adapter")  # the log that `wait_for_training` looks for
-    run_id = server.launch(ENDLESS_RECIPE)
+    run_id = server.launch(CONFIG)
     processes = wait_for_training(copied_home)
     executing(processes).kill()
     assert gone(processes)
@@ -128,7 +122,7 @@ def read_until(run: subprocess.Popen[str], words: str) -> str:
 @pytest.mark.slow  # a real server, started twice and killed in the midst of a training
 def test_dagster_dev_is_killed_and_started_again(server, copied_home):
     """The dead run stayed "started", and the next waited for its device without a word, and for ever."""
-    dead = server.launch(ENDLESS_RECIPE)
+    dead = server.launch(CONFIG)
     processes = wait_for_training(copied_home)
     server.kill()
     assert gone(processes)
@@ -138,7 +132,7 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
     again = DevServer(copied_home)
     try:
         again.wait_until_up()
-        alive = again.launch(ENDLESS_RECIPE)
+        alive = again.launch(CONFIG)
         processes = wait_for_training(copied_home, timeout_s=60)
         again.wait_for_status(dead, "FAILURE")
         assert again.status(alive) == "STARTED"
@@ -155,7 +149,7 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
 def test_step_process_is_killed(copied_home, tmp_path):
     """With Dagster's multiprocess executor each op has a process of its own between the run worker and ours."""
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"resources": {"recipe": {"config": ENDLESS_RECIPE}}}))
+    config.write_text(json.dumps(CONFIG))
     run = subprocess.Popen(
         [sys.executable, "-m", "dagster", "job", "execute", "-j", "one_process_an_op", "-c", str(config)]
         + ["-m", "phi3_assets_tests.one_process_an_op"],

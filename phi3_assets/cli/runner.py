@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from phi3_assets.evaluation.present import text_table
 from phi3_assets.ops.run_tags import STARTED_BY_TAG
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.pointers import latest
-from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance
+from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance, show_in_timeline
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
@@ -59,6 +60,7 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
         hold_run(home, run_id)
         narrator = Narrator()
         instance.add_event_listener(run_id, narrator.tell)
+        instance.add_event_listener(run_id, partial(_when_started, instance))
         result = None
         try:
             result = definitions.resolve_job_def("retrain").execute_in_process(
@@ -94,6 +96,11 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
         assert made is not None
         print(f"\n{to}: {store.where(made)}")
     return 0
+
+
+def _when_started(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
+    if entry.dagster_event and entry.dagster_event.event_type == dg.DagsterEventType.RUN_START:
+        show_in_timeline(instance, entry.run_id)
 
 
 def selected(definitions: dg.Definitions, to: str) -> list[dg.AssetKey]:

@@ -8,7 +8,7 @@ import dagster as dg
 
 MOST_COLUMNS = 7
 """What fits beside the UI's own columns without scrolling."""
-MOST_ROWS = 12
+MOST_ROWS = 10
 Columns = Sequence[tuple[str, str]]
 """Key and heading."""
 

@@ -94,7 +94,8 @@ class RecipeResource(_Fields):  # type: ignore[misc]
         for name, info in Recipe.model_fields.items():
             choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
             if choices and isinstance(choices[0], str):  # Dagster's choices are text
-                one_of = dg.Enum(name, [dg.EnumValue(choice) for choice in choices])
+                # Its name is what Dagster says of a value that is none of them.
+                one_of = dg.Enum(f"{name}: {' | '.join(choices)}", [dg.EnumValue(choice) for choice in choices])
                 given = fields[name].default_value
                 fields[name] = dg.Field(dg.Noneable(one_of), given, False, fields[name].description)
         return type(super()._config_schema)(dg.Field(RecipeConfig(fields), inferred.default_value, False))

@@ -125,7 +125,7 @@ FORMATTED_CORPUS = Step(
     without_pandas=True,
     row_count="train_rows",
     shows=(
-        Shown("First row: learnt on yellow", "learnt", metric="masked_preview", words=("learnt text is on yellow",)),
+        Shown("What is learnt", "learnt", metric="masked_preview", words=("learnt text is on yellow",)),
         Shown("Length of training rows", "histogram", metric="length_histogram"),
         Shown("length percentiles, tokens", "json", metric="length_percentiles_tokens"),
     ),
@@ -163,7 +163,6 @@ LORA_ADAPTER = Step(
             columns=(
                 ("step", "step"),
                 ("loss", "loss, nats/token"),
-                ("eval_loss", "loss on held-out rows, nats/token"),
                 ("epoch", "epoch"),
                 ("learning_rate", "learning rate"),
                 ("grad_norm", "gradient norm"),

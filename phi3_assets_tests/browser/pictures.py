@@ -53,7 +53,7 @@ def running(server: DevServer, page: ui.Page) -> None:
 
 def progress(server: DevServer, page: ui.Page) -> None:
     """What the asset shows meanwhile."""
-    run_id = server.launch(TRAINING)
+    run_id = server.launch({"resources": {"recipe": {"config": TRAINING}}})
     server.wait_for_observation(run_id, "lora_adapter", TRAINING_S)
     ui.open_asset(page, server.url, "lora_adapter", "events")
     page.get_by_text("Progress, %", exact=True).wait_for()

@@ -64,7 +64,7 @@ def test_lineage_shows_every_asset_and_its_state(server, page):
 def test_materialize_all_ends_in_success(server, page):
     ui.open_lineage(page, server.url)
     run_id = ui.materialize_all(page)
-    server.wait_for_status(run_id, "SUCCESS", RUN_S)
+    server.wait_for_status(run_id, "SUCCESS", timeout_s=RUN_S)
     ui.expect(page.get_by_text("Success", exact=True).first).to_be_visible()
     assert "champion" in steps_run(server, run_id)
 
@@ -104,13 +104,13 @@ def test_a_failed_run_goes_on_from_its_failure(server, home, page):
     try:
         ui.launch(page, server.url, {"learning_rate": 0.02})
         failed = ui.shown_run(page)
-        server.wait_for_status(failed, "FAILURE", RUN_S)
+        server.wait_for_status(failed, "FAILURE", timeout_s=RUN_S)
         ui.expect(page.get_by_text("Failure", exact=True).first).to_be_visible()
     finally:
         work.unlink()
         aside.rename(work)
     again = ui.reexecute_from_failure(page)
-    server.wait_for_status(again, "SUCCESS", RUN_S)
+    server.wait_for_status(again, "SUCCESS", timeout_s=RUN_S)
     assert "lora_adapter.run_lora_pass" in steps_run(server, again)
     assert not {"raw_dataset", "formatted_corpus"} & steps_run(server, again)
 
@@ -118,7 +118,7 @@ def test_a_failed_run_goes_on_from_its_failure(server, home, page):
 def test_a_model_that_is_not_fit_is_refused_with_the_reason(server, page):
     ui.launch(page, server.url, {"gate_min_items": 1000})
     run_id = ui.shown_run(page)
-    server.wait_for_status(run_id, "FAILURE", RUN_S)
+    server.wait_for_status(run_id, "FAILURE", timeout_s=RUN_S)
     ui.expect(page.get_by_text("is not fit for release").first).to_be_visible()
     assert "release_bundle" not in steps_run(server, run_id)
     ui.open_asset(page, server.url, "eval_report", "checks")
@@ -133,16 +133,16 @@ def test_a_file_that_is_dropped_starts_a_retrain(server, home, page):
     write_rows(home / "datasets" / "more.csv", rows=60)
     page.goto(f"{server.url}/runs")
     ui.expect(page.get_by_role("link", name="new_data").first).to_be_visible(timeout=1000 * RUN_S)
-    page.get_by_role("link", name=next(iter(server.runs()))[:8]).first.click()
+    page.get_by_role("link", name=server.runs()[0]["runId"][:8]).first.click()
     run_id = ui.shown_run(page)
-    server.wait_for_status(run_id, "SUCCESS", RUN_S)
+    server.wait_for_status(run_id, "SUCCESS", timeout_s=RUN_S)
     assert len(server.runs()) == before + 1
     ui.open_asset(page, server.url, "raw_dataset", "events")
     ui.expect(page.get_by_text("more.csv").first).to_be_visible()
 
 
 def test_the_report_and_the_chat_are_one_click_away(server, page):
-    server.wait_for_status(server.launch({"recipe": "tiny-test"}), "SUCCESS", RUN_S)
+    server.wait_for_status(server.launch({}), "SUCCESS", timeout_s=RUN_S)
     ui.open_asset(page, server.url, "eval_report", "events")
     report = page.get_by_role("link", name=f"{server.pages_url}/report/").first
     page.goto(report.get_attribute("href"))

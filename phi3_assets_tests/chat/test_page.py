@@ -133,7 +133,27 @@ def test_a_variant_that_was_not_made_cannot_be_chosen_and_says_why(copied_home, 
         assert (
             "needs lora_adapter: materialise it first, with `phi3 run`" in page.locator("#why-adapter").text_content()
         )
-        assert "Materialise merged_model again" in page.locator("#why-merged").text_content()
+        assert "needs merged_model: materialise it first" in page.locator("#why-merged").text_content()
+
+
+def test_every_page_is_shown_as_it_was_drawn(made_home, browser):
+    """A policy that is too strict for a page shows as a complaint of the browser, and as a page without its style."""
+    complaints, asked = [], []
+    with running_page(made_home, command=("web",)) as server:
+        page = browser.new_context(viewport={"width": 360, "height": 640}).new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(server.url)
+        links = page.locator("a").evaluate_all("all => all.map(one => one.href)")
+        assert len(set(links)) >= 5
+        for link in links:
+            page.goto(link)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, link
+            assert "sans-serif" in page.evaluate("getComputedStyle(document.body).fontFamily"), link
+        page.context.close()
+    assert complaints == []
+    assert all(request.startswith(server.url) for request in asked)
 
 
 @pytest.mark.parametrize("way", ["button", "Escape", "close"])

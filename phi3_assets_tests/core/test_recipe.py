@@ -139,7 +139,7 @@ def test_a_wrong_value_is_refused_before_the_launch(config, message):
 
 
 def test_a_wrong_choice_is_refused_while_one_types():
-    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type supervise got nothing"):
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r"not in enum type supervise: answers \| all got nothing"):
         launch(supervise="nothing")
 
 

@@ -103,7 +103,7 @@ def test_tables_are_narrow(step):
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_every_declaration_has_one_source(step):
     for one in step.shows:
-        assert bool(one.metric) != bool(one.file), one.name
+        assert [bool(one.metric), bool(one.file), bool(one.page)].count(True) == 1, one.name
 
 
 def test_no_branch_on_a_steps_name():

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from phi3_assets_tests.conftest import clean_env
-from phi3_assets_tests.dev_server import free_port
+from phi3_assets_tests.servers import free_port
 from phi3_assets_tests.tiny_graph import PHI3, gone
 
 ROOT = Path(__file__).parents[2]
