@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Hundreds of processes would each compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run ui test test-slow faults lint lock clean
+.PHONY: run ui test test-slow test-browser faults lint lock clean
 
 run: .venv/installed
 	@$(BIN)/phi3 run
@@ -22,6 +22,9 @@ test: .venv/installed lint
 
 test-slow: .venv/installed
 	@$(BIN)/pytest -m slow
+
+test-browser: .venv/installed
+	@$(BIN)/pytest -m browser
 
 faults: .venv/installed
 	@$(BIN)/python -m phi3_assets_tests.faults --side-by-side 2

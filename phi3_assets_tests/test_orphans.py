@@ -14,13 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from phi3_assets.core.locks import Holder
 from phi3_assets.resources.devices import hold_devices
 from phi3_assets_tests.conftest import clean_env
-from phi3_assets_tests.servers import Graphql, free_port
+from phi3_assets_tests.dev_server import DevServer
 from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, executing, gone, phi3, wait_for_training
 
 CONFIG = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "num_train_epochs": 100000.0}}}}
@@ -59,50 +58,6 @@ def test_killed_in_a_terminal(copied_home):
     # The dead run held the device; the next one must not wait for it.
     done = phi3("run", *TINY, home=copied_home, env=clean_env(), timeout_s=60)
     assert done.returncode == 0, done.stdout
-
-
-class DevServer(Graphql):
-    """A real `dagster dev` on a home, spoken to as the UI does."""
-
-    def __init__(self, home: Path) -> None:
-        port = free_port()
-        super().__init__(port)
-        root = Path(__file__).parent.parent
-        self.log = home / "dev.log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml", "--port", str(port)],
-            cwd=root,
-            env=clean_env(PHI3_HOME=str(home), DAGSTER_HOME=str(home / ".dagster")),
-            stdout=self.log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def wait_until_up(self, timeout_s: float = 90) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not self.is_up():
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.5)
-
-    def kill(self) -> None:
-        """SIGKILL for all of it: server, daemon, run workers."""
-        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
-            process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        if self.process.poll() is not None:
-            return
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        for child in children:
-            if child.is_running():
-                child.kill()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`phi3 web` and `phi3 ui`: the pages of a home, alone or beside the Dagster UI."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def ui(
             start_new_session=True,
         )
         os.close(reading)
+    # A script's shell starts what it puts into the background with SIGINT ignored, and Dagster then ignores SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(dagster, [dagster, "dev", "--workspace", str(workspace), "--port", str(port)])  # noqa: S606 (no shell is wanted)
 
 

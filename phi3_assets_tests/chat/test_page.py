@@ -1,9 +1,8 @@
-"""The chat page of `phi3 web` in a real browser. Needs Debian's chromium and `pip install playwright`."""
+"""The chat page of `phi3 web` in a real browser."""
 
 import shutil
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +12,17 @@ from phi3_assets.chat.serving import Models
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.web.app import make_app
 from phi3_assets.web.server import Server, listen
+from phi3_assets_tests.browser.chromium import needs_chromium, open_chromium, sync_api
 from phi3_assets_tests.chat.serving_page import running_page, text_of
 
-CHROMIUM = Path("/usr/bin/chromium")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not there: apt-get install chromium")
+pytestmark = [pytest.mark.browser, needs_chromium]
 MARKUP = '<img src="/none" onerror="document.title=1"> & <b>bold</b>'
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from phi3_assets_tests.harms import small_disk
 DISK_BYTES = 1 << 29
 _HOW = "no right to mount a small disk; run it as root on Linux"
 PAGE_BYTES = 4096
+# By the system while it writes, or by a step that reckons before it begins.
+_FULL = r"disk is full|No space left|needs about .* of disk .* has .* free"
 _READ_ONLY = "cannot be read or written (Read-only file system)"
 
 
@@ -40,7 +42,7 @@ def full(plan: Plan) -> None:
             filler = disk / "filler"
             _fill(filler, sum(-(-entry.bytes // PAGE_BYTES) for entry in made.files.values()) * PAGE_BYTES // 2)
             code, said = scene.run("--to", stage)
-            told = code == 1 and re.search("disk is full|No space left", said) and "Traceback" not in said
+            told = code == 1 and re.search(_FULL, said) and "Traceback" not in said
             scene.answer(stage, "says that the disk is full", "" if told else f"{code}, {end_of(said)}")
             scene.nothing_is_left(stage)
             filler.unlink()

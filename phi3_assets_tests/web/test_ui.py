@@ -12,15 +12,10 @@ import psutil
 import pytest
 
 from phi3_assets_tests.conftest import clean_env
+from phi3_assets_tests.servers import free_port
 from phi3_assets_tests.tiny_graph import PHI3, gone
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def wait_until_up(url: str, log: Path, timeout_s: float = 90) -> None:
@@ -38,10 +33,10 @@ def wait_until_up(url: str, log: Path, timeout_s: float = 90) -> None:
 class Started:
     """`phi3 ui` in a session of its own, as in a terminal of its own."""
 
-    def __init__(self, home: Path, pages_port: int) -> None:
+    def __init__(self, home: Path, pages_port: int, before: tuple[str, ...] = ()) -> None:
         self.dagster_port, self.log = free_port(), home / "ui.log"
         self.process = subprocess.Popen(
-            [*PHI3, "ui", "--port", str(self.dagster_port), "--home", str(home)],
+            [*before, *PHI3, "ui", "--port", str(self.dagster_port), "--home", str(home)],
             cwd=ROOT,
             env=clean_env(PHI3_WEB_PORT=str(pages_port), PYTHONUNBUFFERED="1"),
             stdout=self.log.open("w"),
@@ -63,8 +58,8 @@ def start(home):
     """Starts `phi3 ui`; whatever is left of it in the end is killed."""
     started, processes = [], []
 
-    def start(pages_port):
-        started.append(Started(home, pages_port))
+    def start(pages_port, before=()):
+        started.append(Started(home, pages_port, before))
         processes.extend(started[-1].wait_until_up())
         return started[-1]
 
@@ -84,6 +79,16 @@ def test_one_ctrl_c_ends_both(start):
     os.killpg(ui.process.pid, signal.SIGINT)  # a terminal sends it to the whole group
     ui.process.wait(timeout=60)
     assert gone(processes, 30)
+
+
+def test_in_the_background_of_a_script_it_ends_upon_sigterm(start):
+    """Such a shell has it start with SIGINT ignored; Dagster inherited that, and then ignored SIGTERM as well."""
+    port = free_port()
+    ui = start(port, before=("sh", "-c", 'trap "" INT; exec "$@"', "sh"))
+    wait_until_up(f"http://127.0.0.1:{port}/", ui.log)
+    processes = ui.tree()
+    ui.process.terminate()
+    assert gone(processes, 60)
 
 
 def test_the_pages_do_not_outlive_a_ui_that_is_killed(start):
