@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -71,9 +71,10 @@ def run_under_dagster(step_file: StepFile, pipes: PipesContext, machine: Machine
         with machine(log) as interruption:
             run_step(step_file, log, progress, note, interruption)
     except Exception as error:
-        traceback.print_exc()
         message, user_error = describe_failure(error, step_file)
         pipes.report_custom_message({"failed": message, "transient": not user_error and is_transient(error)})
+        with suppress(OSError):  # the log is on the disk that may be what is full
+            traceback.print_exc()
         return 1
     return 0
 

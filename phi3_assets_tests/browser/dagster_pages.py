@@ -31,11 +31,12 @@ def open_page(browser: "sync_api.Browser", width: int = 1500, height: int = 950)
 
 def open_lineage(page: Page, url: str) -> None:
     """The graph with all of its groups open, in a window in which Dagster draws the assets with their state."""
-    page.set_viewport_size({"width": 3000, "height": 1100})
+    page.set_viewport_size({"width": 3000, "height": 1250})
     page.goto(f"{url}/asset-groups?expanded={','.join(f'global@global:{group}' for group in GROUPS)}")
     for group, assets in GROUPS.items():
         for asset in (group, *assets):
             page.locator("foreignObject", has_text=asset).first.wait_for()
+    expect(page.get_by_text("Loading...")).to_have_count(0)
 
 
 def materialize_all(page: Page) -> str:
@@ -78,12 +79,11 @@ def reexecute_from_failure(page: Page) -> str:
 
 
 def turn_on(page: Page, url: str, sensor: str) -> None:
-    """Switch a sensor on, on the page of the automations."""
-    page.goto(f"{url}/automation")
-    boxes = page.locator("[data-index]", has_text=sensor).last.get_by_role("checkbox")
-    expect(boxes).to_have_count(2)  # the one that selects the row, and once its state is known the switch
-    boxes.last.locator("xpath=..").click()
-    expect(boxes.last).to_be_checked()
+    """Switch a sensor on, on its page."""
+    page.goto(f"{url}/locations/phi3_assets/sensors/{sensor}")
+    switch = page.get_by_role("checkbox")
+    switch.locator("xpath=..").click()
+    expect(switch).to_be_checked()
 
 
 def open_asset(page: Page, url: str, asset: str, view: str) -> None:
@@ -94,6 +94,7 @@ def open_asset(page: Page, url: str, asset: str, view: str) -> None:
 
 def ask(page: Page, question: str, *variants: str) -> None:
     """Put a question to these variants on the chat page, and wait for all answers."""
+    page.wait_for_selector("#variants input")  # made by the page's script, all at once
     for box in page.locator("#variants input").all():
         box.set_checked(box.get_attribute("value") in variants)
     page.fill("#question", question)

@@ -24,11 +24,14 @@ TRAINING_S = 600
 def lineage(server: DevServer, page: ui.Page) -> None:
     """The whole graph."""
     ui.open_lineage(page, server.url)
+    page.get_by_role("button", name="Hide navigation").click()
+    page.mouse.dblclick(1500, 130)  # on the empty background: the graph is fitted into the window
+    page.wait_for_timeout(2000)
 
 
 def eval_report(server: DevServer, page: ui.Page) -> None:
     """The scores."""
-    ui.open_asset(page, server.url, "eval_report", "events")
+    ui.open_asset(page, server.url, "eval_report", "overview")
     page.get_by_text("Comparison", exact=True).wait_for()
 
 
