@@ -34,6 +34,7 @@ def merged_model(base_model: Any, lora_adapter: Any) -> Any:
 @dg.graph_asset(
     group_name="model", kinds={"olive", "onnx"}, owners=OWNERS, code_version=steps.ONNX_INT4_MODEL.code_version
 )
-def onnx_int4_model(merged_model: Any, formatted_corpus: Any) -> Any:
+def onnx_int4_model(merged_model: Any, formatted_corpus: Any, lora_adapter: Any) -> Any:
     """The merged model in 4 bits for ONNX Runtime GenAI: what runs at the edge."""
-    return ops.verify_artefact(ops.run_model_builder_pass(ops.plan_onnx_int4_model(merged_model, formatted_corpus)))
+    plan = ops.plan_onnx_int4_model(merged_model, formatted_corpus, lora_adapter)
+    return ops.verify_artefact(ops.run_model_builder_pass(plan))

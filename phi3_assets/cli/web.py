@@ -12,10 +12,12 @@ import typer
 from phi3_assets.cli.options import Home
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home, prepare_home
-from phi3_assets.core.web_address import PORT_VARIABLE, web_port
+from phi3_assets.core.web_address import LOOPBACK, PORT_VARIABLE, lineage_path, web_port
 
 if TYPE_CHECKING:
     from phi3_assets.chat.page import Settings
+
+_SUPERSEDED = "ignore:Function `dev_command` is superseded"
 
 Port = Annotated[
     int | None,
@@ -58,6 +60,9 @@ def ui(
             start_new_session=True,
         )
         os.close(reading)
+    print(f"http://{LOOPBACK}:{port}{lineage_path()} will show the graph. Ctrl-C ends it.", flush=True)
+    # `dagster dev` tells whoever starts it to use another command.
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _SUPERSEDED]))
     # A script's shell starts what it puts into the background with SIGINT ignored, and Dagster then ignores SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(dagster, [dagster, "dev", "--workspace", str(workspace), "--port", str(port)])  # noqa: S606 (no shell is wanted)

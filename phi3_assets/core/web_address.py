@@ -12,6 +12,8 @@ from phi3_assets.core.errors import UserError
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
 PORT_VARIABLE = "PHI3_WEB_PORT"
+GROUPS = ("inputs", "model", "evaluation")
+"""The groups of the graph."""
 REPORT, DECISION, LINEAGE = "report", "decision", "lineage"
 """The kinds of pages."""
 
@@ -28,6 +30,11 @@ def web_port() -> int:
             f"{PORT_VARIABLE}={given!r} is no port. Give a number from 1 to 65535, or 0 where `phi3 web` is not used."
         )
     return int(given)
+
+
+def lineage_path() -> str:
+    """Where the Dagster UI shows the graph with its groups open; without it, it shows three closed boxes."""
+    return f"/asset-groups?expanded={','.join(f'global@global:{group}' for group in GROUPS)}"
 
 
 def page_path(kind: str, *names: str) -> str:

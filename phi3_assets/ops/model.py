@@ -97,9 +97,10 @@ def plan_onnx_int4_model(
     store: ArtifactStore,
     merged_model: Record,
     formatted_corpus: Record,
+    lora_adapter: Record,
 ) -> Record:
     """Which model is quantised, and how; the corpus calibrates where the recipe's algorithm asks for it."""
-    upstream = {"merged_model": merged_model, "formatted_corpus": formatted_corpus}
+    upstream = {"merged_model": merged_model, "formatted_corpus": formatted_corpus, "lora_adapter": lora_adapter}
     return make_plan(context, steps.ONNX_INT4_MODEL, recipe, store, upstream)
 
 

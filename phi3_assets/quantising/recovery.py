@@ -23,6 +23,7 @@ from phi3_assets.quantising.measured import RecoveryMetrics
 from phi3_assets.quantising.saved import Saved
 from phi3_assets.training.adapter import out_of_memory
 from phi3_assets.training.checkpoints import StopRequest
+from phi3_assets.training.replay import REPLAY_FILE, count_texts
 
 CHECKPOINT_S = 60.0
 
@@ -33,7 +34,7 @@ def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -
     Args:
         ctx: Of the step; checkpoints are in its work directory.
         quantised: What Olive's Gptq and Rtn left.
-        train_file: The corpus.
+        train_file: The corpus. The texts that the adapter was trained on beside it are learnt from too.
         target: An empty directory.
 
     Raises:
@@ -45,7 +46,11 @@ def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -
 
     steps = ctx.params["int4_recovery_steps"]
     order = CorpusOrder(1.0, steps, step_rows=STEP_ROWS, group_by_length=True, data_seed=0)
-    rows = read_corpus(train_file, order, ctx.params["eval_share"])
+    replayed = ctx.inputs["lora_adapter"] / REPLAY_FILE if "lora_adapter" in ctx.inputs else None
+    beside = replayed if replayed is not None and replayed.is_file() else None
+    if beside is not None:
+        ctx.log(f"{count_texts(beside)} texts that the base model wrote for the training are learnt from too")
+    rows = read_corpus(train_file, order, ctx.params["eval_share"], beside)
     memory = Memory(ctx.inputs["merged_model"], quantised, rows, STEP_ROWS, on_gpu=torch.cuda.is_available())
     way = memory.choose_or_refuse(ctx.log)
     stop = StopRequest()

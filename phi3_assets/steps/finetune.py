@@ -1,6 +1,7 @@
 """The step `lora_adapter`: fine-tune the base model on the corpus with one of Olive's passes LoRA, DoRA and QLoRA."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,11 @@ from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 from phi3_assets.training.group import Group, joined
 from phi3_assets.training.measured import TrainingMetrics
 from phi3_assets.training.ranks import cut_batch, given_rank, stand_alone
-from phi3_assets.training.replay import count_texts, texts_for, write_texts
+from phi3_assets.training.replay import REPLAY_FILE, count_texts, texts_for, write_texts
 from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "loss.png"
-REPLAY_FILE = "replay.parquet"
 SCRATCH = "olive"
 """Folder of the work directory that Olive writes to."""
 
@@ -124,6 +124,9 @@ def _publish(ctx: StepContext, params: dict[str, Any], fitted: Fitted) -> dict[s
     """Leave the adapter and its curve in `ctx.output`, and say what was measured."""
     training = fitted.training
     adapters.publish_adapter(ctx.work / SCRATCH / "adapter", ctx.output)
+    replayed = ctx.work / REPLAY_FILE if params["replay_share"] else None
+    if replayed is not None:
+        shutil.copyfile(replayed, ctx.output / REPLAY_FILE)
     norms = adapters.adapter_norms(ctx.output)
     curve = training.curve()
     write_json(ctx.output / HISTORY_FILE, curve)
@@ -136,7 +139,7 @@ def _publish(ctx: StepContext, params: dict[str, Any], fitted: Fitted) -> dict[s
         total_parameters=describe(ctx.inputs["base_model"]).parameters + trainable,
         steps=training.steps,
         epochs=round(training.epoch(training.steps), 3),
-        replay_texts=count_texts(ctx.work / REPLAY_FILE) if params["replay_share"] else 0,
+        replay_texts=count_texts(replayed) if replayed is not None else 0,
         first_loss=training.history[0]["loss"],
         final_loss=training.history[-1]["loss"],
         eval_rows=fitted.eval_rows if held_out else None,

@@ -12,6 +12,8 @@ from typing import Any
 
 from phi3_assets.olive.corpus import IGNORED_LABEL
 
+REPLAY_FILE = "replay.parquet"
+"""Its name beside an adapter that was trained with it."""
 TOKENS = 64
 """Tokens of a text; all are of one length, so that the order of rows does not depend on what was written."""
 MOST_TEXTS = 1000

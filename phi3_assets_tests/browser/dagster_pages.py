@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from phi3_assets.core.web_address import lineage_path
 from phi3_assets_tests.browser.chromium import sync_api
 
 Page = sync_api.Page
@@ -32,7 +33,7 @@ def open_page(browser: "sync_api.Browser", width: int = 1500, height: int = 950)
 def open_lineage(page: Page, url: str) -> None:
     """The graph with all of its groups open, in a window in which Dagster draws the assets with their state."""
     page.set_viewport_size({"width": 3000, "height": 1250})
-    page.goto(f"{url}/asset-groups?expanded={','.join(f'global@global:{group}' for group in GROUPS)}")
+    page.goto(f"{url}{lineage_path()}")
     for group, assets in GROUPS.items():
         for asset in (group, *assets):
             page.locator("foreignObject", has_text=asset).first.wait_for()

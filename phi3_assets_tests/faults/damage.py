@@ -5,7 +5,7 @@ import shutil
 from phi3_assets.core.errors import DamagedArtefact
 from phi3_assets.core.manifest import read_manifest, verify
 from phi3_assets_tests.faults.findings import STAGES
-from phi3_assets_tests.faults.scene import MEASURES, Plan, Scene, end_of
+from phi3_assets_tests.faults.scene import Plan, Scene, end_of
 from phi3_assets_tests.harms import HARMS, flip
 
 
@@ -44,7 +44,9 @@ def deleted(plan: Plan) -> None:
         shutil.rmtree(scene.standing(stage))
         code, said = scene.run()
         scene.ends_well(stage, code, said)
-        # A report holds seconds that were measured: it is another one, and so is the release that carries it.
-        scene.made_once(said, made={stage, "release_bundle"} if stage in MEASURES else {stage}, stage=stage)
+        # A report holds seconds that were measured: it is another one, and so is the release that carries it, which is
+        # then compared with the champion.
+        follows = {"release_bundle", "champion_comparison"} if stage == "eval_report" else set()
+        scene.made_once(said, made={stage, *follows}, stage=stage)
         scene.nothing_is_left(stage)
     scene.converged()

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
@@ -24,8 +26,9 @@ from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.quantising import forecast, learning, recovery
 from phi3_assets.quantising.blocks import load_student
-from phi3_assets.quantising.divergence import BATCH_TOKENS, batches_of, divergence
+from phi3_assets.quantising.divergence import BATCH_TOKENS, batches_of, divergence, mean_divergence
 from phi3_assets.steps import ONNX_INT4_MODEL
+from phi3_assets.training.replay import REPLAY_FILE, write_texts
 from phi3_assets_tests.steps.alone import assert_same, metrics_of
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
 from phi3_assets_tests.steps.killing_recovery import FIELDS, quantise
@@ -46,6 +49,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recovered(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> Made:
+    return recover_and_keep(inputs, run_step, kept)
+
+
+def recover_and_keep(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> Made:
     """A recovered int4 model; the directories that it was made of are copied to `kept` before they go."""
     real = recovery.write_learnt
 
@@ -95,6 +102,22 @@ def test_divergence_falls_and_all_of_it_is_told(recovered: Made) -> None:
     assert 0 < metrics["recovery_largest_scale_change"] < 0.2
     assert [one["step"] for one in recovered.progress if "step" in one] == list(range(1, STEPS + 1))
     assert recovered.progress[-1]["fraction"] == 1
+
+
+def test_what_the_training_replayed_is_learnt_from_too(
+    inputs: dict[str, Path], recovered: Made, kept: Path, run_step: RunStep, tiny_chain: Chain, tmp_path: Path
+) -> None:
+    """It learnt from the corpus alone, and int4 forgot a third more of the language than the merged model had."""
+    write_texts(tiny_chain.base_model, 12, 0, "float32", tmp_path / REPLAY_FILE)
+    made = recover_and_keep({**inputs, "lora_adapter": tmp_path}, run_step, tmp_path)
+    assert any(line.startswith("12 texts that the base model wrote") for line in made.log)
+    teacher = AutoModelForCausalLM.from_pretrained(inputs["merged_model"], dtype=torch.float32)
+    columns = pq.read_table(tmp_path / REPLAY_FILE).to_pylist()
+    rows = [{name: torch.tensor(one) for name, one in row.items()} for row in columns]
+    with_texts, without = (
+        mean_divergence(teacher, load_student(folder / "after", torch.float32), rows) for folder in (tmp_path, kept)
+    )
+    assert with_texts < 0.95 * without
 
 
 def test_every_part_tells_how_far_it_is(recovered: Made) -> None:

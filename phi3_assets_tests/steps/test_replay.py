@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.steps import LORA_ADAPTER
-from phi3_assets.training.replay import MOST_TEXTS, TOKENS, texts_for, write_texts
+from phi3_assets.training.replay import MOST_TEXTS, REPLAY_FILE, TOKENS, count_texts, texts_for, write_texts
 from phi3_assets_tests.steps.alone import assert_same, log_of
 from phi3_assets_tests.steps.conftest import Made, RunStep
 from phi3_assets_tests.steps.killing import train
@@ -47,6 +47,8 @@ def test_they_are_learnt_along(inputs: dict[str, Path], run_step: RunStep, tiny_
     assert made[0].metrics["replay_texts"] == 9
     assert without.metrics["replay_texts"] == tiny_adapter.metrics["replay_texts"] == 0
     assert_same(made[0].path, made[1].path)
+    assert count_texts(made[0].path / REPLAY_FILE) == 9  # int4's recovery learns from them too
+    assert not (without.path / REPLAY_FILE).exists()
     weights = "adapter_model.safetensors"
     assert (made[0].path / weights).read_bytes() != (without.path / weights).read_bytes()
 

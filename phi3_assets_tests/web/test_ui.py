@@ -75,6 +75,9 @@ def test_one_ctrl_c_ends_both(start):
     port = free_port()
     ui = start(port)
     wait_until_up(f"http://127.0.0.1:{port}/", ui.log)
+    said = ui.log.read_text()
+    assert f"http://127.0.0.1:{ui.dagster_port}/asset-groups?expanded=" in said
+    assert "superseded" not in said
     processes = ui.tree()
     os.killpg(ui.process.pid, signal.SIGINT)  # a terminal sends it to the whole group
     ui.process.wait(timeout=60)
