@@ -1,15 +1,20 @@
 """The step `merged_model`: fold the adapter into the base model with Olive's MergeAdapterWeights pass."""
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.forecast import Forecast
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, copy_model, describe
 from phi3_assets.models.end_tokens import end_token_ids
 from phi3_assets.models.measured import MergeMetrics
-from phi3_assets.olive.passes import run_pass
+from phi3_assets.models.shards import SHARD_BYTES
+from phi3_assets.models.sizes import disk_bytes, largest_matrix, memory_bytes
+from phi3_assets.olive.merging import merging_pass
+from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.steps.adopt import changes_nothing
 
 # Largest difference allowed between a logit of merged and one of base + adapter, as a share of the largest logit.
@@ -25,6 +30,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         `MergeMetrics` as JSON.
 
     Raises:
+        UserError: More memory or disk needed than there is.
         RuntimeError: Merged is not base + adapter, no different from base, or ends answers elsewhere.
     """
     environment.prepare()
@@ -32,7 +38,13 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     if changes_nothing(adapter):
         copy_model(base, ctx.output)
         return MergeMetrics(**describe(ctx.output).to_dict()).to_dict()
-    run_pass("MergeAdapterWeights", {}, base, ctx.output, adapter=adapter)
+    with olive_log():
+        merging = merging_pass()
+    forecast = Forecast(
+        "Merging", merging_bytes(base, adapter), disk_bytes(base), "Run the step on a machine with more memory."
+    )
+    forecast.begin(ctx.output, ctx.log)
+    run_pass(merging, {}, base, ctx.output, adapter=adapter)
     # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.
     for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:
         shutil.copyfile(path, ctx.output / path.name)
@@ -41,7 +53,15 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         raise RuntimeError(f"Merged ends answers at the tokens {ends}, but the base model at {of_base}.")
     facts = describe(ctx.output)
     compared = _compare(base, adapter, ctx.output, TOLERANCE[facts.dtype])
-    return MergeMetrics(**facts.to_dict(), **compared).to_dict()
+    return MergeMetrics(**facts.to_dict(), **compared, **forecast.metrics().to_dict()).to_dict()
+
+
+def merging_bytes(base: Path, adapter: Path) -> int:
+    """Memory that merging will take beside the libraries: one model at a time is compared, with the adapter on it."""
+    numbers = largest_matrix(base)
+    # A shard; the largest matrix as it was, what is added to it before and after its scale, and their sum.
+    writing = min(memory_bytes(base), SHARD_BYTES) + 4 * 4 * numbers
+    return max(writing, memory_bytes(base) + memory_bytes(adapter, 4))
 
 
 def _compare(base: Path, adapter: Path, merged: Path, tolerance: float) -> dict[str, Any]:
@@ -56,6 +76,7 @@ def _compare(base: Path, adapter: Path, merged: Path, tolerance: float) -> dict[
     of_base = prompt_logits(model, prompts)
     of_adapter = prompt_logits(PeftModel.from_pretrained(model, adapter).eval(), prompts)
     del model
+    gc.collect()  # PEFT's layers know their model
     of_merged = prompt_logits(AutoModelForCausalLM.from_pretrained(merged).eval(), prompts)
     allowed = tolerance * float(of_adapter.abs().max())
     error, change = max_difference(of_merged, of_adapter), max_difference(of_merged, of_base)
