@@ -63,7 +63,8 @@ CMD ["dagster-daemon", "run", "--workspace", "workspace.yaml"]
 FROM base AS location
 # libgomp: torch and onnxruntime share it.
 RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1=12.2.0-* && rm -rf /var/lib/apt/lists/*
-ENV PHI3_HOME=/var/lib/phi3/home
+# No `phi3 web` here: its pages are for the one machine that it runs on.
+ENV PHI3_HOME=/var/lib/phi3/home PHI3_WEB_PORT=0
 USER 10001
 EXPOSE 4000
 HEALTHCHECK --interval=30s --timeout=20s --start-period=120s \

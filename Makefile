@@ -1,6 +1,7 @@
 # make run    the whole graph on the sample dataset, ending with the scores of the four variants
-# make ui     the Dagster UI on the same home, at http://localhost:3000
+# make ui     the Dagster UI on the same home, at http://localhost:3000, and the pages it links to
 # make test   the test suite
+# make faults what can happen to a machine, done to the tiny model's graph at each stage
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PHI3_HOME ?= $(CURDIR)/home
 export DAGSTER_HOME ?= $(PHI3_HOME)/.dagster
@@ -8,20 +9,22 @@ BIN := .venv/bin
 # Hundreds of processes would each compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run ui test test-slow lint lock clean
+.PHONY: run ui test test-slow faults lint lock clean
 
 run: .venv/installed
 	@$(BIN)/phi3 run
 
 ui: .venv/installed
-	@$(BIN)/phi3 init
-	@$(BIN)/dagster dev --workspace workspace.yaml
+	@$(BIN)/phi3 ui
 
 test: .venv/installed lint
 	@$(BIN)/pytest -m "not slow" -n 3 --dist worksteal
 
 test-slow: .venv/installed
 	@$(BIN)/pytest -m slow
+
+faults: .venv/installed
+	@$(BIN)/python -m phi3_assets_tests.faults --side-by-side 2
 
 lint: .venv/installed
 	@$(BIN)/ruff check .

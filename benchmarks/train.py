@@ -119,7 +119,7 @@ def ours(work: Path, epochs: float) -> dict[str, Any]:
     from phi3_assets.steps import LORA_ADAPTER
 
     inputs = {name: work / name for name in ("base_model", "formatted_corpus")}
-    metrics = step(LORA_ADAPTER, work, inputs, num_train_epochs=epochs)
+    metrics = step(LORA_ADAPTER, work, inputs, num_train_epochs=epochs, replay_share=0.0)
     return {"tokens_per_s": metrics["supervised_tokens_per_s"], "adapter": str(work / LORA_ADAPTER.name)}
 
 

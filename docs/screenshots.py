@@ -1,7 +1,7 @@
 """Take the pictures of docs/images in a real browser: `python docs/screenshots.py URL` after `pip install playwright`.
 
 URL is a running `make ui` whose home was filled with `make run`; it needs Debian's chromium. Further arguments name
-pages, or give paths such as /runs/RUN_ID. The name `chat` takes a running `phi3 chat --web` as URL.
+pages, or give paths such as /runs/RUN_ID. The names `chat` and `pages` take a running `phi3 web` as URL.
 """
 
 import re
@@ -16,8 +16,10 @@ PAGES = {
     "lora_adapter": "/assets/lora_adapter?view=overview",
     "eval_report": "/assets/eval_report?view=overview",
     "checks": "/assets/formatted_corpus?view=checks",
+    "chat": "/chat/",
+    "pages": "/",
 }
-CHAT = "chat"
+CHAT, WEB = "chat", ("chat", "pages")
 
 
 def open_groups(page: Page) -> None:
@@ -52,8 +54,8 @@ def main(url: str, names: list[str]) -> None:
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-background-networking"]
         )
         page = browser.new_page(viewport={"width": 1500, "height": 950})
-        for name in names or PAGES:
-            page.goto(url + PAGES.get(name, "/" if name == CHAT else name))
+        for name in names or [name for name in PAGES if name not in WEB]:
+            page.goto(url + PAGES.get(name, name))
             page.wait_for_timeout(5000)
             if name == "lineage":
                 open_groups(page)

@@ -16,6 +16,7 @@ from phi3_assets.automation import failures, jobs, policies, sensors
 from phi3_assets.checks import data as data_checks
 from phi3_assets.checks import gate as gate_checks
 from phi3_assets.checks import model as model_checks
+from phi3_assets.core.web_address import web_port
 from phi3_assets.resources.azureml_execution import AzureMLExecution
 from phi3_assets.resources.chosen_execution import ChosenExecution, chosen
 from phi3_assets.resources.local_execution import LocalExecution
@@ -31,9 +32,11 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         overrides: Resources that replace the usual ones, by name: recipe, execution, store.
 
     Raises:
-        UserError: The environment's PHI3_EXECUTION, or that of an asset, names no execution.
+        UserError: The environment's PHI3_EXECUTION, or that of an asset, names no execution, or PHI3_WEB_PORT no port.
     """
-    chosen(os.environ)  # a wrong name is told when the location loads, not in the midst of a run
+    # What is wrong is told when the location loads, not in the midst of a run.
+    chosen(os.environ)
+    web_port()
     local, azureml = LocalExecution.configure_at_launch(), AzureMLExecution.configure_at_launch()
     resources: Mapping[str, Any] = {
         "recipe": RecipeResource(),

@@ -30,6 +30,7 @@ WHOLE_RUNS = (
     "test_faults.py",
     "test_graph.py",
     "test_orphans.py",
+    "test_pages.py",
     "test_part_of_the_graph.py",
     "test_postgres.py",
     "test_retrains.py",
@@ -65,7 +66,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_testers(monkeypatch):
     azure_settings = [name for name in os.environ if name.startswith("PHI3_AZURE_")]
-    for name in ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "PHI3_STORE", "DAGSTER_HOME", *azure_settings):
+    own = ("PHI3_HOME", "PHI3_RECIPE", "PHI3_EXECUTION", "PHI3_STORE", "PHI3_WEB_PORT", "DAGSTER_HOME")
+    for name in (*own, *azure_settings):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,7 +1,9 @@
-"""What a full disk, a bad sector or a person does to a file."""
+"""What a full disk, a bad sector or a person does to a file; and a disk that is easily full."""
 
 import random
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,3 +25,17 @@ def flip(path: Path) -> None:
 
 
 HARMS: list[Callable[[Path], None]] = [cut, empty, flip, Path.unlink]
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[bool]:
+    """A disk of its own at this folder, which is made; False: nothing can be mounted here."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -63,16 +63,45 @@ def test_data_versions_follow_the_lineage(events, made_home):
 
 
 def test_pictures_and_tables_are_in_the_ui(events):
-    assert materialisation(events, "lora_adapter").metadata["loss"].value.startswith("![training loss](data:image/png")
-    scores = materialisation(events, "eval_report").metadata["scores"].value
-    assert [row.split("|")[1].strip() for row in scores.splitlines()[2:6]][0] == "base"
-    assert len(materialisation(events, "raw_dataset").metadata["preview"].value.records) == 5
+    curve = materialisation(events, "lora_adapter").metadata["Loss curve"].value
+    assert curve.startswith("![training loss](data:image/svg+xml,<svg")
+    report = materialisation(events, "eval_report").metadata
+    assert [record.data["Variant"] for record in report["Comparison"].records][0] == "int4"
+    assert len(materialisation(events, "raw_dataset").metadata["Preview"].records) == 5
+
+
+def test_a_run_from_a_terminal_is_in_the_timeline(events):
+    """Dagster's first page said "No runs" after `make run`: it shows those alone that say whose job they are of."""
+    (run,) = events.get_runs()
+    origin = run.remote_job_origin.repository_origin
+    assert origin.repository_name == "__repository__"
+    assert origin.code_location_origin.location_name == "phi3_assets"
+    assert run.job_name == "retrain"
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    assert run.tags["phi3/started_by"] == "phi3 run"
+
+
+def test_scores_are_plotted_over_retrains(events):
+    """Plots of eval_report showed items and seconds, and none of the scores."""
+    report = materialisation(events, "eval_report").metadata
+    for title in ("NLL, nats/token", "Exact match, %", "Speed, tokens/s", "Size, MB"):
+        for variant in ("base", "adapter", "merged", "int4"):
+            assert isinstance(report[f"{title}: {variant}"], dg.FloatMetadataValue)
+
+
+def test_what_is_opened_first_stands_open(events):
+    """Everything worth seeing was behind "[Show Markdown]": the UI draws what is shorter than 1,000 characters."""
+    for name in steps.STEPS:
+        shown = materialisation(events, name).metadata
+        for key, value in shown.items():
+            if key[0].isupper() and isinstance(value, dg.MarkdownMetadataValue) and not key.endswith(", whole"):
+                assert len(value.value) < 1000, (name, key)
 
 
 def test_training_was_observed_while_it_ran(events):
     records = events.fetch_observations(dg.AssetKey("lora_adapter"), limit=100).records
     numbers = records[-1].asset_observation.metadata
-    assert {"fraction", "loss", "tokens_per_s"} <= numbers.keys()
+    assert {"Progress, %", "Loss, nats/token", "tokens_per_s"} <= numbers.keys()
 
 
 def test_log_beside_the_adapter_tells_the_training(made_home, events):

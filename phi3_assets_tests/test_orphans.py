@@ -9,11 +9,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -22,7 +20,8 @@ import pytest
 from phi3_assets.core.locks import Holder
 from phi3_assets.resources.devices import hold_devices
 from phi3_assets_tests.conftest import clean_env
-from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, gone, phi3, wait_for_training
+from phi3_assets_tests.servers import Graphql, free_port
+from phi3_assets_tests.tiny_graph import ENDLESS, PHI3, TINY, executing, gone, phi3, wait_for_training
 
 CONFIG = {"resources": {"recipe": {"config": {"recipe": "tiny-test", "num_train_epochs": 100000.0}}}}
 
@@ -31,11 +30,6 @@ def no_half_artefact(home: Path) -> bool:
     """Nothing that could be taken for the endless training's result."""
     adapters = [path for path in (home / "gen-model" / "lora_adapter").iterdir() if path.is_dir()]
     return len(adapters) == 1  # the one that `made_home` made
-
-
-def executing(processes: list[psutil.Process]) -> psutil.Process:
-    """The process that executes the op: above the worker, and above the server that workers are forked from."""
-    return next(above for above in processes[0].parents() if "phi3_assets.worker" not in " ".join(above.cmdline()))
 
 
 def start_endless(home: Path) -> subprocess.Popen[bytes]:
@@ -67,17 +61,16 @@ def test_killed_in_a_terminal(copied_home):
     assert done.returncode == 0, done.stdout
 
 
-class DevServer:
+class DevServer(Graphql):
     """A real `dagster dev` on a home, spoken to as the UI does."""
 
     def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        port = free_port()
+        super().__init__(port)
         root = Path(__file__).parent.parent
         self.log = home / "dev.log"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml", "--port", str(self._port)],
+            [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml", "--port", str(port)],
             cwd=root,
             env=clean_env(PHI3_HOME=str(home), DAGSTER_HOME=str(home / ".dagster")),
             stdout=self.log.open("w"),
@@ -85,54 +78,10 @@ class DevServer:
             start_new_session=True,
         )
 
-    def ask(self, query: str, **variables: object) -> dict:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}/graphql",
-            data=json.dumps({"query": query, "variables": variables}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["data"]
-
     def wait_until_up(self, timeout_s: float = 90) -> None:
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                nodes = self.ask("{workspaceOrError{...on Workspace{locationEntries{loadStatus}}}}")
-                if nodes["workspaceOrError"]["locationEntries"][0]["loadStatus"] == "LOADED":
-                    return
-            except (OSError, KeyError, IndexError):
-                pass
+        while not self.is_up():
             assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.5)
-
-    def launch(self) -> str:
-        """Start the job `retrain` with the endless training; returns the run id."""
-        selector = {
-            "jobName": "retrain",
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "phi3_assets",
-        }
-        answer = self.ask(
-            "mutation($p: ExecutionParams!){launchRun(executionParams: $p)"
-            "{__typename ...on LaunchRunSuccess{run{runId}} ...on PythonError{message}}}",
-            p={"selector": selector, "runConfigData": json.dumps(CONFIG)},
-        )
-        return answer["launchRun"]["run"]["runId"]
-
-    def terminate(self, run_id: str) -> None:
-        """What the button Terminate does."""
-        self.ask(
-            "mutation($r: String!){terminateRun(runId: $r, terminatePolicy: SAFE_TERMINATE){__typename}}", r=run_id
-        )
-
-    def status(self, run_id: str) -> str:
-        return self.ask("query($r: ID!){runOrError(runId: $r){...on Run{status}}}", r=run_id)["runOrError"]["status"]
-
-    def wait_for_status(self, run_id: str, wanted: str, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while (status := self.status(run_id)) != wanted:
-            assert time.monotonic() < deadline, f"{status}, not {wanted}"
             time.sleep(0.5)
 
     def kill(self) -> None:
@@ -168,7 +117,7 @@ def server(copied_home):
 
 def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, copied_home):
     """One server for both, for it takes ten seconds to come up; the second run finds the device free."""
-    run_id = server.launch()
+    run_id = server.launch(CONFIG)
     processes = wait_for_training(copied_home)
     server.terminate(run_id)
     server.wait_for_status(run_id, "CANCELED")
@@ -176,7 +125,7 @@ def test_terminated_in_the_ui_and_after_that_the_run_worker_is_killed(server, co
     assert no_half_artefact(copied_home)
 
     shutil.rmtree(copied_home / "work" / "lora_adapter")  # the log that `wait_for_training` looks for
-    run_id = server.launch()
+    run_id = server.launch(CONFIG)
     processes = wait_for_training(copied_home)
     executing(processes).kill()
     assert gone(processes)
@@ -218,7 +167,7 @@ def read_until(run: subprocess.Popen[str], words: str) -> str:
 @pytest.mark.slow  # a real server, started twice and killed in the midst of a training
 def test_dagster_dev_is_killed_and_started_again(server, copied_home):
     """The dead run stayed "started", and the next waited for its device without a word, and for ever."""
-    dead = server.launch()
+    dead = server.launch(CONFIG)
     processes = wait_for_training(copied_home)
     server.kill()
     assert gone(processes)
@@ -228,7 +177,7 @@ def test_dagster_dev_is_killed_and_started_again(server, copied_home):
     again = DevServer(copied_home)
     try:
         again.wait_until_up()
-        alive = again.launch()
+        alive = again.launch(CONFIG)
         processes = wait_for_training(copied_home, timeout_s=60)
         again.wait_for_status(dead, "FAILURE")
         assert again.status(alive) == "STARTED"

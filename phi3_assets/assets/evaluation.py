@@ -6,7 +6,7 @@ import dagster as dg
 
 from phi3_assets import steps
 from phi3_assets.assets.data import OWNERS
-from phi3_assets.ops.promotion import crown
+from phi3_assets.ops.promotion import NEWEST_IS_CHAMPION, crown
 from phi3_assets.ops.running import materialise
 from phi3_assets.resources.execution import Execution
 from phi3_assets.resources.pointers import Record
@@ -69,17 +69,30 @@ def release_bundle(
     )
 
 
-@dg.asset(group_name="evaluation", kinds={"onnx"}, owners=OWNERS, output_required=False)
+@dg.asset(
+    group_name="evaluation",
+    kinds={"onnx"},
+    owners=OWNERS,
+    output_required=False,
+    check_specs=[
+        dg.AssetCheckSpec(
+            NEWEST_IS_CHAMPION,
+            asset="champion",
+            description="The release that was decided about last became the champion; if not, why it was refused or "
+            "for whom it waits.",
+        )
+    ],
+)
 def champion(
     context: dg.AssetExecutionContext,
     recipe: RecipeResource,
     execution: Execution,
     store: ArtifactStore,
     release_bundle: Record,
-) -> Iterator[dg.MaterializeResult[Record]]:
+) -> Iterator[dg.MaterializeResult[Record] | dg.AssetCheckResult]:
     """The release to take. It changes when a release is better, and in nothing worse, or a person says so.
 
     Every promotion, rollback and retirement is a materialisation of it. A release that is refused, or waits for a
-    person's approval, leaves the champion as it is, and an observation here that says why.
+    person's approval, leaves the champion as it is, and an observation and a warning here that say why.
     """
     yield from crown(context, recipe, store, execution, release_bundle)

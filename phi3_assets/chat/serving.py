@@ -23,7 +23,24 @@ from phi3_assets.core.errors import UserError
 
 Event = dict[str, Any]
 """One of {"state": waiting | loading | answering, ...}, {"text": ..., figures}, {"stop": end | limit | context}."""
-Find = Callable[[str], Mapping[str, Path]]
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Which:
+    """Whose models are asked.
+
+    Attributes:
+        product: "": the only one of the home.
+        release: Identity of a release or how it begins; `LATEST`: what was made last; "": the champion, and where there
+            is none, what was made last.
+    """
+
+    product: str = ""
+    release: str = ""
+
+
+Find = Callable[[Which, str], Mapping[str, Path]]
 """The artefact directories of a variant in this home, by kind; those that are not there are left out."""
 
 # What an opened model takes, by the size of its files: twice for weights in 16 bits that a CPU computes in 32, and as
@@ -69,10 +86,10 @@ class Models:
         """Cut all answers off, and give no more."""
         self._ending.set()
 
-    def problem(self, variant: str) -> str:
+    def problem(self, which: Which, variant: str) -> str:
         """Why a variant cannot be asked, and the way out; "" if it can."""
         try:
-            check_variant(variant, self._find(variant))
+            check_variant(variant, self._find(which, variant))
         except UserError as error:
             return str(error)
         return ""
@@ -82,11 +99,12 @@ class Models:
         return [variant for variant, slot in self._slots.items() if slot.engine is not None]
 
     async def answer(
-        self, variant: str, turns: list[Message], *, system_prompt: str, max_new_tokens: int
+        self, which: Which, variant: str, turns: list[Message], *, system_prompt: str, max_new_tokens: int
     ) -> AsyncGenerator[Event, None]:
         """Answer the last of the turns; close the generator to stop the model.
 
         Args:
+            which: Whose model. A variant of one release at a time is in memory.
             variant: base, adapter, merged or int4.
             turns: User and assistant by turns, the last one the user's. The oldest are left out if all do not fit.
             system_prompt: As in training; "" for none.
@@ -99,7 +117,7 @@ class Models:
         if slot.lock.locked():
             yield {"state": "waiting"}
         async with slot.lock:
-            directories = await asyncio.to_thread(self._find, variant)
+            directories = await asyncio.to_thread(self._find, which, variant)
             if slot.engine is None or slot.directories != directories:
                 check_variant(variant, directories)
                 yield {"state": "loading"}

@@ -3,14 +3,16 @@
 They block where a model trained on the data would be wrong, and warn where a person should look.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from phi3_assets.assets.data import formatted_corpus, raw_dataset
-from phi3_assets.checks.results import findings, shown, warning
+from phi3_assets.checks.results import findings, results, shown, specs, warning
 from phi3_assets.data.judge.measured import DatasetMetrics
 from phi3_assets.data.tokens.measured import CorpusMetrics
 from phi3_assets.ops.running import measured
-from phi3_assets.ops.show import counts_table, histogram_table
+from phi3_assets.ops.tables import counts_table, histogram_table
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
@@ -20,7 +22,6 @@ SURE_ENOUGH = 0.5
 MOST_TOLD = 8
 
 
-@dg.asset_check(asset=raw_dataset, blocking=True)
 def every_row_is_accounted_for(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
@@ -32,13 +33,11 @@ def every_row_is_accounted_for(
     )
 
 
-@dg.asset_check(asset=raw_dataset, blocking=True)
 def tests_come_from_the_data(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """Some row of the frozen test set is in the present data; else a model would be scored on other questions."""
     return shown(findings(store, recipe, raw_dataset)["tests_come_from_the_data"])
 
 
-@dg.asset_check(asset=raw_dataset)
 def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """No file is damaged, of a kind that is not read, or a note beside the data."""
     metrics = measured(store, recipe, raw_dataset, DatasetMetrics)
@@ -52,7 +51,6 @@ def every_file_is_read(store: ArtifactStore, recipe: RecipeResource, raw_dataset
     )
 
 
-@dg.asset_check(asset=raw_dataset)
 def every_file_has_a_known_shape(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
@@ -69,7 +67,6 @@ def every_file_has_a_known_shape(
     )
 
 
-@dg.asset_check(asset=raw_dataset)
 def encodings_are_certain(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """Which encoding a file has that is not UTF-8 can only be guessed, and a wrong guess is learnt as odd letters."""
     files = measured(store, recipe, raw_dataset, DatasetMetrics).files
@@ -93,7 +90,6 @@ def encodings_are_certain(store: ArtifactStore, recipe: RecipeResource, raw_data
     )
 
 
-@dg.asset_check(asset=raw_dataset)
 def every_column_is_used(store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record) -> dg.AssetCheckResult:
     """Columns, arrays and sheets that nothing is made of, with the rows in which they say something."""
     files = measured(store, recipe, raw_dataset, DatasetMetrics).files
@@ -114,7 +110,6 @@ def every_column_is_used(store: ArtifactStore, recipe: RecipeResource, raw_datas
     )
 
 
-@dg.asset_check(asset=raw_dataset)
 def questions_are_answered_once(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
@@ -135,7 +130,6 @@ def questions_are_answered_once(
     )
 
 
-@dg.asset_check(asset=raw_dataset)
 def no_secrets_or_personal_data(
     store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
 ) -> dg.AssetCheckResult:
@@ -149,7 +143,6 @@ def no_secrets_or_personal_data(
     )
 
 
-@dg.asset_check(asset=formatted_corpus, blocking=True)
 def answers_are_learnt_to_the_end(
     store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
 ) -> dg.AssetCheckResult:
@@ -157,7 +150,6 @@ def answers_are_learnt_to_the_end(
     return shown(findings(store, recipe, formatted_corpus)["answers_are_learnt_to_the_end"])
 
 
-@dg.asset_check(asset=formatted_corpus, blocking=True)
 def test_rows_are_not_trained_on(
     store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
 ) -> dg.AssetCheckResult:
@@ -165,7 +157,6 @@ def test_rows_are_not_trained_on(
     return shown(findings(store, recipe, formatted_corpus)["test_rows_are_not_trained_on"])
 
 
-@dg.asset_check(asset=formatted_corpus, blocking=True)
 def prompts_are_asked_as_trained(
     store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
 ) -> dg.AssetCheckResult:
@@ -173,7 +164,6 @@ def prompts_are_asked_as_trained(
     return shown(findings(store, recipe, formatted_corpus)["prompts_are_asked_as_trained"])
 
 
-@dg.asset_check(asset=formatted_corpus)
 def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record) -> dg.AssetCheckResult:
     """No row is longer than max_seq_len; what becomes of longer ones is the recipe's over_long."""
     metrics = measured(store, recipe, formatted_corpus, CorpusMetrics)
@@ -186,17 +176,33 @@ def rows_fit_the_model(store: ArtifactStore, recipe: RecipeResource, formatted_c
     )
 
 
-ALL = [
-    every_row_is_accounted_for,
-    tests_come_from_the_data,
+_DATASET_BLOCKS = (every_row_is_accounted_for, tests_come_from_the_data)
+_DATASET_TELLS = (
     every_file_is_read,
     every_file_has_a_known_shape,
-    questions_are_answered_once,
-    no_secrets_or_personal_data,
     encodings_are_certain,
     every_column_is_used,
-    answers_are_learnt_to_the_end,
-    test_rows_are_not_trained_on,
-    prompts_are_asked_as_trained,
-    rows_fit_the_model,
-]
+    questions_are_answered_once,
+    no_secrets_or_personal_data,
+)
+_CORPUS_BLOCKS = (answers_are_learnt_to_the_end, test_rows_are_not_trained_on, prompts_are_asked_as_trained)
+_CORPUS_TELLS = (rows_fit_the_model,)
+
+
+@dg.multi_asset_check(specs=specs(raw_dataset, _DATASET_BLOCKS, _DATASET_TELLS))
+def dataset_is_sound(
+    store: ArtifactStore, recipe: RecipeResource, raw_dataset: Record
+) -> Iterator[dg.AssetCheckResult]:
+    """Asks all that is checked of the dataset."""
+    yield from results((*_DATASET_BLOCKS, *_DATASET_TELLS), store, recipe, raw_dataset)
+
+
+@dg.multi_asset_check(specs=specs(formatted_corpus, _CORPUS_BLOCKS, _CORPUS_TELLS))
+def corpus_is_sound(
+    store: ArtifactStore, recipe: RecipeResource, formatted_corpus: Record
+) -> Iterator[dg.AssetCheckResult]:
+    """Asks all that is checked of the corpus."""
+    yield from results((*_CORPUS_BLOCKS, *_CORPUS_TELLS), store, recipe, formatted_corpus)
+
+
+ALL = [dataset_is_sound, corpus_is_sound]

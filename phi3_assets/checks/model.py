@@ -1,9 +1,17 @@
-"""Asset checks of the models: they hold back what must not travel on."""
+"""Asset checks of the models: what was measured is judged where it stands, and holds back what must not travel on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 import dagster as dg
 
-from phi3_assets.assets.model import base_model, lora_adapter
-from phi3_assets.checks.results import findings, shown
+from phi3_assets.assets.evaluation import release_bundle
+from phi3_assets.assets.model import base_model, lora_adapter, merged_model, onnx_int4_model
+from phi3_assets.checks.results import findings, results, shown, specs, warning
+from phi3_assets.core.finding import Finding
+from phi3_assets.ops.running import metrics_of
+from phi3_assets.quantising import rules as int4_rules
+from phi3_assets.release import rules as release_rules
 from phi3_assets.resources.pointers import Record
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.resources.store import ArtifactStore
@@ -21,4 +29,74 @@ def adapter_is_not_inert(store: ArtifactStore, recipe: RecipeResource, lora_adap
     return shown(findings(store, recipe, lora_adapter)["adapter_is_not_inert"])
 
 
-ALL = [layout_keeps_the_logits, adapter_is_not_inert]
+@dg.asset_check(asset=merged_model, blocking=True)
+def merged_keeps_the_logits(store: ArtifactStore, recipe: RecipeResource, merged_model: Record) -> dg.AssetCheckResult:
+    """The merged model answers as base + adapter do, within rounding, and otherwise than base."""
+    return shown(findings(store, recipe, merged_model)["merged_keeps_the_logits"])
+
+
+def int4_runs(store: ArtifactStore, recipe: RecipeResource, onnx_int4_model: Record) -> dg.AssetCheckResult:
+    """The int4 model generated text in ONNX Runtime GenAI; a warning where the machine had no GPU to try it on."""
+    metrics = metrics_of(store, recipe, onnx_int4_model)
+    return _tried(findings(store, recipe, onnx_int4_model)["int4_runs"], tried=int4_rules.was_tried(metrics))
+
+
+def recovery_helped(store: ArtifactStore, recipe: RecipeResource, onnx_int4_model: Record) -> dg.AssetCheckResult:
+    """Recovery brought the int4 model nearer to the merged one."""
+    return _told(int4_rules.recovery_helped(metrics_of(store, recipe, onnx_int4_model)))
+
+
+def smoke_test_passes(store: ArtifactStore, recipe: RecipeResource, release_bundle: Record) -> dg.AssetCheckResult:
+    """Asked as a device asks, the model in the bundle gets the prompts of the training and ends its answers.
+
+    A warning where the machine had no GPU to try it on.
+    """
+    metrics = metrics_of(store, recipe, release_bundle)
+    return _tried(findings(store, recipe, release_bundle)["smoke_test_passes"], tried=release_rules.was_tried(metrics))
+
+
+def bundle_is_what_was_scored(
+    store: ArtifactStore, recipe: RecipeResource, release_bundle: Record
+) -> dg.AssetCheckResult:
+    """The model in the bundle is, file by file, the int4 model that eval_report is about."""
+    return shown(findings(store, recipe, release_bundle)["bundle_is_what_was_scored"])
+
+
+def answers_are_the_reports(
+    store: ArtifactStore, recipe: RecipeResource, release_bundle: Record
+) -> dg.AssetCheckResult:
+    """Asked again, the model in the bundle answers token for token as in eval_report."""
+    return _told(release_rules.answers_are_the_reports(metrics_of(store, recipe, release_bundle)))
+
+
+def _tried(finding: Finding, *, tried: bool) -> dg.AssetCheckResult:
+    """What could not be tried did not fail, so it holds nothing back; but it is not shown as if it had passed."""
+    return shown(finding) if tried or not finding.passed else _told(replace(finding, passed=False))
+
+
+def _told(finding: Finding) -> dg.AssetCheckResult:
+    """A warning at most."""
+    return warning(finding.passed, finding.sentence, **finding.numbers)
+
+
+_INT4_BLOCKS, _INT4_TELLS = (int4_runs,), (recovery_helped,)
+_BUNDLE_BLOCKS, _BUNDLE_TELLS = (smoke_test_passes, bundle_is_what_was_scored), (answers_are_the_reports,)
+
+
+@dg.multi_asset_check(specs=specs(onnx_int4_model, _INT4_BLOCKS, _INT4_TELLS))
+def int4_is_sound(
+    store: ArtifactStore, recipe: RecipeResource, onnx_int4_model: Record
+) -> Iterator[dg.AssetCheckResult]:
+    """Asks all that is checked of the int4 model."""
+    yield from results((*_INT4_BLOCKS, *_INT4_TELLS), store, recipe, onnx_int4_model)
+
+
+@dg.multi_asset_check(specs=specs(release_bundle, _BUNDLE_BLOCKS, _BUNDLE_TELLS))
+def bundle_is_sound(
+    store: ArtifactStore, recipe: RecipeResource, release_bundle: Record
+) -> Iterator[dg.AssetCheckResult]:
+    """Asks all that is checked of the bundle."""
+    yield from results((*_BUNDLE_BLOCKS, *_BUNDLE_TELLS), store, recipe, release_bundle)
+
+
+ALL = [layout_keeps_the_logits, adapter_is_not_inert, merged_keeps_the_logits, int4_is_sound, bundle_is_sound]

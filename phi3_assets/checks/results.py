@@ -1,5 +1,6 @@
 """How a check answers."""
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -35,3 +36,29 @@ def warning(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckRes
     return dg.AssetCheckResult(
         passed=bool(passed), severity=dg.AssetCheckSeverity.WARN, description=description, metadata=metadata
     )
+
+
+Check = Callable[[ArtifactStore, RecipeResource, Record], dg.AssetCheckResult]
+"""One check of an asset that has several; its name and docstring are the check's."""
+
+
+def specs(asset: dg.AssetsDefinition, blocks: Sequence[Check], tells: Sequence[Check]) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset that one op makes: each op less is a row less in every run, red where an asset failed.
+
+    Args:
+        asset: The asset.
+        blocks: Those that hold back what is made of it.
+        tells: Those that warn.
+    """
+    return [
+        dg.AssetCheckSpec(one.__name__, asset=asset, blocking=one in blocks, description=one.__doc__)
+        for one in (*blocks, *tells)
+    ]
+
+
+def results(
+    checks: Sequence[Check], store: ArtifactStore, recipe: RecipeResource, record: Record
+) -> Iterator[dg.AssetCheckResult]:
+    """What they find."""
+    for one in checks:
+        yield one(store, recipe, record)._replace(check_name=one.__name__)

@@ -13,6 +13,7 @@ from phi3_assets.cli.doctor import doctor
 from phi3_assets.cli.options import Home, Overrides, RecipeName, parse_overrides
 from phi3_assets.cli.recipes import recipes
 from phi3_assets.cli.testset import testset
+from phi3_assets.cli.web import ui, web
 from phi3_assets.core.disk import of_the_database, of_the_disk
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home, prepare_home
@@ -23,6 +24,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(doctor)
 app.command()(recipes)
 app.command()(commands.chat)
+app.command()(web)
+app.command()(ui)
 app.command()(commands.lineage)
 app.command()(commands.gc)
 app.add_typer(commands.champion, name="champion")

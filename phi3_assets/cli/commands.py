@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phi3_assets.cli.options import Home, Overrides, Product, Reason, RecipeName, parse_overrides
+from phi3_assets.cli.web import Port, serve_pages
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import default_home
 
@@ -28,32 +29,35 @@ def chat(
     system: Annotated[str | None, typer.Option(help="System prompt; default: the one it was trained with.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
     web: Annotated[bool, typer.Option("--web", help="A page in the browser, with the variants side by side.")] = False,
-    port: Annotated[int, typer.Option(help="Where --web listens, on this computer only; 0: any free one.")] = 8000,
-    newest: Annotated[bool, typer.Option("--newest", help="What was made last, not the champion.")] = False,
+    port: Port = None,
+    release: Annotated[
+        str, typer.Option(help="Another release than the champion: its identity, how it begins, or a bundle's folder.")
+    ] = "",
+    latest: Annotated[bool, typer.Option("--latest", help="What was made last, not the champion.")] = False,
     product: Product = "",
     home: Home = None,
 ) -> None:
-    """Talk to the champion, or what was made last: a conversation, one question, a file, or a page in the browser."""
+    """Talk to the champion, or a release by name: a conversation, one question, a file, or a page in the browser."""
     from phi3_assets.chat import terminal
     from phi3_assets.chat.engines import INPUTS, check_variant, open_engine
-    from phi3_assets.cli.results import to_ask
+    from phi3_assets.chat.serving import LATEST, Which
+    from phi3_assets.cli.results import asked_of
 
     if variant not in INPUTS:
         check_variant(variant, {})
-    found = to_ask(home, product, variant, newest=newest, fetched=INPUTS[variant])
-    system = found.system_prompt if system is None else system
+    if latest and release:
+        raise UserError("--latest is what was made last, --release names one: give one of them.")
+    which = Which(product, LATEST if latest else release)
     if web:
-        from phi3_assets.chat.web import Settings, serve
+        from phi3_assets.chat.page import Settings
 
         if question or file or out:
             raise UserError("--web takes its questions in the browser: leave out the question, --file and --out.")
-
-        def find(name: str) -> dict[str, Path]:
-            # Asked anew each time: a champion that is promoted meanwhile answers from then on.
-            return to_ask(home, product, newest=newest, fetched=INPUTS[name]).directories
-
-        serve(find, Settings(variant, system, max_new_tokens), port)
+        asked_of(home, which, fetched=())  # a release that there is not is told now
+        serve_pages(home, Settings(variant, system, max_new_tokens, which), port, "/chat/")
         return
+    found = asked_of(home, which, variant, fetched=INPUTS[variant])
+    system = found.system_prompt if system is None else system
     engine = open_engine(variant, found.directories)
     print(f"Asking {variant} of {found.told}.", file=sys.stderr)
     if file is not None:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from phi3_assets.cli.results import store_of
 from phi3_assets.core.errors import UserError, nearest
 from phi3_assets.core.home import prepare_home
 from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.core.shown import PROGRESS, TIME_LEFT
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.ops.run_tags import STARTED_BY_TAG
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.pointers import latest
-from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance
+from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance, show_in_timeline
 from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import BASE_MODEL, EVAL_REPORT, FORMATTED_CORPUS, RELEASE_BUNDLE, STEPS
 
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
+# What is told of a running step beside how far it is, and as what it is observed.
+_ON_THE_LINE = {"loss": PROGRESS["loss"], "tokens/s": "tokens_per_s"}
 # Lines of Dagster's that tell a person at a terminal nothing.
 _DAGSTERS_OWN = ("[pipes]", "Dependencies for step")
 
@@ -56,6 +60,7 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
         hold_run(home, run_id)
         narrator = Narrator()
         instance.add_event_listener(run_id, narrator.tell)
+        instance.add_event_listener(run_id, partial(_when_started, instance))
         result = None
         try:
             result = definitions.resolve_job_def("retrain").execute_in_process(
@@ -91,6 +96,11 @@ def run_graph(home: Path, recipe: str, overrides: dict[str, Any], to: str = "") 
         assert made is not None
         print(f"\n{to}: {store.where(made)}")
     return 0
+
+
+def _when_started(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
+    if entry.dagster_event and entry.dagster_event.event_type == dg.DagsterEventType.RUN_START:
+        show_in_timeline(instance, entry.run_id)
 
 
 def selected(definitions: dg.Definitions, to: str) -> list[dg.AssetKey]:
@@ -219,10 +229,10 @@ class Narrator:
         print(f"[{minutes:2d}:{seconds:02d}] {text}", flush=True)
 
     def _progress(self, asset: str, numbers: dict[str, Any]) -> None:
-        parts = [f"{numbers['fraction']:4.0%}"] if "fraction" in numbers else []
-        parts += [f"{name} {numbers[name]:.4g}" for name in ("loss", "tokens_per_s") if numbers.get(name) is not None]
-        if numbers.get("eta_s"):
-            parts.append(f"{numbers['eta_s']:.0f} s left")
+        parts = [f"{numbers[PROGRESS['fraction']]:3.0f} %"] if PROGRESS["fraction"] in numbers else []
+        parts += [f"{name} {numbers[shown]:.4g}" for name, shown in _ON_THE_LINE.items() if shown in numbers]
+        if TIME_LEFT in numbers:
+            parts.append(f"{numbers[TIME_LEFT]} left")
         if not parts:  # an observation of another kind, such as where its job is to be seen
             return
         text = f"        {asset} {', '.join(parts)}"

@@ -1,13 +1,20 @@
-"""Whose a recipe field is: said once, where the field is defined; steps, terminal and launchpad read it there."""
+"""Whose a recipe field is and what it may be: said once, where the field is defined; all others read it there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
+import annotated_types
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
 _KEY = "phi3"
+_SIGNS = {
+    annotated_types.Ge: "at least",
+    annotated_types.Gt: "over",
+    annotated_types.Le: "at most",
+    annotated_types.Lt: "under",
+}
 
 
 @dataclass(frozen=True)
@@ -50,3 +57,28 @@ def use_of(info: FieldInfo) -> Use:
     assert isinstance(extra, Mapping), "defined with pydantic's Field and not with this module's"
     use: Any = extra[_KEY]
     return Use(tuple(use["steps"]), tuple(use["setting_of"]), use["asked_by"])
+
+
+def allowed(info: FieldInfo) -> str:
+    """What a field may be: its choices, or its type with the range."""
+    kind = info.annotation
+    if get_origin(kind) is Literal:
+        return " | ".join(map(told, get_args(kind)))
+    said = "list" if get_origin(kind) is list else getattr(kind, "__name__", str(kind))
+    limits = [f"{sign} {_limit(rule)}" for rule in info.metadata for of, sign in _SIGNS.items() if isinstance(rule, of)]
+    return ", ".join(
+        [{"str": "text", "int": "whole number", "float": "number", "bool": "true | false"}.get(said, said), *limits]
+    )
+
+
+def told(value: Any) -> str:
+    """A value as a recipe's YAML writes it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(told, value))}]"
+    return repr(value) if value == "" or (isinstance(value, str) and "\n" in value) else str(value)
+
+
+def _limit(rule: Any) -> Any:
+    return next(getattr(rule, name) for name in ("ge", "gt", "le", "lt") if hasattr(rule, name))

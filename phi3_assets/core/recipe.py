@@ -280,6 +280,14 @@ class Recipe(pydantic.BaseModel):
         "the adapter with the best loss on them is kept; 0: the last one is. Quantising does not learn from them "
         "either: they are the development split. With strategy join: of whole sequences.",
     )
+    replay_share: float = field(
+        0.0,
+        "lora_adapter",
+        ge=0,
+        le=1,
+        description="Texts that the base model writes itself, as a share of the training rows, learnt along so that it "
+        "does not forget its language: 64 tokens each, 1000 at most. 0: none.",
+    )
     eval_steps: int = field(
         50,
         "lora_adapter",

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -94,26 +95,37 @@ def load_recipe(name: str | None = None, overrides: dict[str, Any] | None = None
     values = read_yaml(text, f"Recipe {path}") or {}
     if not isinstance(values, dict):
         raise UserError(f"Recipe {path} must be a mapping of field to value, like 'lora_r: 16'.")
-    return validate({**values, **(overrides or {})}, where=str(path))
+    return validate({**values, **(overrides or {})}, where=str(path), overridden=overrides or {})
 
 
-def validate(values: dict[str, Any], where: str) -> Recipe:
-    """Build a recipe from plain values; `where` names their origin in errors.
+def validate(values: dict[str, Any], where: str, overridden: Collection[str] = ()) -> Recipe:
+    """Build a recipe from plain values.
+
+    Args:
+        values: By field.
+        where: Names their origin in errors.
+        overridden: Fields that are not from there, but were given for this run.
 
     Raises:
-        UserError: Lists every wrong field with the rule it broke.
+        UserError: Lists every wrong field with the rule it broke, and says who gave it.
     """
     known = list(Recipe.model_fields)
     try:
         return Recipe(**values)
     except pydantic.ValidationError as error:
-        lines = []
+        of_run: list[str] = []
+        of_recipe: list[str] = []
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                lines.append(f"unknown key {name!r}.{nearest(name, known) or ' See docs/recipes.md for all keys.'}")
+                line = f"unknown key {name!r}.{nearest(name, known) or ' See docs/recipes.md for all keys.'}"
             elif not name:
-                lines.append(problem["msg"].removeprefix("Value error, "))
+                line = problem["msg"].removeprefix("Value error, ")
             else:
-                lines.append(f"{name}: {problem['msg']}; got {repr(problem['input'])[:80]}")
-        raise UserError(f"Recipe {where}: " + "; ".join(lines)) from None
+                line = f"{name}: {problem['msg']}; got {repr(problem['input'])[:80]}"
+            # A rule about several fields names them in its sentence.
+            concerned = {name.partition(".")[0]} if name else set(re.findall(r"\w+", line))
+            (of_run if concerned & set(overridden) else of_recipe).append(line)
+        told = [f"Given for this run, in the launchpad or with --set: {'; '.join(of_run)}"] if of_run else []
+        told += [f"Recipe {where}: {'; '.join(of_recipe)}"] if of_recipe else []
+        raise UserError(" ".join(told)) from None

@@ -210,17 +210,19 @@ def markdown(changes: Changes) -> str:
     return "\n".join(lines)
 
 
-def page(changes: Changes, decision: Decision, links: Mapping[str, str]) -> str:
-    """The changes as one self-contained HTML page.
+def page(title: str, about: str, decision: Decision, links: Mapping[str, str], changes: Changes | None = None) -> str:
+    """A decision as one self-contained HTML page.
 
     Args:
-        changes: What to show.
-        decision: What the gate made of it.
+        title: The outcome.
+        about: What was decided about, by identity.
+        decision: What the gate said.
         links: Where to read on, as href by text.
+        changes: What changed since the champion; None: nothing was put beside it.
     """
     from phi3_assets.evaluation.report import templates
 
-    tables = [
+    tables = changes and [
         (title, rows)
         for title, rows in (
             ("Recipe", changes.recipe),
@@ -233,16 +235,23 @@ def page(changes: Changes, decision: Decision, links: Mapping[str, str]) -> str:
         templates()
         .get_template("changes.html.j2")
         .render(
+            title=title,
+            about=about,
             changes=changes,
             decision=decision,
             tables=tables,
             links=links,
-            gained=changes.gained[:SHOWN_ITEMS],
-            lost=changes.lost[:SHOWN_ITEMS],
+            shown_items=SHOWN_ITEMS,
         )
     )
 
 
 def page_name(candidate_identity: str, champion_identity: str) -> str:
-    """File name of a decision's page; the same two releases give the same name."""
-    return f"{candidate_identity[:SHORT]}-against-{champion_identity[:SHORT]}.html"
+    """File name of a decision's page; the same two releases give the same name. "" where there was no champion."""
+    beside = f"against-{champion_identity[:SHORT]}" if champion_identity else "first"
+    return f"{candidate_identity[:SHORT]}-{beside}.html"
+
+
+def unfit_page_name(report_identity: str) -> str:
+    """File name of the page of a model that was refused before there was a release, by its report."""
+    return f"{report_identity[:SHORT]}-not-fit.html"

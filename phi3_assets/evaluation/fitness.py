@@ -224,7 +224,7 @@ def _remembers(scores: Mapping[str, Any], most: float) -> Finding:
         passed,
         f"int4's NLL of general text is {own:.3f}, {own - base:+.3f} nats from base's {base:.3f}: {ratio:.3g} times "
         f"its perplexity; at most {most:.3g} times is allowed"
-        f"{'' if passed else ', so it forgot too much: train less, or with a lower learning_rate'}.",
+        f"{'' if passed else ', so it forgot too much: set replay_share (0.1, or more than it is), or train less'}.",
         {"ratio": round(ratio, 4), "nats": round(own - base, 6), "most": most},
     )
 

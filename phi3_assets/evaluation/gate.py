@@ -34,12 +34,12 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        """The outcome and, if it is a no, the first reason."""
+        """The outcome and, if it is a no, every reason."""
         refused = [finding.sentence for finding in self.findings if not finding.passed]
         if not self.fit:
-            return f"Not fit for release: {refused[0]}"
+            return f"Not fit for release: {' '.join(refused)}"
         if not self.promote:
-            return f"Fit for release, but the champion stays: {refused[0]}"
+            return f"Fit for release, but the champion stays: {' '.join(refused)}"
         if self.findings[-1].rule not in against_champion.RULES:
             return "Promoted: it is fit for release, and there is no champion yet."
         return f"Promoted: {self.findings[-1].sentence}"

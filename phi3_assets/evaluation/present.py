@@ -112,6 +112,42 @@ def markdown_table(variants: Variants) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
+# What tells at one look whether a retrain is better: heading with its unit, metric, and what the number is divided by.
+LOOKED_AT = (
+    ("NLL, nats/token", "nll", 1.0),
+    ("Exact match, %", "exact_match", 0.01),
+    ("Speed, tokens/s", "tokens_per_s", 1.0),
+    ("Size, MB", "bytes", 1e6),
+    ("Token F1, %", "f1", 0.01),
+    ("First token, ms", "time_to_first_token_s", 0.001),
+)
+_PLOTTED = ("nll", "exact_match", "tokens_per_s", "bytes")
+
+
+def score_rows(variants: Variants) -> list[dict[str, str | float | None]]:
+    """The variants as a table of numbers of seven columns, units in the head; int4, which is shipped, first."""
+    return [
+        {"Variant": name} | {title: _in_unit(variants[name], metric, unit) for title, metric, unit in LOOKED_AT}
+        for name in reversed([*variants])
+    ]
+
+
+def plotted(variants: Variants) -> dict[str, float]:
+    """Numbers that are plotted over retrains, metric by metric: "NLL, nats/token: int4" and so on."""
+    return {
+        f"{title}: {name}": value
+        for title, metric, unit in LOOKED_AT
+        if metric in _PLOTTED
+        for name, numbers in variants.items()
+        if (value := _in_unit(numbers, metric, unit)) is not None
+    }
+
+
+def _in_unit(numbers: Mapping[str, float | None], metric: str, unit: float) -> float | None:
+    value = numbers.get(metric)
+    return None if value is None else float(f"{value / unit:.4g}")
+
+
 def text_table(variants: Variants) -> str:
     """The variants as aligned columns of plain text."""
     head, rows = table_cells(variants)

@@ -1,5 +1,6 @@
 """Running a model folder in ONNX Runtime GenAI, greedily."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ def load_model(directory: Path) -> Any:
     import onnxruntime_genai
 
     return onnxruntime_genai.Model(str(directory))
+
+
+def can_run(directory: Path) -> bool:
+    """Whether this machine has what the folder is for: a model for a GPU needs one."""
+    import onnxruntime_genai
+
+    config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
+    providers = {name for one in config["model"]["decoder"]["session_options"]["provider_options"] for name in one}
+    return "cuda" not in providers or onnxruntime_genai.is_cuda_available()
 
 
 def new_generator(model: Any, max_length: int, **options: Any) -> Any:

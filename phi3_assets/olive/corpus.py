@@ -120,13 +120,14 @@ class CorpusRows:
         return {"input_ids": self._input_ids[span], "labels": self._labels[span]}
 
 
-def read_corpus(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> CorpusRows:
+def read_corpus(path: Path, order: CorpusOrder, eval_share: float = 0.0, replay_file: Path | None = None) -> CorpusRows:
     """Read train.parquet.
 
     Args:
         path: Parquet file with list columns `input_ids` and `labels` of equal lengths, and `group`, a hash.
         order: The order of the rows.
         eval_share: Share of groups that is left out; `read_eval_rows` reads it.
+        replay_file: More rows to learn, in a file with `input_ids` and `labels`.
 
     Raises:
         UserError: No rows, or a row without a label to learn.
@@ -137,6 +138,8 @@ def read_corpus(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> Corp
             "The corpus has no training rows. See formatted_corpus for how many were read and why rows "
             "were quarantined; a larger max_seq_len, a lower eval_share or more data brings rows back."
         )
+    if replay_file is not None:
+        table = _with_rows(table.select(_COLUMNS), replay_file)
     return _corpus_rows(table, path, order.indices)
 
 
@@ -172,6 +175,13 @@ def _read(path: Path, eval_share: float, columns: Sequence[str], *, held_out: bo
     return table.filter(pa.array(below == held_out))
 
 
+def _with_rows(table: Any, file: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pa.concat_tables([table, pq.read_table(file, columns=table.column_names).cast(table.schema)])
+
+
 def _corpus_rows(table: Any, path: Path, order: Callable[[list[int]], list[int]]) -> CorpusRows:
     import numpy as np
     import pyarrow.compute as pc
@@ -199,22 +209,29 @@ def register() -> None:
     from olive.data.registry import Registry
 
     @Registry.register_dataset(COMPONENT)  # type: ignore[untyped-decorator]
-    def load(path: str, order: dict[str, Any], eval_share: float) -> CorpusRows:
-        return read_corpus(Path(path), CorpusOrder(**order), eval_share)
+    def load(path: str, order: dict[str, Any], eval_share: float, replay_file: str | None) -> CorpusRows:
+        return read_corpus(Path(path), CorpusOrder(**order), eval_share, Path(replay_file) if replay_file else None)
 
     @Registry.register_dataset(CALIBRATION)  # type: ignore[untyped-decorator]
     def calibrate(path: str, tokens: int, eval_share: float) -> list[tuple[dict[str, Any], int]]:
         return read_calibration(Path(path), tokens, eval_share)
 
 
-def data_config(path: Path, order: CorpusOrder, eval_share: float = 0.0) -> dict[str, Any]:
-    """Olive data config that trains on the corpus at `path`; needs `register()` first."""
+def data_config(
+    path: Path, order: CorpusOrder, eval_share: float = 0.0, replay_file: Path | None = None
+) -> dict[str, Any]:
+    """Olive data config of what `read_corpus` reads; needs `register()` first."""
     return {
         "name": "train",
         "type": "DataContainer",
         "load_dataset_config": {
             "type": COMPONENT,
-            "params": {"path": str(path), "order": asdict(order), "eval_share": eval_share},
+            "params": {
+                "path": str(path),
+                "order": asdict(order),
+                "eval_share": eval_share,
+                "replay_file": str(replay_file) if replay_file else None,
+            },
         },
         "pre_process_data_config": {"type": "skip_pre_process"},
     }

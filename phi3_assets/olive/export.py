@@ -4,8 +4,8 @@ It fine-tunes, merges and quantises with the passes that the graph runs, on the 
 same order. With `lora_dropout: 0` and `gradient_accumulation_steps: 1` the adapter is the graph's within float
 tolerance; dropout draws other masks, because Olive pads rows that the graph lets share their beginning, and Olive 0.13
 weighs accumulated batches alike however many tokens they teach. Olive alone keeps the last adapter, where the graph
-keeps the best on the rows of `eval_share`; it has no recovery (`int4_recovery_steps`), and no layer in 8 bits that
-`int4_budget` would pay for, since these are measured on the merged model.
+keeps the best on the rows of `eval_share`; it has no replay (`replay_share`), no recovery (`int4_recovery_steps`), and
+no layer in 8 bits that `int4_budget` would pay for, since these are measured on the merged model.
 """
 
 import json

@@ -8,9 +8,9 @@ an error, and a pass that leaves no model fails with what Olive logged about it.
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,20 @@ class _Records(logging.Handler):
         """The last warnings, else the last line; for errors."""
         warnings = [text for level, text in self.lines if level >= logging.WARNING]
         return " ".join(warnings[-3:] or [text for _, text in self.lines[-1:]]) or "it gave no reason"
+
+
+class _Printed(TextIOBase):
+    """In the place of stdout: hands on whole lines."""
+
+    def __init__(self, printed: Callable[[str], None]) -> None:
+        self._printed = printed
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._printed(line)
+        return len(text)
 
 
 @contextmanager
@@ -79,6 +93,7 @@ def run_pass(
     *,
     adapter: Path | None = None,
     provider: str = "CPUExecutionProvider",
+    printed: Callable[[str], None] = lambda line: None,
 ) -> Any:
     """Run one Olive pass.
 
@@ -89,6 +104,7 @@ def run_pass(
         output: Directory the pass writes to.
         adapter: Directory of a PEFT adapter that belongs to the input model.
         provider: ONNX Runtime execution provider the result is meant for.
+        printed: Is told each line that the pass prints.
 
     Returns:
         Olive's handler of the output model.
@@ -116,7 +132,7 @@ def run_pass(
         if isinstance(model, Path):
             model = HfModelHandler(model_path=str(model), adapter_path=str(adapter) if adapter else None)
         # ModelBuilder prints a line per layer, with paths, and Olive 0.13 uses names that transformers has deprecated.
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
+        with redirect_stdout(_Printed(printed)), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             result = built.run(model, str(output))
         _refuse_ignored(name, log)

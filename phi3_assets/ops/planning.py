@@ -68,7 +68,7 @@ def make_plan(
     return {
         "call": call.to_dict(),
         "inputs": {name: to_json(item) for name, item in inputs.items()},
-        "recipe": recipe_resource.recipe,
+        "recipe": recipe_resource.told(),
         "product": recipe.product,
         "planned": planned,
         "data_version": version,

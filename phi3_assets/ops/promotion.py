@@ -9,18 +9,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.home import SHORT
-from phi3_assets.core.ledger import product_key, update
 from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.recipe import Recipe
+from phi3_assets.core.web_address import DECISION, LINEAGE, REPORT, page_url
+from phi3_assets.ops.decision_pages import changes_since, keep_decision
 from phi3_assets.ops.planning import CalledFor, Context
 from phi3_assets.ops.registering import refuse_unregistrable, register_champion, wanted
-from phi3_assets.ops.show import Metadata, origin_metadata, place
+from phi3_assets.ops.show import Metadata, changed, links, origin_metadata, place
 from phi3_assets.release.champion import Champion, ChampionChanged
 from phi3_assets.release.history import Entry
 from phi3_assets.release.history import present as present_of
@@ -34,13 +35,11 @@ from phi3_assets.resources.store import ArtifactStore
 from phi3_assets.steps import EVALUATION_FILES
 
 if TYPE_CHECKING:
-    from phi3_assets.evaluation.changes import Side
     from phi3_assets.evaluation.gate import Decision
-    from phi3_assets.evaluation.side_by_side import SideBySide
-    from phi3_assets.ops.comparing import Compared
 
 # Of so many promotions in a row, each between our look at the champion and our word, something else is wrong.
 TRIES = 5
+NEWEST_IS_CHAMPION = "newest_release_is_champion"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,12 @@ class Decided:
 
 
 def decide_champion(
-    context: Context, release: ArtefactRef, recipe: Recipe, store: ArtifactStore, execution: Execution
+    context: Context,
+    release: ArtefactRef,
+    recipe: Recipe,
+    recipe_told: str,
+    store: ArtifactStore,
+    execution: Execution,
 ) -> Decided:
     """Let the gate decide whether a release becomes the champion of the recipe's product, and record what it decided.
 
@@ -73,7 +77,7 @@ def decide_champion(
     champion = Champion(store.ledger, recipe.product)
     for _ in range(TRIES):
         try:
-            return _decide(context, champion, release, recipe, store, execution)
+            return _decide(context, champion, release, recipe, recipe_told, store, execution)
         except ChampionChanged as changed:
             context.log.info(f"Judged anew: {changed}")
     raise UserError(f"The champion of {recipe.product} changes all the time; materialise champion again.")
@@ -84,12 +88,13 @@ def _decide(
     champion: Champion,
     release: ArtefactRef,
     recipe: Recipe,
+    recipe_told: str,
     store: ArtifactStore,
     execution: Execution,
 ) -> Decided:
     from phi3_assets.evaluation import gate
     from phi3_assets.evaluation.findings import Thresholds
-    from phi3_assets.ops.comparing import Compared, compare, training_of
+    from phi3_assets.ops.comparing import Compared, compare, made_of_entry, training_of
 
     history = champion.history()
     present = present_of(history)
@@ -108,17 +113,24 @@ def _decide(
     decision = gate.decide(scores, records, thresholds, compared.findings if compared else None)
     record = {
         **decision.to_dict(),
+        "recipe": recipe_told,
         "made_of": {name: ref.to_dict() for name, ref in made_of.items()},
         "training": training,
         "test_set": scores["test_set"],
         **wanted(recipe),
     }
-    shown: Metadata = {"decision": decision.sentence}
+    changes = None
     if present is not None and compared is not None and compared.comparison is not None:
         record |= {"best": compared.best, "comparison": compared.comparison.to_dict()}
-        name, more = _keep_page(store, recipe, release, made_of, present, compared, decision)
-        record["page"] = name
-        shown |= more
+        changes = changes_since(store, made_of, made_of_entry(present), compared)
+    title = _title(decision, recipe)
+    about = f"Release {release.identity[:SHORT]} of {recipe.product}, recipe {recipe_told}"
+    page = keep_decision(store, recipe.product, title, about, decision, made_of, present, changes)
+    record["page"] = page.name
+    shown: Metadata = {"decision": decision.sentence}
+    if changes is not None:
+        shown |= changed(changes)
+    shown["page"] = place(page.where)
     judged_against = present.release if present else None
     if not decision.promote:
         entry = champion.refuse(release, report, record)
@@ -129,41 +141,16 @@ def _decide(
         )
     else:
         entry = champion.promote(release, report, record, judged_against=judged_against, check=store.verify)
-    context.log.info(str(shown["decision"]))
+    context.log.info(f"Release {release.identity[:SHORT]}: {shown['decision']} {page.told}")
     return Decided(entry, entry.action == "promote", shown)
 
 
-def _keep_page(
-    store: ArtifactStore,
-    recipe: Recipe,
-    release: ArtefactRef,
-    made_of: dict[str, ArtefactRef],
-    present: Entry,
-    compared: "Compared",
-    decision: "Decision",
-) -> tuple[str, Metadata]:
-    """Keep the page of a decision in the ledger; its name there, and what the UI shows of it."""
-    from phi3_assets.evaluation.changes import find_changes, markdown, page, page_name
-    from phi3_assets.evaluation.side_by_side import CANDIDATE, CHAMPION
-    from phi3_assets.ops.comparing import made_of_entry
-
-    side = compared.side
-    assert side is not None
-    assert present.release is not None
-    ours = _side(store, made_of, side, CANDIDATE)
-    theirs = _side(store, made_of_entry(present), side, CHAMPION)
-    changes = find_changes(ours, theirs, side.known)
-    name = page_name(release.identity, present.release.identity)
-    key = product_key(recipe.product, "decisions", name)
-    links = {"Report of this release": _link(store, key, made_of["eval_report"])}
-    if present.report is not None:
-        links["Report of the champion"] = _link(store, key, present.report)
-    content = page(changes, decision, links).encode()
-    update(store.ledger, key, lambda _: content)
-    return name, {
-        "what changed since the champion": dg.MetadataValue.md(markdown(changes)),
-        "page": place(store.ledger.where(key)),
-    }
+def _title(decision: "Decision", recipe: Recipe) -> str:
+    if not decision.fit:
+        return "Refused: not fit for release"
+    if not decision.promote:
+        return "Refused: the champion stays"
+    return "It waits for a person's approval" if recipe.promotion == "approval" else "Promoted: it is the champion"
 
 
 def crown(
@@ -172,8 +159,10 @@ def crown(
     store: ArtifactStore,
     execution: Execution,
     release_bundle: Record,
-) -> Iterator[dg.MaterializeResult[Record]]:
+) -> Iterator[dg.MaterializeResult[Record] | dg.AssetCheckResult]:
     """Decide about a release; a materialisation of champion if it is the champion now, else an observation of it.
+
+    In either case the check `NEWEST_IS_CHAMPION` shows at the asset what was decided.
 
     Raises:
         dagster.Failure: After the materialisation, where the champion could not be registered: it is champion all the
@@ -189,7 +178,8 @@ def crown(
         origin = origin_of(
             store, release
         )  # before anything is decided: a release that contradicts itself is no champion
-        decided = decide_champion(context, release, recipe, store, execution)
+        decided = decide_champion(context, release, recipe, recipe_resource.told(), store, execution)
+    yield dg.AssetCheckResult(**newest_is_champion(decided.entry, recipe.product, decided.is_champion))
     metadata = {"product": recipe.product, **decided.shown, **origin_metadata(origin)}
     if decided.is_champion:
         failure = None
@@ -202,23 +192,52 @@ def crown(
         yield dg.MaterializeResult(
             value={**release.to_dict(), "product": recipe.product, "planned": planned},
             data_version=dg.DataVersion(release.digest),
-            metadata={**metadata, **champion_metadata(decided.entry)},
+            metadata={**champion_metadata(decided.entry, recipe.product), **metadata},
         )
         if failure is not None:
             raise failure
     else:
-        about = {"release": release.identity[:SHORT], "action": decided.entry.action}
-        context.log_event(dg.AssetObservation(context.asset_key, metadata={**metadata, **about}))
+        about = champion_metadata(decided.entry, recipe.product)
+        context.log_event(dg.AssetObservation(context.asset_key, metadata={**about, **metadata}))
 
 
-def champion_metadata(entry: Entry) -> Metadata:
-    """What every materialisation of the asset champion shows."""
-    shown: Metadata = {"action": entry.action, "reason": entry.sentence, "number": entry.number, "at": entry.at}
+def champion_metadata(entry: Entry, product: str) -> Metadata:
+    """What every materialisation and observation of the asset champion shows; the pages first."""
+    shown: Metadata = decision_links(entry, product)
+    shown |= {"action": entry.action, "reason": entry.sentence, "number": entry.number, "at": entry.at}
     if entry.release is not None:
         shown["release"] = entry.release.identity[:SHORT]
     if entry.report is not None:
         shown["report"] = entry.report.identity[:SHORT]
     return shown
+
+
+def decision_links(entry: Entry, product: str) -> Metadata:
+    """Where `phi3 web` shows the pages of a decision."""
+    pages = {"decision page": page_url(DECISION, product, entry.decision["page"])} if "page" in entry.decision else {}
+    if entry.report is not None:
+        pages["report page"] = page_url(REPORT, entry.report.identity)
+    if entry.release is not None:
+        pages["lineage page"] = page_url(LINEAGE, entry.release.identity)
+    return links(pages)
+
+
+def newest_is_champion(entry: Entry, product: str, passed: bool) -> dict[str, Any]:
+    """A decision as what the check `NEWEST_IS_CHAMPION` says, which tells and holds nothing back."""
+    broken = [one for one in entry.decision.get("findings", []) if not one["passed"]]
+    about = f"Release {entry.release.identity[:SHORT]}: " if entry.release else ""
+    return {
+        "asset_key": dg.AssetKey("champion"),
+        "check_name": NEWEST_IS_CHAMPION,
+        "passed": passed,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": f"{about}{entry.sentence}",
+        "metadata": {
+            **decision_links(entry, product),
+            "decided": entry.action,
+            "rules that were broken": dg.MetadataValue.json({one["rule"]: one["sentence"] for one in broken}),
+        },
+    }
 
 
 def report_champion(entry: Entry, product: str) -> None:
@@ -228,27 +247,9 @@ def report_champion(entry: Entry, product: str) -> None:
             dg.AssetMaterialization(
                 "champion",
                 description=entry.sentence,
-                metadata={"product": product, **champion_metadata(entry)},
+                metadata={"product": product, **champion_metadata(entry, product)},
                 tags={"dagster/data_version": entry.release.digest if entry.release else "none"},
             )
         )
-
-
-def _side(store: ArtifactStore, made_of: dict[str, ArtefactRef], both: "SideBySide", model: str) -> "Side":
-    """What one model made of the comparison, and what it was made of itself."""
-    from phi3_assets.evaluation.changes import Side
-
-    standing = manifests(store, made_of)
-    rows = None
-    if "raw_dataset" in standing:
-        from phi3_assets.data.records import RECORDS, training_ids  # here, because it imports pyarrow
-
-        rows = training_ids(store.peek(made_of["raw_dataset"], RECORDS) / RECORDS)
-    records = [{**record, "variants": {"int4": record["variants"][model]}} for record in both.records]
-    return Side(records, standing, rows, both.numbers[model])
-
-
-def _link(store: ArtifactStore, page_key: str, report: ArtefactRef) -> str:
-    """From a page in the ledger to a report; relative on a disk, so that a home can be moved."""
-    target = f"{store.where(report)}/report.html"
-    return target if "://" in target else os.path.relpath(target, Path(store.ledger.where(page_key)).parent)
+        told = newest_is_champion(entry, product, entry.action == "promote")
+        instance.report_runless_asset_event(dg.AssetCheckEvaluation(**told))

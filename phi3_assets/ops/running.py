@@ -103,12 +103,12 @@ def verify_and_show(
         assert manifest is not None
     context.log.info(f"{ref.kind} {ref.identity[:SHORT]} stands in {store.where(ref)}.")
     return dg.MaterializeResult(
-        value={**ref.to_dict(), "product": done["product"], "planned": done["planned"]},
+        value={**ref.to_dict(), **{name: done[name] for name in ("product", "planned", "recipe")}},
         data_version=dg.DataVersion(ref.digest),
         tags=tags,
         metadata={
             **ui.describe(manifest, directory),
-            "recipe": done["recipe"] or "(default)",
+            "recipe": done["recipe"],
             "reused": done["reused"],
             "why": done["why"],
             "path": ui.place(store.where(ref)),

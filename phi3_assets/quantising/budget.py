@@ -6,7 +6,7 @@ from typing import Any
 
 from phi3_assets.core.budget import parse_budget
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.step import StepContext
+from phi3_assets.core.step import ProgressCallback, StepContext
 from phi3_assets.models.directory import tensor_headers
 from phi3_assets.olive.corpus import CorpusOrder, read_corpus, read_eval_rows
 from phi3_assets.olive.int4_configs import check_block_size
@@ -48,7 +48,7 @@ def budget_bytes(model: Path, params: Mapping[str, Any]) -> int:
     return limit
 
 
-def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
+def layers_within_budget(ctx: StepContext, train_file: Path, progress: ProgressCallback) -> list[str]:
     """Full names of the linear layers that get twice int4_bits; none without a budget.
 
     They are measured on the development split, and where the recipe holds out none, on rows that are trained on.
@@ -56,6 +56,7 @@ def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
     Args:
         ctx: Of the step.
         train_file: The corpus.
+        progress: Takes the fraction that is measured.
 
     Raises:
         UserError: As `budget_bytes`.
@@ -71,7 +72,7 @@ def layers_within_budget(ctx: StepContext, train_file: Path) -> list[str]:
         bits,
         params["int4_block_size"],
         ctx.work / "hidden",
-        lambda share: ctx.progress(sensitivity_fraction=share),
+        lambda share: progress(fraction=share),
         symmetric=params["int4_symmetric"],
     )
     chosen = choose(found, limit - int4_bytes(model, params), extra_bytes(model, params))

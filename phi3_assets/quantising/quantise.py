@@ -1,15 +1,20 @@
 """From a merged model to int4 ONNX: Olive's passes, with the recovery between those that quantise and the builder."""
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.files import read_json
+from phi3_assets.core.phases import Phases
 from phi3_assets.core.sealing import damage, seal
-from phi3_assets.core.step import StepContext
+from phi3_assets.core.step import ProgressCallback, StepContext
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
-from phi3_assets.quantising.budget import layers_within_budget
+from phi3_assets.quantising import phases
+from phi3_assets.quantising.budget import budget_bytes, layers_within_budget
 from phi3_assets.quantising.measured import RecoveryMetrics
 from phi3_assets.quantising.recovery import recover
 
@@ -33,7 +38,6 @@ def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Reco
     Raises:
         UserError: As `quantising_passes` and `recover`, or what a pass says.
     """
-    provider = configs.PROVIDERS[ctx.params["execution_provider"]]
     recovered = None
     with olive_log():
         from olive.passes.onnx import model_builder
@@ -48,18 +52,41 @@ def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Reco
         recovering = ctx.params["int4_recovery_steps"] > 0
         model: Any = ctx.inputs["merged_model"]
         made = recovering and not damage(quantised, LAST_IN_TORCH, at)
-        exact = [] if made or train_file is None else layers_within_budget(ctx, train_file)
+        measured = not made and bool(budget_bytes(model, ctx.params))
+        names = quantising_passes(model, ctx.params, max_length, train_file)
+        left = list(names)[list(names).index(LAST_IN_TORCH) + 1 :] if made else list(names)
+        steps = ctx.params["int4_recovery_steps"]
+        parts = Phases(ctx.progress, phases.seconds_of(left, steps, sensitivity=measured))
+        exact = []
+        if measured and train_file is not None:  # without one, quantising_passes has refused
+            exact = layers_within_budget(ctx, train_file, parts.part(phases.SENSITIVITY))
         passes = quantising_passes(model, ctx.params, max_length, train_file, exact)
         if made:
             model = quantised
-            passes = dict(list(passes.items())[list(passes).index(LAST_IN_TORCH) + 1 :])
-        for name, config in passes.items():
+        for name in left:
             if recovering and name == "builder":
-                model, recovered = _recovered(ctx, quantised, at, train_file)
+                reporting = replace(ctx, progress=parts.part(phases.RECOVERY))
+                model, recovered = _recovered(reporting, quantised, at, train_file)
             target = ctx.output if name == list(passes)[-1] else ctx.work / name
-            given = {key: value for key, value in config.items() if key != "type"}
-            model = run_pass(config["type"], given, model, target, provider=provider)
+            model = _run(ctx, name, passes[name], model, target, parts.part(name))
+        parts.part(phases.PROOF)
     return recovered
+
+
+def _run(
+    ctx: StepContext, name: str, config: Mapping[str, Any], model: Any, target: Path, progress: ProgressCallback
+) -> Any:
+    """Run one pass, and report how far it is as far as it tells."""
+    merged = ctx.inputs["merged_model"]
+    olive_pass = phases.counting_gptq(merged, progress) if config["type"] == "Gptq" else config["type"]
+    return run_pass(
+        olive_pass,
+        {key: value for key, value in config.items() if key != "type"},
+        model,
+        target,
+        provider=configs.PROVIDERS[ctx.params["execution_provider"]],
+        printed=phases.builder_lines(read_json(merged / "config.json"), progress),
+    )
 
 
 def _recovered(ctx: StepContext, quantised: Path, at: Path, train_file: Path | None) -> tuple[Path, RecoveryMetrics]:

@@ -161,7 +161,7 @@ class Champion:
             assert target.release is not None
             check(target.release)
             # What it was made of goes along, and who was best in something, for the next candidate is compared with it.
-            carried = ("made_of", "best")
+            carried = ("made_of", "best", "recipe")
             kept: dict[str, Any] = {name: target.decision[name] for name in carried if name in target.decision}
             return following(entries, "rollback", target.release, target.report, {**kept, "sentence": reason})
 

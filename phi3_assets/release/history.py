@@ -1,7 +1,7 @@
 """The history of a product's releases: every decision, each with the hash of the one before."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,8 @@ from phi3_assets.core.manifest import ArtefactRef
 from phi3_assets.core.step import sha256_of
 
 FORMAT = 1
+DECISIONS = "decisions"
+"""Folder of a product's decision pages in the ledger."""
 Action = Literal["promote", "rollback", "retire", "refuse", "propose"]
 _WAY_OUT = "Restore it from a backup; releases themselves are untouched, in gen-model/release_bundle."
 
@@ -25,9 +27,10 @@ class Entry:
         release: The release_bundle that it is about; None with retire.
         report: The eval_report it was judged by.
         decision: What the gate said (`Decision.to_dict()`), or {"sentence": ...} with a person's reason; "made_of", the
-            artefacts of the release by name, "training", which training it came from, "test_set", a digest of its
+            artefacts of the release by name, "recipe", the recipe's name with what the run replaced
+            in it, "training", which training it came from, "test_set", a digest of its
             questions, "comparison", where it was scored beside the champion, "best", int4 models of champions that are
-            better in something, and "page", what changed since the champion, where there are such.
+            better in something, and "page", the name of its page, where there are such.
         at: UTC, ISO 8601.
         previous: SHA-256 of the entry before; "" for the first.
     """
@@ -107,6 +110,21 @@ def present(entries: list[Entry]) -> Entry | None:
     """The entry that made the present champion, or None."""
     decided = next((entry for entry in reversed(entries) if entry.action not in ("refuse", "propose")), None)
     return None if decided is None or decided.action == "retire" else decided
+
+
+def last_about(entries: Sequence[Entry], release: ArtefactRef) -> Entry | None:
+    """The last decision about a release, None where there was none."""
+    return next((entry for entry in reversed(entries) if entry.release == release), None)
+
+
+def status_of(entries: list[Entry], release: ArtefactRef) -> str:
+    """What a release is by now, in a word or three."""
+    champion, last = present(entries), last_about(entries, release)
+    if champion is not None and champion.release == release:
+        return "the champion"
+    if last is None:
+        return "not decided about"
+    return {"refuse": "refused", "propose": "waits for approval"}.get(last.action, "an earlier champion")
 
 
 def once(

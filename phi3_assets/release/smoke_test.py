@@ -63,20 +63,21 @@ def generate(model: Any, prompt: list[int], ends: set[int], max_new_tokens: int)
     return tokens, stopped, time.perf_counter() - start
 
 
-def main() -> int:
-    """Run all checks and print one line for each."""
-    problems = check_files(BUNDLE)
-    print(f"files: {'; '.join(problems) or 'all as released'}")
-    if problems:
-        return 1
+def ask(bundle: Path) -> list[dict[str, Any]]:
+    """Ask the model the questions of smoke.json.
+
+    Returns:
+        For each: its faults, whether the answer is the one of the evaluation token for token, the tokens of the answer,
+        and the seconds that it took.
+    """
     import onnxruntime_genai as og
 
-    smoke = json.loads((BUNDLE / "smoke.json").read_text(encoding="utf-8"))
-    model = og.Model(str(BUNDLE / "model"))
+    smoke = json.loads((bundle / "smoke.json").read_text(encoding="utf-8"))
+    model = og.Model(str(bundle / "model"))
     tokenizer = og.Tokenizer(model)
-    failed, same = 0, 0
     ends = set(tokenizer.eos_token_ids)
-    for number, question in enumerate(smoke["questions"], 1):
+    asked = []
+    for question in smoke["questions"]:
         text = tokenizer.apply_chat_template(json.dumps(question["messages"]), add_generation_prompt=True)
         prompt = [int(token) for token in tokenizer.encode(text)]
         tokens, stopped, seconds = generate(model, prompt, ends, smoke["max_new_tokens"])
@@ -85,12 +86,24 @@ def main() -> int:
             faults.append("chat template or tokenizer give another prompt than in training")
         if question["stopped"] and not stopped:
             faults.append("the answer does not end by itself")
-        failed += bool(faults)
-        same += tokens == question["answer_ids"]
-        speed = f"{len(tokens)} tokens, {len(tokens) / seconds:.1f} tokens/s"
-        print(f"question {number}: {'FAILED: ' + '; '.join(faults) if faults else 'ok'}, {speed}")
+        same = tokens == question["answer_ids"]
+        asked.append({"faults": faults, "same": same, "tokens": len(tokens), "seconds": seconds})
+    return asked
+
+
+def main() -> int:
+    """Run all checks and print one line for each."""
+    problems = check_files(BUNDLE)
+    print(f"files: {'; '.join(problems) or 'all as released'}")
+    if problems:
+        return 1
+    asked = ask(BUNDLE)
+    for number, one in enumerate(asked, 1):
+        told = "FAILED: " + "; ".join(one["faults"]) if one["faults"] else "ok"
+        print(f"question {number}: {told}, {one['tokens']} tokens, {one['tokens'] / one['seconds']:.1f} tokens/s")
     # Rounding differs between processors, so another wording is worth a look but is no fault.
-    print(f"answers token for token as evaluated: {same} of {len(smoke['questions'])}")
+    print(f"answers token for token as evaluated: {sum(one['same'] for one in asked)} of {len(asked)}")
+    failed = any(one["faults"] for one in asked)
     print("FAILED" if failed else "passed")
     return 1 if failed else 0
 

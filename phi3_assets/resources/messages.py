@@ -14,7 +14,9 @@ from typing import Any
 import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter
 
+from phi3_assets.core.shown import PROGRESS, TIME_LEFT
 from phi3_assets.resources.execution import Context
+from phi3_assets.resources.time_left import TimeLeft, told
 
 LOOK_EVERY_S = 0.25
 
@@ -28,6 +30,7 @@ class Messages:
         self._asset = asset
         self._every_s = observe_every_s
         self._next = 0.0
+        self._left = TimeLeft()
         self.failed: str | None = None
         self.transient = False
 
@@ -43,14 +46,23 @@ class Messages:
         if "failed" in payload:
             self.failed, self.transient = payload["failed"], payload["transient"]
         elif "progress" in payload:
-            numbers = {
-                name: float(f"{value:.4g}") if isinstance(value, float) else value
-                for name, value in payload["progress"].items()
-            }
-            now = time.monotonic()
-            if now >= self._next or numbers.get("fraction") == 1:
-                self._next = now + self._every_s
-                self._context.log_event(dg.AssetObservation(asset_key=self._asset, metadata=numbers))
+            self._observe(payload["progress"], time.monotonic())
+
+    def _observe(self, numbers: dict[str, float], now_s: float) -> None:
+        fraction = numbers.get("fraction")
+        if now_s < self._next and fraction != 1:
+            return
+        self._next = now_s + self._every_s
+        left = None if fraction is None else self._left.after(now_s, fraction)
+        metadata: dict[str, Any] = {
+            PROGRESS.get(name, name): float(f"{value:.3g}") if isinstance(value, float) else value
+            for name, value in numbers.items()
+        }
+        if fraction is not None:
+            metadata[PROGRESS["fraction"]] = round(100 * fraction, 1)
+        if left is not None and fraction != 1:
+            metadata[TIME_LEFT] = told(*left)
+        self._context.log_event(dg.AssetObservation(asset_key=self._asset, metadata=metadata))
 
 
 class FollowingMessageReader(dg.PipesMessageReader):

@@ -1,9 +1,10 @@
 """What ops hand to one another, and what each asset was last: small JSON records in the ledger, never a model.
 
-The record of an asset is {"kind", "identity", "digest", "product", "planned"}: an artefact, the product it was made
-for, and when that was planned, in seconds since 1970.
+The record of an asset is {"kind", "identity", "digest", "product", "planned", "recipe"}: an artefact, the product it
+was made for, when that was planned, in seconds since 1970, and the recipe's name with what the run replaced in it.
 """
 
+import time
 from typing import Any
 
 import dagster as dg
@@ -30,11 +31,21 @@ def latest(ledger: Ledger, product: str, asset: str) -> ArtefactRef | None:
     return ref_of(record) if record else None
 
 
+def latest_recipe(ledger: Ledger, product: str, asset: str) -> str | None:
+    """The recipe that this asset was last materialised with, None where it does not stand in the ledger."""
+    record = read_json(ledger, _latest_key(product, asset))
+    return record.get("recipe") if record else None
+
+
 def save_latest(ledger: Ledger, asset: str, record: Record) -> None:
-    """Point to an asset's record, unless what stands there was planned later: a run that began earlier may end last."""
+    """Point to an asset's record, unless what stands there was planned later: a run that began earlier may end last.
+
+    A clock that was set back leaves records of the future. They hold nothing up: else no run would be the latest for as
+    long as it had been set back.
+    """
 
     def change(present: Record | None) -> Record | None:
-        return None if present and present["planned"] > record["planned"] else record
+        return None if present and record["planned"] < present["planned"] <= time.time() else record
 
     update_json(ledger, _latest_key(record["product"], asset), change)
 

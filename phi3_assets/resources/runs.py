@@ -6,6 +6,7 @@ Dagster itself looks after no run of its default launcher: such a run stays STAR
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import dagster as dg
 
 from phi3_assets.core.locks import Holder, Lock, is_held, locked, try_lock
 
+# As workspace.yaml and pyproject.toml name them.
+LOCATION, LOCATION_MODULE = "phi3_assets", "phi3_assets.definitions"
 # On runs that were ended here; the sensor for new data comes back to what such a run was to make.
 KILLED_TAG = "phi3/killed"
 KILLED = "The process that executed this run is gone: it was killed, or its machine or container was stopped."
@@ -103,3 +106,26 @@ def dead_runs(instance: dg.DagsterInstance, home: Path, jobs: Iterable[dg.JobDef
         run = instance.get_run_by_id(run.run_id) or run
         if not run.is_finished:  # it may have ended between the two looks
             yield run
+
+
+def show_in_timeline(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Say of a run that was started from a terminal that it is one of the code location's.
+
+    Dagster notes that only where its webserver or daemon starts a run, and its first page, the timeline, shows no other
+    runs: after `make run` it said "No runs".
+    """
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import (
+        ManagedGrpcPythonEnvCodeLocationOrigin,
+        RemoteJobOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(
+        LoadableTargetOrigin(executable_path=sys.executable, module_name=LOCATION_MODULE), LOCATION
+    )
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), run.job_name)
+    instance.run_storage.replace_job_origin(run, origin)

@@ -12,6 +12,7 @@ from phi3_assets.core.files import DATASETS
 from phi3_assets.core.home import SAMPLE
 from phi3_assets.core.shown import Shown
 from phi3_assets.core.step import Step, UserFolder
+from phi3_assets.core.web_address import LINEAGE, REPORT
 
 if TYPE_CHECKING:  # a worker reads this table, and need not import pydantic
     from phi3_assets.core.recipe import Recipe
@@ -72,9 +73,33 @@ RAW_DATASET = Step(
     without_pandas=True,
     row_count="rows_kept",
     shows=(
-        Shown("files", "table", metric="files"),
-        Shown("preview", "table", metric="preview"),
-        Shown("quarantined", "counts", metric="quarantined_by_reason", words=("reason", "rows")),
+        Shown(
+            "Files",
+            "table",
+            metric="files",
+            columns=(
+                ("file", "file"),
+                ("rows", "rows"),
+                ("quarantined", "rows in quarantine, by reason"),
+                ("problem", "problem"),
+                ("shape", "shape"),
+                ("encoding", "encoding"),
+                ("format", "format"),
+            ),
+        ),
+        Shown(
+            "Preview",
+            "table",
+            metric="preview",
+            columns=(
+                ("question", "question"),
+                ("answer", "answer"),
+                ("split", "split"),
+                ("file", "file"),
+                ("row", "row"),
+            ),
+        ),
+        Shown("Quarantined", "counts", metric="quarantined_by_reason", words=("reason", "rows")),
     ),
 )
 BASE_MODEL = Step(
@@ -100,10 +125,8 @@ FORMATTED_CORPUS = Step(
     without_pandas=True,
     row_count="train_rows",
     shows=(
-        Shown(
-            "what is learnt of the first row", "learnt", metric="masked_preview", words=("learnt text is on yellow",)
-        ),
-        Shown("length of training rows", "histogram", metric="length_histogram"),
+        Shown("What is learnt", "learnt", metric="masked_preview", words=("learnt text is on yellow",)),
+        Shown("Length of training rows", "histogram", metric="length_histogram"),
         Shown("length percentiles, tokens", "json", metric="length_percentiles_tokens"),
     ),
 )
@@ -131,9 +154,20 @@ LORA_ADAPTER = Step(
     on_device=True,
     resumes=True,
     data_parallel=True,
-    shows=(  # an adapter that was brought, or that changes nothing, has neither file
-        Shown("loss", "image", file="loss.png", words=("training loss",)),
-        Shown("loss curve", "table", file="history.json"),
+    shows=(  # an adapter that was brought, or that changes nothing, has no such file
+        Shown("Loss curve", "curve", file="history.json", words=("training loss",)),
+        Shown(
+            "Loss by step",
+            "table",
+            file="history.json",
+            columns=(
+                ("step", "step"),
+                ("loss", "loss, nats/token"),
+                ("epoch", "epoch"),
+                ("learning_rate", "learning rate"),
+                ("grad_norm", "gradient norm"),
+            ),
+        ),
     ),
     derived=("train_batch_rows",),
 )
@@ -143,6 +177,7 @@ MERGED_MODEL = Step(
     inputs=("base_model", "lora_adapter"),
     libraries=("olive-ai", "peft", "safetensors", "torch", "transformers"),
     function="phi3_assets.steps.merge:merge_adapter",
+    rules="phi3_assets.models.rules:judge_merged_model",
     folder="gen-model",
     imports_torch=True,
     on_device=True,
@@ -164,6 +199,7 @@ ONNX_INT4_MODEL = Step(
         "transformers",
     ),
     function="phi3_assets.steps.quantize:build_int4",
+    rules="phi3_assets.quantising.rules:judge_int4",
     folder="gen-model",
     imports_torch=True,
     on_device=True,
@@ -196,8 +232,10 @@ EVAL_REPORT = Step(
     imports_torch=True,
     on_device=True,
     shows=(
-        Shown("scores", "scores", metric="variants"),
-        Shown("plot", "image", file="scores.png", words=("scores of the four variants",)),
+        Shown("report page", "page", page=REPORT),
+        Shown("Chart of scores", "chart", metric="variants", words=("scores of the four variants",)),
+        Shown("Comparison", "scores", metric="variants"),
+        Shown("plot with 95 % intervals", "image", file="scores.png", words=("scores of the four variants",)),
         Shown("report", "path", file="report.html"),
     ),
     rules="phi3_assets.evaluation.gate:judge_report",
@@ -205,7 +243,7 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="7",
+    code_version="8",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     libraries=(
         "cyclonedx-python-lib",
@@ -219,9 +257,13 @@ RELEASE_BUNDLE = Step(
         "scipy",
     ),
     function="phi3_assets.steps.release:bundle_release",
+    rules="phi3_assets.release.rules:judge_bundle",
     reads_manifests=True,
     folder="gen-model",
-    shows=(Shown("model card", "markdown", file="MODEL_CARD.md"),),
+    shows=(
+        Shown("lineage page", "page", page=LINEAGE),
+        Shown("Model card", "markdown", file="MODEL_CARD.md"),
+    ),
 )
 
 STEPS = {

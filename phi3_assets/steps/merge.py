@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.forecast import Forecast
+from phi3_assets.core.phases import Phases
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, copy_model, describe
@@ -44,6 +45,8 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         "Merging", merging_bytes(base, adapter), disk_bytes(base), "Run the step on a machine with more memory."
     )
     forecast.begin(ctx.output, ctx.log)
+    phases = Phases(ctx.progress, {"merge": 3, "base": 1, "adapter": 1, "merged": 1})
+    phases.part("merge")
     run_pass(merging, {}, base, ctx.output, adapter=adapter)
     # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.
     for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:
@@ -52,7 +55,8 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     if (ends := end_token_ids(ctx.output)) != (of_base := end_token_ids(base)):
         raise RuntimeError(f"Merged ends answers at the tokens {ends}, but the base model at {of_base}.")
     facts = describe(ctx.output)
-    compared = _compare(base, adapter, ctx.output, TOLERANCE[facts.dtype])
+    compared = _compare(base, adapter, ctx.output, TOLERANCE[facts.dtype], phases)
+    ctx.progress(fraction=1.0)
     return MergeMetrics(**facts.to_dict(), **compared, **forecast.metrics().to_dict()).to_dict()
 
 
@@ -64,19 +68,22 @@ def merging_bytes(base: Path, adapter: Path) -> int:
     return max(writing, memory_bytes(base) + memory_bytes(adapter, 4))
 
 
-def _compare(base: Path, adapter: Path, merged: Path, tolerance: float) -> dict[str, Any]:
+def _compare(base: Path, adapter: Path, merged: Path, tolerance: float, phases: Phases) -> dict[str, Any]:
     """Measure merged against base + adapter and against base; one model in memory at a time."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from phi3_assets.models.compare import max_difference, prompt_ids, prompt_logits
 
+    phases.part("base")
     prompts = prompt_ids(AutoTokenizer.from_pretrained(base))
     model = AutoModelForCausalLM.from_pretrained(base).eval()
     of_base = prompt_logits(model, prompts)
+    phases.part("adapter")
     of_adapter = prompt_logits(PeftModel.from_pretrained(model, adapter).eval(), prompts)
     del model
     gc.collect()  # PEFT's layers know their model
+    phases.part("merged")
     of_merged = prompt_logits(AutoModelForCausalLM.from_pretrained(merged).eval(), prompts)
     allowed = tolerance * float(of_adapter.abs().max())
     error, change = max_difference(of_merged, of_adapter), max_difference(of_merged, of_base)

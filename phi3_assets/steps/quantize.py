@@ -52,6 +52,8 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
     model_bytes = sum(path.stat().st_size for path in files if path.name.startswith("model.onnx"))
     _check_budget(merged, params, model_bytes)
+    generated = _generate(ctx.output, provider)
+    ctx.progress(fraction=1.0)
     kind = RecoveredInt4Metrics if recovered else Int4Metrics
     return kind(
         bytes=sum(path.stat().st_size for path in files),
@@ -65,7 +67,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         provider=provider,
         eos_token_ids=ends,
         max_length=max_length,
-        generated_tokens=_generate(ctx.output, provider),
+        generated_tokens=generated,
         **(recovered.to_dict() if recovered else {}),
     ).to_dict()
 

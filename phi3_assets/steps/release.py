@@ -13,9 +13,11 @@ from phi3_assets.core.recipe import is_hub_id
 from phi3_assets.core.step import StepContext, installed_versions
 from phi3_assets.evaluation import gate
 from phi3_assets.evaluation.findings import Thresholds
-from phi3_assets.release import bundle
+from phi3_assets.models.genai import can_run
+from phi3_assets.release import bundle, smoke_test
 from phi3_assets.release.card import model_card
 from phi3_assets.release.certificate import certificate
+from phi3_assets.release.measured import BundleMetrics
 from phi3_assets.release.sbom import SBOM, bill_of_materials
 from phi3_assets.steps import RELEASE_BUNDLE
 
@@ -26,7 +28,10 @@ LICENCES = {"apache license": "apache-2.0", "mit license": "mit", "gemma terms o
 
 
 def bundle_release(ctx: StepContext) -> dict[str, Any]:
-    """Lay the bundle out and verify it as a device would.
+    """Lay the bundle out, verify it as a device would, and ask the model what its smoke test asks.
+
+    Returns:
+        `BundleMetrics` as JSON.
 
     Raises:
         UserError: The model is not fit for release. The checks of eval_report say so before; here it is asked again,
@@ -92,13 +97,19 @@ def bundle_release(ctx: StepContext) -> dict[str, Any]:
     bundle.verify_bundle(ctx.output)
     size = sum(entry.bytes for entry in files.values())
     ctx.log(f"bundle of {len(files) + 1} files, {size / 1e6:.1f} MB, licence {licence}")
-    return {
-        "bytes": size,
-        "files": len(files) + 1,
-        "digest": digest,
-        "licence": licence,
-        "base_model": base_model,
-    }
+    asked = smoke_test.ask(ctx.output) if can_run(ctx.output / "model") else []
+    speed = sum(one["tokens"] for one in asked) / sum(one["seconds"] for one in asked) if asked else None
+    return BundleMetrics(
+        bytes=size,
+        files=len(files) + 1,
+        digest=digest,
+        licence=licence,
+        base_model=base_model,
+        smoke_questions=len(asked),
+        smoke_faults=sorted({fault for one in asked for fault in one["faults"]}),
+        smoke_same_answers=sum(one["same"] for one in asked),
+        smoke_tokens_per_s=speed,
+    ).to_dict()
 
 
 def place_model(source: Path, target: Path) -> None:

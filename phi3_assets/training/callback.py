@@ -209,7 +209,6 @@ def training_callback(training: Training, stop: StopRequest, interruption: Inter
                 learning_rate=rate,
                 grad_norm=norm,
                 tokens_per_s=tokens_per_s,
-                eta_s=elapsed / (step - training.first_step) * (state.max_steps - step),
             )
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

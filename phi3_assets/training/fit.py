@@ -32,6 +32,7 @@ class Job:
         scratch: Directory for Olive's output, the adapter among it.
         processes_here: Processes of this machine that train it.
         apart: Whether each process has folders of its own, as on several machines, and not these in common.
+        replay_file: Rows that are trained on beside the corpus; see `phi3_assets.training.replay`.
     """
 
     base_model: Path
@@ -41,6 +42,7 @@ class Job:
     scratch: Path
     processes_here: int = 1
     apart: bool = False
+    replay_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def fit(job: Job, callbacks: Callbacks, *, leads: bool = True) -> Fitted:
     params = job.params
     order = configs.corpus_order(params)
     eval_share = params["eval_share"]
-    rows = corpus.read_corpus(job.train_file, order, eval_share)
+    rows = corpus.read_corpus(job.train_file, order, eval_share, job.replay_file)
     eval_rows = corpus.read_eval_rows(job.train_file, eval_share) if eval_share else None
-    data = corpus.data_config(job.train_file, order, eval_share)
+    data = corpus.data_config(job.train_file, order, eval_share, job.replay_file)
     training = Training(
         rows=rows.rows,
         tokens=rows.tokens,

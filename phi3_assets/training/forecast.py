@@ -120,9 +120,10 @@ class Forecast:
         seconds = time.monotonic() - started
         self.seconds = seconds * self._largest.batches / self._params["processes"]
         peak = peak_bytes(on_gpu=self._on_gpu)
+        # One batch, timed once, on a machine that may have other work now or later: half of it or twice is no surprise.
         self._log(
-            f"Dry run of the largest batch: {gib(peak)} at most, {seconds:.1f} s; the training will take about "
-            f"{duration(self.seconds)}"
+            f"Dry run of the largest batch: {gib(peak)} at most, {seconds:.1f} s; the training will take "
+            f"{duration(self.seconds / 2)} to {duration(2 * self.seconds)}, and tells it more exactly while it runs"
         )
         # The two moments are half of what the adapter takes.
         with_moments = peak + self.estimate.adapter // 2

@@ -35,12 +35,13 @@ class TrainingMetrics(AdapterMetrics):
     Attributes:
         steps: Optimiser steps; fewer than planned if it ended early.
         epochs: Passes over the corpus.
+        replay_texts: Texts of the base model's own that were learnt along.
         first_loss: Loss of the first optimiser step, in nats per learnt token.
         final_loss: Of the last one.
         eval_rows: Held-out rows; None, as the next two: there were none.
         best_step: After which step the adapter was that is kept.
         eval_loss: Its loss on the held-out rows, in nats per learnt token.
-        tokens_per_s: Tokens of the corpus trained on in a second.
+        tokens_per_s: Tokens trained on in a second, of the corpus and of these texts.
         supervised_tokens_per_s: Those with a label.
         train_seconds: Time that this process spent training.
         estimated_seconds: What the dry run foretold.
@@ -54,6 +55,7 @@ class TrainingMetrics(AdapterMetrics):
 
     steps: int
     epochs: float
+    replay_texts: int = 0
     first_loss: float
     final_loss: float
     eval_rows: int | None = None

@@ -1,4 +1,4 @@
-"""Runs `phi3 chat --web` as a user does, in a process of its own, and asks it over HTTP."""
+"""Runs `phi3 web` or `phi3 chat --web` as a user does, in a process of its own, and asks it over HTTP."""
 
 import contextlib
 import json
@@ -37,16 +37,16 @@ class Page:
         """The lines of an answer as they come; leaving ends the connection."""
         turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
         body = {"variant": variant, "turns": turns, **more}
-        with httpx.stream("POST", f"{self.url}/answer", json=body, timeout=60) as response:
+        with httpx.stream("POST", f"{self.url}/chat/answer", json=body, timeout=60) as response:
             assert response.status_code == 200, response.read()
             yield response.iter_lines()
 
 
 @contextlib.contextmanager
-def running_page(home: Path, *arguments: str) -> Iterator[Page]:
-    """`phi3 chat --web` on a free port."""
+def running_page(home: Path, *arguments: str, command: tuple[str, ...] = ("chat", "--web")) -> Iterator[Page]:
+    """`phi3 chat --web`, or another command, on a free port."""
     process = subprocess.Popen(
-        [*PHI3, "chat", "--web", "--port", "0", "--home", str(home), *arguments],
+        [*PHI3, *command, "--port", "0", "--home", str(home), *arguments],
         env=clean_env(PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The page of `phi3 chat --web` in a real browser. Needs Debian's chromium and `pip install playwright`."""
+"""The chat page of `phi3 web` in a real browser. Needs Debian's chromium and `pip install playwright`."""
 
 import shutil
 import threading
@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from phi3_assets.chat import serving
+from phi3_assets.chat.page import Settings
 from phi3_assets.chat.serving import Models
-from phi3_assets.chat.web import Server, Settings, listen, make_app
+from phi3_assets.resources.local_store import LocalArtifactStore
+from phi3_assets.web.app import make_app
+from phi3_assets.web.server import Server, listen
 from phi3_assets_tests.chat.serving_page import running_page, text_of
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -78,13 +80,14 @@ def slow_url(monkeypatch, tmp_path):
     """A server whose models are slow."""
     monkeypatch.setattr(serving, "open_engine", SlowEngine)
     kinds = ("base_model", "lora_adapter", "merged_model", "onnx_int4_model")
-    models = Models(lambda variant: dict.fromkeys(kinds, tmp_path))
+    models = Models(lambda which, variant: dict.fromkeys(kinds, tmp_path))
     listener = listen(0)
-    config = uvicorn.Config(make_app(models, Settings("int4", "", 10_000)), log_level="warning", lifespan="off")
-    server = Server(config, models)
+    store = LocalArtifactStore(home=str(tmp_path))
+    app = make_app(store, models, lambda which: ("slow ones", ""), Settings("int4", "", 10_000))
+    server = Server(app, models)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/chat/"
     server.should_exit = True
     thread.join(timeout=20)
 
@@ -101,7 +104,7 @@ def ask(page, text):
 
 def test_chosen_variants_answer_side_by_side(made_home, open_page):
     with running_page(made_home, "--max-new-tokens", "6") as server:
-        page = open_page(server.url + "/")
+        page = open_page(server.url + "/chat/")
         page.check("#variants input[value=base]")
         page.check("#variants input[value=merged]")
         ask(page, "What does code 7 mean?")
@@ -128,7 +131,7 @@ def test_a_variant_that_was_not_made_cannot_be_chosen_and_says_why(copied_home, 
     shutil.rmtree(copied_home / "gen-model" / "lora_adapter")
     shutil.rmtree(copied_home / "gen-model" / "merged_model")
     with running_page(copied_home) as server:
-        page = open_page(server.url + "/")
+        page = open_page(server.url + "/chat/")
         assert page.locator("#variants input:enabled").evaluate_all("all => all.map(one => one.value)") == [
             "base",
             "int4",
@@ -137,6 +140,26 @@ def test_a_variant_that_was_not_made_cannot_be_chosen_and_says_why(copied_home, 
             "needs lora_adapter: materialise it first, with `phi3 run`" in page.locator("#why-adapter").text_content()
         )
         assert "Materialise merged_model again" in page.locator("#why-merged").text_content()
+
+
+def test_every_page_is_shown_as_it_was_drawn(made_home, browser):
+    """A policy that is too strict for a page shows as a complaint of the browser, and as a page without its style."""
+    complaints, asked = [], []
+    with running_page(made_home, command=("web",)) as server:
+        page = browser.new_context(viewport={"width": 360, "height": 640}).new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(server.url)
+        links = page.locator("a").evaluate_all("all => all.map(one => one.href)")
+        assert len(set(links)) >= 5
+        for link in links:
+            page.goto(link)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, link
+            assert "sans-serif" in page.evaluate("getComputedStyle(document.body).fontFamily"), link
+        page.context.close()
+    assert complaints == []
+    assert all(request.startswith(server.url) for request in asked)
 
 
 @pytest.mark.parametrize("way", ["button", "Escape", "close"])

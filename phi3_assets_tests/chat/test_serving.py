@@ -77,7 +77,7 @@ async def events_of(models: Models, variant: str, **ask):
 
 def test_a_model_is_opened_once_and_answers_one_at_a_time(directories, opened):
     async def both():
-        models = Models(lambda variant: directories)
+        models = Models(lambda which, variant: directories)
         return await asyncio.gather(events_of(models, "int4"), events_of(models, "int4"))
 
     first, second = asyncio.run(both())
@@ -89,7 +89,7 @@ def test_a_model_is_opened_once_and_answers_one_at_a_time(directories, opened):
 
 def test_closing_the_answer_stops_the_model(directories, opened):
     async def stopped():
-        models = Models(lambda variant: directories)
+        models = Models(lambda which, variant: directories)
         await events_of(models, "int4")
         engine = opened[0]
         engine.endless = True
@@ -110,7 +110,7 @@ def test_a_retrained_model_answers_the_next_question(directories, opened, tmp_pa
     found = dict(directories)
 
     async def twice():
-        models = Models(lambda variant: dict(found))
+        models = Models(lambda which, variant: dict(found))
         await events_of(models, "int4")
         await events_of(models, "int4")
         found["onnx_int4_model"] = directories["merged_model"]
@@ -124,7 +124,7 @@ def test_the_longest_unused_makes_room(directories, opened):
     """Each takes 200 bytes of 500, base + adapter 400."""
 
     async def ask_all():
-        models = Models(lambda variant: directories, lambda variant: 500 - 200 * len(models.opened()))
+        models = Models(lambda which, variant: directories, lambda variant: 500 - 200 * len(models.opened()))
         for variant in ("int4", "base", "int4", "merged"):
             await events_of(models, variant)
         assert models.opened() == ["merged", "int4"]
@@ -136,7 +136,7 @@ def test_the_longest_unused_makes_room(directories, opened):
 
 def test_no_room_is_said_with_the_way_out(directories, opened):
     async def ask():
-        await events_of(Models(lambda variant: directories, lambda variant: 100), "merged")
+        await events_of(Models(lambda which, variant: directories, lambda variant: 100), "merged")
 
     with pytest.raises(UserError, match=r"merged takes about .* GB of memory and .* ask int4"):
         asyncio.run(ask())
@@ -145,7 +145,7 @@ def test_no_room_is_said_with_the_way_out(directories, opened):
 
 def test_a_variant_that_was_not_made_names_the_way_out(directories, opened):
     del directories["lora_adapter"]
-    models = Models(lambda variant: directories)
+    models = Models(lambda which, variant: directories)
     assert "needs lora_adapter: materialise it first" in models.problem("adapter")
     assert models.problem("merged") == ""
     with pytest.raises(UserError, match="needs lora_adapter"):
@@ -156,7 +156,7 @@ def test_why_an_answer_ended(directories, opened):
     """The question is 5 of 60 tokens; the engine never ends by itself."""
 
     async def ends():
-        models = Models(lambda variant: directories)
+        models = Models(lambda which, variant: directories)
         await events_of(models, "int4")
         opened[0].generate = lambda prompt_ids, max_new_tokens: iter([5] * max_new_tokens)
         limit = await events_of(models, "int4")

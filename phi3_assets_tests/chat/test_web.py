@@ -39,7 +39,7 @@ def test_every_variant_answers_as_in_the_terminal(page, made_home, variant):
 
 
 def test_setup_names_the_variants_and_what_the_page_starts_with(page):
-    setup = httpx.get(f"{page.url}/setup").json()
+    setup = httpx.get(f"{page.url}/chat/setup").json()
     assert [(one["name"], one["problem"]) for one in setup["variants"]] == [(name, "") for name in VARIANTS]
     assert (setup["variant"], setup["system_prompt"], setup["max_new_tokens"]) == ("int4", "be brief", 256)
 
@@ -89,7 +89,7 @@ def test_a_question_longer_than_the_context_is_refused_in_words(page):
 )
 def test_what_is_no_question_is_refused_in_words(page, change, status, told):
     body = {"variant": "int4", "turns": [{"role": "user", "content": "a"}], **change}
-    response = httpx.post(f"{page.url}/answer", json=body)
+    response = httpx.post(f"{page.url}/chat/answer", json=body)
     assert response.status_code == status
     assert told in response.text
 
@@ -114,18 +114,23 @@ def test_what_is_no_question_is_refused_in_words(page, change, status, told):
 def test_only_its_own_page_may_ask(page, headers, status):
     """422: it came through and was found to be no question."""
     given = {name: value.format(url=page.url, port=urlsplit(page.url).port) for name, value in headers.items()}
-    response = httpx.post(f"{page.url}/answer", content="{}", headers={"Content-Type": "application/json", **given})
+    response = httpx.post(
+        f"{page.url}/chat/answer", content="{}", headers={"Content-Type": "application/json", **given}
+    )
     assert response.status_code == status
 
 
-@pytest.mark.parametrize("path", ["/", "/chat.js", "/chat.css", "/setup", "/none", "/../web.py"])
+NONE = ("/none", "/chat/../page.py", "/report/none", f"/lineage/{'0' * 64}", "/decision/desk/..%2f..%2findex.json")
+
+
+@pytest.mark.parametrize("path", ["/", "/chat/", "/chat/chat.js", "/chat/setup", "/static/pages.css", *NONE])
 def test_every_response_keeps_the_page_to_itself(page, path):
     response = httpx.get(page.url + path)
     assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
     assert response.headers["cross-origin-resource-policy"] == "same-origin"
     assert response.headers["cache-control"] == "no-store"
     assert "server" not in response.headers
-    assert (response.status_code == 200) == (path not in ("/none", "/../web.py"))
+    assert (response.status_code == 200) == (path not in NONE)
 
 
 def test_it_listens_on_this_computer_only(page):
@@ -138,7 +143,7 @@ def test_a_home_without_a_model_says_so_and_the_rest_answers(copied_home):
     shutil.rmtree(copied_home / "gen-model" / "lora_adapter")
     shutil.rmtree(copied_home / "gen-model" / "merged_model")
     with running_page(copied_home) as page:
-        problems = {one["name"]: one["problem"] for one in httpx.get(f"{page.url}/setup").json()["variants"]}
+        problems = {one["name"]: one["problem"] for one in httpx.get(f"{page.url}/chat/setup").json()["variants"]}
         assert "needs lora_adapter: materialise it first" in problems["adapter"]
         assert "needs merged_model: materialise it first" in problems["merged"]
         assert page.ask("merged", QUESTION)[-1] == {"error": problems["merged"]}
@@ -149,7 +154,7 @@ def test_nothing_asked_is_printed_and_ctrl_c_ends_it_in_the_midst_of_an_answer(c
     """The damaged file makes the runtime fail, which prints a stack."""
     with running_page(copied_home) as page:
         page.ask("int4", CANARY_QUESTION, max_new_tokens=4)
-        httpx.post(f"{page.url}/answer", json={"variant": CANARY_QUESTION, "turns": []})
+        httpx.post(f"{page.url}/chat/answer", json={"variant": CANARY_QUESTION, "turns": []})
         (damaged,) = copied_home.glob("gen-model/merged_model/*/config.json")
         damaged.write_text("#" * damaged.stat().st_size)
         assert "The terminal shows where" in page.ask("merged", CANARY_QUESTION)[-1]["error"]

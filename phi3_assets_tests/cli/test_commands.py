@@ -6,7 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from phi3_assets.cli.results import to_ask
+from phi3_assets.chat.serving import LATEST, Which
+from phi3_assets.cli.results import asked_of
 from phi3_assets.core.ledger import product_key
 from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets_tests.tiny_graph import TINY
@@ -15,20 +16,34 @@ CONFIGS = Path(__file__).parents[1] / "olive" / "configs"
 
 
 def test_chat_answers_one_question(made_home, phi3_here):
-    assert "tokens/s" in phi3_here("chat", "What does code 7 mean?", "--max-new-tokens", "4", home=made_home)
+    said = phi3_here("chat", "What does code 7 mean?", "--max-new-tokens", "4", home=made_home)
+    assert "tokens/s" in said
+    (told,) = re.findall(r"Asking int4 of release (\w{16}) of operations-desk, the champion, recipe tiny-test\.", said)
+    named = phi3_here("chat", "Hello?", "--max-new-tokens", "2", "--release", told[:6], home=made_home)
+    assert f"release {told}" in named
+    newest = phi3_here("chat", "Hello?", "--max-new-tokens", "2", "--latest", home=made_home)
+    assert re.search(r"Asking int4 of onnx_int4_model \w{16} of operations-desk, made last, recipe tiny-test", newest)
+
+
+def test_chat_with_a_release_that_there_is_not_is_refused(made_home, phi3_here):
+    for more in ([], ["--web"]):
+        refused = phi3_here("chat", *more, "--release", "ffff", home=made_home, fails=True)
+        assert "'ffff' names no releases of this product. Known are: " in refused
+    both = phi3_here("chat", "--latest", "--release", "ffff", home=made_home, fails=True)
+    assert "--latest is what was made last, --release names one" in both
 
 
 def test_chat_asks_a_model_as_it_was_trained(copied_home, phi3_here):
     """After a partial retrain with another system prompt, the old model was asked with the new prompt."""
     changed = [*TINY, "--set", "system_prompt=Be brief.", "--to", "formatted_corpus"]
     phi3_here("run", *changed, home=copied_home)
-    for newest in (False, True):
-        found = to_ask(copied_home, "", "int4", newest=newest)
+    for release in ("", LATEST):
+        found = asked_of(copied_home, Which(release=release), "int4")
         assert found.system_prompt == ""
         assert found.directories.keys() >= {"base_model", "lora_adapter", "merged_model", "onnx_int4_model"}
     phi3_here("run", *changed[:-1], "lora_adapter", home=copied_home)
-    assert to_ask(copied_home, "", "adapter", newest=True).system_prompt == "Be brief."
-    assert to_ask(copied_home, "", "adapter").system_prompt == ""
+    assert asked_of(copied_home, Which(release=LATEST), "adapter").system_prompt == "Be brief."
+    assert asked_of(copied_home, Which(), "adapter").system_prompt == ""
 
 
 def test_chat_without_a_model_says_how_to_get_one(home, phi3_here):

@@ -17,6 +17,7 @@ from phi3_assets.core.ledger import product_key
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.local_ledger import LocalLedger
+from phi3_assets_tests import harms
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.tiny_graph import PHI3, TINY
 
@@ -85,14 +86,10 @@ def test_a_relative_home(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def small_disk(path: Path, kilobytes: int):
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(path)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no right to mount here")
-    try:
+    with harms.small_disk(path, kilobytes << 10) as mounted:
+        if not mounted:
+            pytest.skip("no right to mount here")
         yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @pytest.mark.parametrize("laid_out", [False, True])

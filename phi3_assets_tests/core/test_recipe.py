@@ -1,13 +1,17 @@
 """The recipe is strict: whatever it does not understand it refuses, with the way out."""
 
+import re
+
+import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
 from phi3_assets.cli.app import app
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.fields import field, use_of
+from phi3_assets.core.fields import allowed, field, told, use_of
 from phi3_assets.core.recipe import Recipe, fields_of, settings_of
 from phi3_assets.core.recipe_file import load_recipe, shipped_recipes
+from phi3_assets.definitions import build_defs
 from phi3_assets.resources.recipe import RecipeResource
 from phi3_assets.steps import ALL_STEPS, STEPS
 
@@ -101,3 +105,56 @@ def test_launchpad_says_whose_a_field_is():
     described = RecipeResource.model_fields["question_column"].description
     assert described.endswith("Of: raw_dataset, formatted_corpus.")
     assert RecipeResource.model_fields["gate_alpha"].description.endswith("Of: release_bundle; the gate.")
+
+
+@pytest.mark.parametrize("name", Recipe.model_fields)
+def test_launchpad_says_default_and_range(name):
+    info = Recipe.model_fields[name]
+    described = RecipeResource.model_fields[name].description
+    assert f"Allowed: {allowed(info)}; default, where the recipe says nothing: {told(info.default)}." in described
+
+
+def launch(**config):
+    """What Dagster has the code location do when a run is to be launched; nothing of the run has started then."""
+    job = build_defs().resolve_job_def("retrain")
+    return dg.validate_run_config(job, {"resources": {"recipe": {"config": config}}})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        # It failed in the run, and the recipe's file was blamed.
+        ({"lora_dropout": 3.0}, r"Given for this run, in the launchpad or with --set: lora_dropout: .* less than 1"),
+        ({"int4_bits": 3}, "Given for this run, .*int4_bits: Input should be 2 or 4"),
+        # It was refused with a list of ninety fields.
+        ({"lora_rr": 8}, "there is no field 'lora_rr'. Did you mean 'lora_r'?"),
+        ({"recipe": "smol-gpu"}, "Did you mean 'smol-cpu'?"),
+        # A contradiction between what is given and what the recipe says.
+        ({"recipe": "smol-cpu", "int4_algorithm": "default"}, "Given for this run, .*int4_algorithm gptq"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_the_launch(config, message):
+    with pytest.raises(UserError, match=message):
+        launch(**config)
+
+
+def test_a_wrong_choice_is_refused_while_one_types():
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r"not in enum type supervise: answers \| all got nothing"):
+        launch(supervise="nothing")
+
+
+def test_right_values_are_launched_as_they_were_given():
+    config = launch(recipe="tiny-test", lora_r=3, supervise="all", target_modules=["o_proj"])
+    given = {name: value for name, value in config["resources"]["recipe"]["config"].items() if value is not None}
+    assert given == {"recipe": "tiny-test", "lora_r": 3, "supervise": "all", "target_modules": ["o_proj"]}
+
+
+def test_whoever_gave_a_wrong_value_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lora_r: 0\n")
+    with pytest.raises(UserError) as error:
+        load_recipe(str(path), {"lora_dropout": 3})
+    assert re.fullmatch(
+        rf"Given for this run, .*: lora_dropout: .*; got 3 Recipe {re.escape(str(path))}: lora_r: .*; got 0",
+        str(error.value),
+    )

@@ -6,9 +6,7 @@ Their runs carry canaries: a token in the environment, a password in the recipe,
 import base64
 import re
 import shutil
-import subprocess
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -23,7 +21,7 @@ from phi3_assets.resources.pointers import latest
 from phi3_assets_tests.canaries import IN_A_ROW, IN_THE_ENVIRONMENT, IN_THE_RECIPE, found_in
 from phi3_assets_tests.conftest import clean_env, write_rows
 from phi3_assets_tests.deployment.postgres import PASSWORD, dagster_home
-from phi3_assets_tests.tiny_graph import PHI3, TINY, gone, phi3, wait_for_training
+from phi3_assets_tests.tiny_graph import TINY, Run, gone, phi3, wait_for_training
 
 MODELS = ("raw_dataset", "formatted_corpus", "base_model", "lora_adapter")
 # Of the op that was cut off, or of the run where none of it could be written.
@@ -42,32 +40,10 @@ def deployed(home, postgres) -> dict[str, str]:
     return clean_env(DAGSTER_HOME=str(folder), PHI3_LOGS=str(home / "logs"), **postgres.environment, **tokens)
 
 
-class Run:
-    """`phi3 run` in a process of its own, what it says in a file; ended when the test ends."""
-
-    def __init__(self, home, env, *arguments: str) -> None:
-        self._said = home.parent / "said-by-run.log"
-        command = [*PHI3, "run", *arguments, "--home", str(home)]
-        self.process = subprocess.Popen(command, env=env, stdout=self._said.open("w"), stderr=subprocess.STDOUT)
-
-    def __enter__(self) -> "Run":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    @property
-    def said(self) -> str:
-        return self._said.read_text()
-
-    def wait_for_training(self, home):
-        deadline = time.monotonic() + 120
-        while not list((home / "work" / "lora_adapter").glob("*/worker.log")):
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.2)
-        return wait_for_training(home)
+def training(run: Run, home):
+    """Its workers, in the midst of a training."""
+    run.wait_for("Step lora_adapter .* runs in process")
+    return wait_for_training(home)
 
 
 def test_a_restart_of_postgresql_in_the_midst_of_a_run_loses_nothing(postgres, made_home, tmp_path, monkeypatch):
@@ -79,7 +55,7 @@ def test_a_restart_of_postgresql_in_the_midst_of_a_run_loses_nothing(postgres, m
     shutil.copytree(made_home / "datasets", home / "datasets")
     env = deployed(home, postgres)
     with Run(home, env, *TINY, "--to", "lora_adapter") as run:
-        processes = run.wait_for_training(home)
+        processes = training(run, home)
         postgres.stop()
         postgres.start()
         code = run.process.wait(timeout=100)
@@ -139,7 +115,7 @@ def test_postgresql_stays_away_and_the_next_run_goes_on_and_tells_no_secret(post
         recipe = rows.parent / "closed.yaml"
         recipe.write_text((RECIPES_DIR / "tiny-test.yaml").read_text() + f"dataset_path: {address}\n")
         with Run(home, env, "--recipe", str(recipe)) as run:
-            processes = run.wait_for_training(home)
+            processes = training(run, home)
             postgres.stop()
             assert run.process.wait(timeout=200) == 1, run.said
             assert CUT_OFF.search(run.said), run.said

@@ -34,6 +34,7 @@ def publish(
     store: LocalArtifactStore,
     kind: str,
     files: Mapping[str, str],
+    /,
     name: str = "",
     made_from: Mapping[str, ArtefactRef] | None = None,
     **metrics: Any,

@@ -86,10 +86,10 @@ def test_the_page_tells_all_and_escapes_what_users_write():
     evil = "<script>alert(1)</script>"
     changes = find_changes(ours, champion, KNOWN)
     changes.gained[0][0]["question"] = evil
-    text = page(changes, decision, {"Report of this release": "../eval_report/x/report.html"})
+    text = page("Promoted", "Release 1", decision, {"Report of this release": "../eval_report/x/report.html"}, changes)
     assert evil not in text
     assert "&lt;script&gt;" in text
-    assert "Promoted: this release is the champion" in text
+    assert "<h1>Promoted</h1>" in text
     assert decision.findings[-1].sentence.replace("'", "&#39;") in text
     assert f"Gained: {len(changes.gained)} answers became better" in text
     assert "Of 76 questions" in text

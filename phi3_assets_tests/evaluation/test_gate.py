@@ -338,7 +338,7 @@ FAULTS = {
         "questions and answers of the training rows may not belong together.",
     ),
     "broken int4": (make(means={**MEANS, "int4": 9.0}), "int4 keeps -143.2% of the likelihood that fine-tuning gained"),
-    "forgot": (wrecked(), "so it forgot too much: train less"),
+    "forgot": (wrecked(), "so it forgot too much: set replay_share"),
     "endless": (make(stops=0.8), "80.3% of int4's answers end by themselves, but at least 95.0% must."),
 }
 

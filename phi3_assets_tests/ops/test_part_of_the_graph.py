@@ -1,5 +1,7 @@
 """Asking for a part of the graph: what is not in the run follows from the recipe, and must be fit to be built on."""
 
+import time
+
 import dagster as dg
 import pytest
 
@@ -7,6 +9,7 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.manifest import ArtefactRef, read_manifest
 from phi3_assets.definitions import build_defs
 from phi3_assets.resources.lineage import lineage
+from phi3_assets.resources.local_ledger import LocalLedger
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest, save_latest
 from phi3_assets.steps import STEPS
@@ -103,6 +106,15 @@ def test_an_older_run_that_ends_last_does_not_point_back(copied_home):
     save_latest(ledger, "base_model", {**newer, "identity": "c" * 64, "planned": 30.0})
     assert latest(ledger, "p", "base_model").identity == "c" * 64
     assert latest(ledger, "q", "base_model") is None
+
+
+def test_a_record_of_a_clock_that_was_set_back_holds_nothing_up(tmp_path):
+    """After the clock had been set back by three days, no run of three days was the latest, and none was shown."""
+    ledger = LocalLedger(tmp_path)
+    record = {"kind": "base_model", "identity": "b" * 64, "digest": "d" * 64, "product": "p", "planned": time.time()}
+    save_latest(ledger, "base_model", {**record, "planned": record["planned"] + 3 * 86400})
+    save_latest(ledger, "base_model", {**record, "identity": "c" * 64})
+    assert latest(ledger, "p", "base_model").identity == "c" * 64
 
 
 def test_lineage_is_read_from_manifests(made_home):

@@ -31,6 +31,14 @@ def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(cop
 
     strict = phi3_here("run", *changed, "--set", "gate_min_items=20", home=copied_home, fails=True)
     assert re.search(r"FAILED: test_set_is_large_enough. The test set has \d+ items, a decision needs", strict)
+    refused = re.search(
+        r"The model of eval_report (\w{16}), product operations-desk, is not fit for release. The test set has \d+ "
+        r"items, .* Page: http://127.0.0.1:8000/decision/operations-desk/(\1-not-fit.html)",
+        strict,
+    )
+    assert refused, strict
+    decisions = copied_home / "ledger" / "products" / "operations-desk" / "decisions"
+    assert "Refused: not fit for release" in (decisions / refused[2]).read_text()
     assert len(list((copied_home / "gen-model" / "release_bundle").glob("*/manifest.json"))) == 1
     assert champion(copied_home).present() == first
 
@@ -38,7 +46,7 @@ def test_a_new_release_is_judged_by_the_checks_and_then_against_the_champion(cop
     promoted, last = champion(copied_home).history()
     assert promoted == first
     assert last.decision["sentence"] in said
-    decisions = copied_home / "ledger" / "products" / "operations-desk" / "decisions"
+    assert (first.decision["recipe"], last.decision["recipe"]) == ("tiny-test", "tiny-test, int4_block_size=64")
     page = (decisions / last.decision["page"]).read_text()
     assert "<td>int4_block_size</td><td>32</td><td>64</td>" in page
     assert re.search(r"(\d+) before, \1 now: 0 added, 0 removed", page)
@@ -128,7 +136,7 @@ def release(tmp_path):
 
         @dg.op
         def champion(context):
-            decided = decide_champion(context, bundle, load_recipe("smol-cpu", recipe), store, Scored())
+            decided = decide_champion(context, bundle, load_recipe("smol-cpu", recipe), "smol-cpu", store, Scored())
             shown.append(decided.shown)
 
         dg.GraphDefinition("decide", node_defs=[champion]).execute_in_process()
@@ -142,11 +150,16 @@ def better():
 
 
 def test_a_better_release_is_promoted_and_shows_what_changed(release, tmp_path):
-    assert release("first", make()) == {"decision": "Promoted: it is fit for release, and there is no champion yet."}
+    first = release("first", make())
+    assert first["decision"] == "Promoted: it is fit for release, and there is no champion yet."
+    assert "Promoted: it is the champion" in Path(first["page"].path).read_text()
     shown = release("second", better())
     assert "NLL is measurably better than the champion's" in shown["decision"]
-    assert "| Exact match |" in shown["what changed since the champion"].value
-    assert "Promoted: this release is the champion" in Path(shown["page"].path).read_text()
+    rows = [record.data for record in shown["What changed since the champion"].records]
+    (exact,) = (row for row in rows if row["int4"] == "Exact match")
+    assert {"champion": "81.6 %", "this release": "93.4 %"}.items() <= exact.items()
+    assert "| Exact match |" in shown["what changed, in full"].value
+    assert "Promoted: it is the champion" in Path(shown["page"].path).read_text()
     assert release("second", better()) == {"decision": "It is the champion.", "reused": True}
     assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "promote"]
 
@@ -154,7 +167,9 @@ def test_a_better_release_is_promoted_and_shows_what_changed(release, tmp_path):
 def test_a_champion_whose_model_is_gone_is_said_to_be_gone(release, tmp_path):
     release("first", make())
     shutil.rmtree(tmp_path / "gen-model" / "onnx_int4_model")
-    sentence = release("second", better())["decision"]
+    shown = release("second", better())
+    sentence = shown["decision"]
+    assert sentence.replace("'", "&#39;") in Path(shown["page"].path).read_text()
     assert "The champion's int4 model is gone from the store" in sentence
     assert "phi3 champion retire" in sentence
     assert [entry.action for entry in champion(tmp_path).history()] == ["promote", "refuse"]

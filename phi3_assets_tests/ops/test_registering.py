@@ -1,6 +1,7 @@
 """A champion is registered as a version of a model, once, with what it is made of; and champion it is in any case."""
 
 import json
+from dataclasses import asdict
 
 import dagster as dg
 import pytest
@@ -9,7 +10,9 @@ from phi3_assets.assets.evaluation import champion
 from phi3_assets.azure.clients import clients_of
 from phi3_assets.cli.results import change_champion
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.files import FileEntry
 from phi3_assets.core.home import SHORT
+from phi3_assets.core.manifest import digest_of
 from phi3_assets.core.recipe_file import load_recipe
 from phi3_assets.ops.registering import refuse_unregistrable
 from phi3_assets.release.champion import Champion
@@ -40,9 +43,13 @@ def blob_store(azure, monkeypatch, home):
 @pytest.fixture
 def release(blob_store):
     report = publish_report(blob_store, *make(), "first")
-    said = {"format": 1, "files": {"model.onnx": {"bytes": 1, "sha256": "0" * 64}}, "made_of": {}}
+    model = FileEntry(bytes=1, sha256="0" * 64)
+    digest = digest_of({"model.onnx": model})
+    said = {"format": 1, "files": {"model/model.onnx": asdict(model)}, "made_of": {"onnx_int4_model": digest}}
+    measured = {"bytes": 1, "files": 1, "digest": digest, "licence": "", "base_model": "a"}
+    measured |= {"smoke_questions": 1, "smoke_faults": [], "smoke_same_answers": 1}
     files = {"release.json": json.dumps(said)}
-    return publish(blob_store, "release_bundle", files, "first", made_from={"eval_report": report})
+    return publish(blob_store, "release_bundle", files, "first", made_from={"eval_report": report}, **measured)
 
 
 def crown(store, release, **recipe):

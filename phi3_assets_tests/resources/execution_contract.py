@@ -94,7 +94,7 @@ class ExecutionContract:
         self.run(execution, store, call, inputs, instance)
         records = instance.fetch_observations(dg.AssetKey("raw_dataset"), limit=10).records
         told = [record.asset_observation.metadata for record in records]
-        assert next(numbers["fraction"].value for numbers in told if "fraction" in numbers) == 1
+        assert next(numbers["Progress, %"].value for numbers in told if "Progress, %" in numbers) == 100
 
     def test_users_error_is_final_and_leaves_nothing(self, execution, store, home):
         (home / "datasets" / "codes.csv").write_text("Frage,Antwort\na,b\n")

@@ -29,7 +29,7 @@ def main(root: Path, merged: Path, corpus: Path, at: int, number: int, blockwise
         forecast.Memory.choose_or_refuse = lambda self, log: forecast.Way.BLOCKWISE  # type: ignore[method-assign]
 
     def progress(**numbers: float) -> None:
-        if numbers["step"] == at:
+        if numbers.get("step") == at:  # the parts before and after the recovery have none
             os.kill(os.getpid(), number)
 
     inputs = {"merged_model": merged, "formatted_corpus": corpus}

@@ -30,7 +30,7 @@ def test_adapter_learns_and_reports(tiny_adapter: Made) -> None:
     assert metrics["resumed_from_step"] == 0
     assert [numbers["step"] for numbers in tiny_adapter.progress] == [1, 2, 3, 4, 5]
     assert tiny_adapter.progress[-1]["fraction"] == 1.0
-    assert {"loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s"} <= set(tiny_adapter.progress[-1])
+    assert {"loss", "learning_rate", "grad_norm", "tokens_per_s"} <= set(tiny_adapter.progress[-1])
     assert len(tiny_adapter.notes) == 5
     assert re.fullmatch(
         r"step 5/5 epoch 4\.000 loss \S+ learning_rate \S+ grad_norm \S+ tokens_per_s \d+", tiny_adapter.notes[-1]

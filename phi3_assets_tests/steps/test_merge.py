@@ -18,6 +18,13 @@ def test_merged_is_base_plus_adapter(tiny_merged: Made) -> None:
     assert metrics["max_logit_change"] > 100 * metrics["max_logit_difference"]
 
 
+def test_merging_tells_how_far_it_is(tiny_merged: Made) -> None:
+    fractions = [one["fraction"] for one in tiny_merged.progress]
+    assert fractions == sorted(fractions)
+    assert len(fractions) == 5
+    assert fractions[-1] == 1
+
+
 def test_merged_keeps_the_tokenizer_of_the_base(tiny_chain: Chain) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tiny_chain.merged_model / name).read_bytes() == (tiny_chain.base_model / name).read_bytes()

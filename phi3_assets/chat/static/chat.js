@@ -1,4 +1,4 @@
-// The page of `phi3 chat --web`. All that was asked and answered is put in as text, never as markup, and kept in this
+// The chat page of `phi3 web`. All that was asked and answered is put in as text, never as markup, and kept in this
 // page alone: the server forgets every question when it is answered.
 "use strict";
 
@@ -8,6 +8,7 @@ const ENDS = { end: "ended by itself", limit: "cut off at the longest answer", c
 const STATES = { waiting: "Waits until another answer of this model is done …", loading: "Is being loaded …", answering: "" };
 
 let turns = []; // {text, answers: {variant: text so far}}
+let which = {}; // product and release: they are named with every question, so that the page never changes its mind
 let stopping = null; // AbortController while answers are coming
 
 function make(tag, className, text) {
@@ -18,7 +19,14 @@ function make(tag, className, text) {
 }
 
 async function setUp() {
-  const setup = await (await fetch("setup")).json();
+  const setup = await (await fetch(`setup${location.search}`)).json();
+  if (setup.error) {
+    status.textContent = setup.error;
+    byId("send").disabled = true;
+    return;
+  }
+  which = setup.which;
+  byId("told").textContent = setup.told;
   byId("system").value = setup.system_prompt;
   byId("length").value = setup.max_new_tokens;
   for (const { name, label, problem } of setup.variants) {
@@ -105,6 +113,7 @@ async function answer(card, turn, signal) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({
+        ...which,
         variant: card.variant,
         turns: conversation(card.variant),
         system_prompt: byId("system").value.trim(),
@@ -133,7 +142,7 @@ async function answer(card, turn, signal) {
       card.figures(last ? figures(last, "stopped by you") : ["stopped by you"]);
       status.textContent = "Stopped.";
     } else {
-      const words = error instanceof TypeError ? "The server does not answer: is `phi3 chat --web` still running?" : error.message;
+      const words = error instanceof TypeError ? "The server does not answer: is `phi3 web` still running?" : error.message;
       card.note(words, true);
       status.textContent = `${card.label} gave no answer.`;
     }
@@ -198,4 +207,4 @@ byId("clear").addEventListener("click", () => {
   status.textContent = "Cleared.";
   question.focus();
 });
-setUp().catch(() => { status.textContent = "The server does not answer: is `phi3 chat --web` still running?"; });
+setUp().catch(() => { status.textContent = "The server does not answer: is `phi3 web` still running?"; });
