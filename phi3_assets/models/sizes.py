@@ -5,7 +5,7 @@ from pathlib import Path
 
 from phi3_assets.models.directory import tensor_headers
 
-_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+NUMBER_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 def memory_bytes(directory: Path, number_bytes: int | None = None) -> int:
@@ -16,7 +16,7 @@ def memory_bytes(directory: Path, number_bytes: int | None = None) -> int:
         number_bytes: Of a number; None: as in the files.
     """
     total: int = sum(
-        prod(tensor["shape"]) * (number_bytes or _BYTES.get(tensor["dtype"], 1))
+        prod(tensor["shape"]) * (number_bytes or NUMBER_BYTES.get(tensor["dtype"], 1))
         for tensor in tensor_headers(directory).values()
     )
     return total

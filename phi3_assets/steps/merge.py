@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from phi3_assets.core.forecast import Forecast
 from phi3_assets.core.phases import Phases
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
-from phi3_assets.models.directory import check_no_path, copy_model, describe
+from phi3_assets.models.directory import check_no_path, copy_model, describe, tensor_headers
 from phi3_assets.models.end_tokens import end_token_ids
 from phi3_assets.models.measured import MergeMetrics
 from phi3_assets.models.shards import SHARD_BYTES
-from phi3_assets.models.sizes import disk_bytes, largest_matrix, memory_bytes
+from phi3_assets.models.sizes import disk_bytes, memory_bytes
 from phi3_assets.olive.merging import merging_pass
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.steps.adopt import changes_nothing
@@ -62,9 +63,11 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
 
 def merging_bytes(base: Path, adapter: Path) -> int:
     """Memory that merging will take beside the libraries: one model at a time is compared, with the adapter on it."""
-    numbers = largest_matrix(base)
-    # A shard; the largest matrix as it was, what is added to it before and after its scale, and their sum.
-    writing = min(memory_bytes(base), SHARD_BYTES) + 4 * 4 * numbers
+    layers = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in tensor_headers(adapter)}
+    headers = tensor_headers(base)
+    largest = max(prod(headers[f"{name}.weight"]["shape"]) for name in layers if f"{name}.weight" in headers)
+    # A shard, and what is added to a layer's matrix before and after its scale, float32.
+    writing = min(memory_bytes(base), SHARD_BYTES) + 2 * 4 * largest
     return max(writing, memory_bytes(base) + memory_bytes(adapter, 4))
 
 
