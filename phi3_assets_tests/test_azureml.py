@@ -161,7 +161,7 @@ def test_an_adapter_is_trained_on_kubernetes_behind_arc(azure, made_home, tmp_pa
 def test_terminate_in_the_midst_of_training_ends_the_job(azure, tmp_path, monkeypatch):
     home = lay_out(tmp_path / "home")
     run = start(home, training_there(azure), *ENDLESS, "--to", "lora_adapter")
-    read_until(run, "lora_adapter   0%")
+    read_until(run, "lora_adapter   0 %")
     name = job_of(azure, "lora_adapter")
     assert azure.job(name)["status"] == "Running"
     run.send_signal(signal.SIGTERM)

@@ -139,7 +139,7 @@ def test_a_variant_that_was_not_made_cannot_be_chosen_and_says_why(copied_home, 
         assert (
             "needs lora_adapter: materialise it first, with `phi3 run`" in page.locator("#why-adapter").text_content()
         )
-        assert "Materialise merged_model again" in page.locator("#why-merged").text_content()
+        assert "needs merged_model: materialise it first" in page.locator("#why-merged").text_content()
 
 
 def test_every_page_is_shown_as_it_was_drawn(made_home, browser):

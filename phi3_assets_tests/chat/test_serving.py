@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phi3_assets.chat import serving
-from phi3_assets.chat.serving import Models
+from phi3_assets.chat.serving import Models, Which
 from phi3_assets.core.errors import UserError
 
 ASK = {"system_prompt": "", "max_new_tokens": 8}
@@ -71,7 +71,7 @@ def opened(monkeypatch) -> list[Steps]:
 
 
 async def events_of(models: Models, variant: str, **ask):
-    async with aclosing(models.answer(variant, HELLO, **{**ASK, **ask})) as events:
+    async with aclosing(models.answer(Which(), variant, HELLO, **{**ASK, **ask})) as events:
         return [event async for event in events]
 
 
@@ -94,7 +94,7 @@ def test_closing_the_answer_stops_the_model(directories, opened):
         engine = opened[0]
         engine.endless = True
         engine.closed.clear()
-        async with aclosing(models.answer("int4", HELLO, system_prompt="", max_new_tokens=1000)) as events:
+        async with aclosing(models.answer(Which(), "int4", HELLO, system_prompt="", max_new_tokens=1000)) as events:
             async for event in events:
                 if "text" in event:
                     break
@@ -146,8 +146,8 @@ def test_no_room_is_said_with_the_way_out(directories, opened):
 def test_a_variant_that_was_not_made_names_the_way_out(directories, opened):
     del directories["lora_adapter"]
     models = Models(lambda which, variant: directories)
-    assert "needs lora_adapter: materialise it first" in models.problem("adapter")
-    assert models.problem("merged") == ""
+    assert "needs lora_adapter: materialise it first" in models.problem(Which(), "adapter")
+    assert models.problem(Which(), "merged") == ""
     with pytest.raises(UserError, match="needs lora_adapter"):
         asyncio.run(events_of(models, "adapter"))
 

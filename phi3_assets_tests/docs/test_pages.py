@@ -44,8 +44,12 @@ def test_no_command_goes_unseen(page):
     assert untyped(page) == [], "put them into a ```console block, each behind `$ `"
 
 
-@pytest.mark.timeout(900)  # README.md and the tutorial train three times
-@pytest.mark.parametrize("page", [page for page in PAGES if any(not why_not_typed(c) for c in typed(page))], ids=name)
+LONG = {"tutorial.md": pytest.mark.slow}  # it trains twice, as README.md does
+TYPED = [page for page in PAGES if any(not why_not_typed(command) for command in typed(page))]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=LONG.get(page.name, ()), id=page.name) for page in TYPED])
 def test_a_reader_types_the_page(page, made_home, tmp_path):
     Checkout(tmp_path / "checkout", made_home).type([one for one in typed(page) if not why_not_typed(one)])
 
