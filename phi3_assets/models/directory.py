@@ -113,11 +113,11 @@ def tensor_headers(directory: Path) -> dict[str, Any]:
     return {
         name: tensor
         for file in sorted(directory.glob("*.safetensors"))
-        for name, tensor in _safetensors_header(file).items()
+        for name, tensor in safetensors_header(file).items()
     }
 
 
-def _safetensors_header(file: Path) -> dict[str, Any]:
+def safetensors_header(file: Path) -> dict[str, Any]:
     """Name, dtype and shape of each tensor; layout: https://github.com/huggingface/safetensors#format."""
     with file.open("rb") as source:
         (length,) = struct.unpack("<Q", source.read(8))

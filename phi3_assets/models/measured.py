@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from phi3_assets.core.forecast import MemoryMetrics
 from phi3_assets.core.measured import Metrics
 
 
@@ -33,7 +34,7 @@ class ModelMetrics(Metrics):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeMetrics(ModelMetrics):
+class MergeMetrics(ModelMetrics, MemoryMetrics):
     """The merged model, and how exact merging was; None where there was nothing to merge (method none).
 
     Attributes:

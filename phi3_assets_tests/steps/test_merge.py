@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from phi3_assets.core import memory
+from phi3_assets.core.errors import UserError
+from phi3_assets.core.forecast import TOLERANCE
 from phi3_assets.steps import BASE_MODEL, LORA_ADAPTER, MERGED_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, write_corpus
 
@@ -46,3 +49,16 @@ def test_adapter_that_changes_nothing_is_an_error(tiny_chain: Chain, run_step: R
     save_file(without_b, adapter / "adapter_model.safetensors")
     with pytest.raises(RuntimeError, match="Merging changed nothing"):
         run_step(MERGED_MODEL, {"base_model": tiny_chain.base_model, "lora_adapter": adapter})
+
+
+def test_memory_is_forecast(tiny_merged: Made) -> None:
+    peak, forecast = (tiny_merged.metrics[name] for name in ("peak_memory_bytes", "estimated_memory_bytes"))
+    assert peak / TOLERANCE <= forecast <= peak * TOLERANCE
+
+
+def test_too_little_memory_is_refused_beforehand(
+    tiny_chain: Chain, run_step: RunStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: -memory.held_bytes())
+    with pytest.raises(UserError, match=r"Merging needs about .* are available. Run the step on a machine with more"):
+        run_step(MERGED_MODEL, tiny_chain.inputs("base_model", "lora_adapter"))

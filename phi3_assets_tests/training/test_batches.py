@@ -56,10 +56,14 @@ def test_prefix_ends_before_anything_learnt() -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    from phi3_assets.models.random_phi3 import build_model
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import AutoModelForCausalLM
 
-    return build_model("phi3-tiny", seed=0)
+    from phi3_assets.models.random_phi3 import write_random_model
+
+    folder = tmp_path_factory.mktemp("model")
+    write_random_model("phi3-tiny", 0, folder)
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def make_rows(same_lengths: bool) -> list[dict[str, Any]]:
