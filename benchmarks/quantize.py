@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="benchmarks quantize", description=__doc__)
     parser.add_argument("--home", type=Path, default=default_home(), help="PHI3_HOME; what stands there is reused")
     parser.add_argument("--recipe", default="smol-cpu", help="the recipe that all is made by")
-    parser.add_argument("--steps", type=int, default=111, help="int4_recovery_steps of the points that are recovered")
+    parser.add_argument("--steps", type=int, default=100, help="int4_recovery_steps of the points that are recovered")
     parser.add_argument("--points", nargs="*", default=list(POINTS), help="points of the frontier, by name")
     parser.add_argument("--share", type=float, default=BARS["size"], help="most bytes, as a share of Olive's default")
     options = parser.parse_args(arguments)

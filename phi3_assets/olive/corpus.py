@@ -213,8 +213,10 @@ def register() -> None:
         return read_corpus(Path(path), CorpusOrder(**order), eval_share, Path(replay_file) if replay_file else None)
 
     @Registry.register_dataset(CALIBRATION)  # type: ignore[untyped-decorator]
-    def calibrate(path: str, tokens: int, eval_share: float) -> list[tuple[dict[str, Any], int]]:
-        return read_calibration(Path(path), tokens, eval_share)
+    def calibrate(
+        path: str, tokens: int, eval_share: float, replay_file: str | None
+    ) -> list[tuple[dict[str, Any], int]]:
+        return read_calibration(Path(path), tokens, eval_share, Path(replay_file) if replay_file else None)
 
 
 def data_config(
@@ -237,20 +239,24 @@ def data_config(
     }
 
 
-def read_calibration(path: Path, tokens: int, eval_share: float = 0.0) -> list[tuple[dict[str, Any], int]]:
+def read_calibration(
+    path: Path, tokens: int, eval_share: float = 0.0, replay_file: Path | None = None
+) -> list[tuple[dict[str, Any], int]]:
     """The corpus as sequences for calibration, prompts and answers alike, rows in a fixed mixed order.
 
     Args:
         path: As for `read_corpus`.
         tokens: At most so many in all.
         eval_share: As for `read_corpus`.
+        replay_file: As for `read_corpus`.
 
     Returns:
         ({"input_ids", "attention_mask"}, 0) per sequence, as Olive's dataloader takes them; int64 (tokens,).
     """
     import torch
 
-    rows = read_corpus(path, CorpusOrder(1.0, -1, step_rows=1, group_by_length=False, data_seed=0), eval_share)
+    order = CorpusOrder(1.0, -1, step_rows=1, group_by_length=False, data_seed=0)
+    rows = read_corpus(path, order, eval_share, replay_file)
     joined = torch.cat([rows[number]["input_ids"] for number in range(len(rows))])[:tokens]
     # All of one length, because Olive's dataloader stacks them; a short corpus gives one short sequence.
     length = min(_CALIBRATION_SEQUENCE, len(joined))
@@ -258,14 +264,19 @@ def read_calibration(path: Path, tokens: int, eval_share: float = 0.0) -> list[t
     return [({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 0) for ids in sequences]
 
 
-def calibration_config(path: Path, tokens: int, eval_share: float) -> dict[str, Any]:
-    """Olive data config that calibrates on the corpus at `path`; needs `register()` first."""
+def calibration_config(path: Path, tokens: int, eval_share: float, replay_file: Path | None = None) -> dict[str, Any]:
+    """Olive data config of what `read_calibration` reads; needs `register()` first."""
     return {
         "name": "calibration",
         "type": "DataContainer",
         "load_dataset_config": {
             "type": CALIBRATION,
-            "params": {"path": str(path), "tokens": tokens, "eval_share": eval_share},
+            "params": {
+                "path": str(path),
+                "tokens": tokens,
+                "eval_share": eval_share,
+                "replay_file": str(replay_file) if replay_file else None,
+            },
         },
         "pre_process_data_config": {"type": "skip_pre_process"},
         "dataloader_config": {"type": "default_dataloader", "params": {"batch_size": 1}},

@@ -20,7 +20,12 @@ EXTERNAL = {"save_as_external_data": True, "external_data_name": "model.onnx.dat
 
 
 def quantising_passes(
-    model: Path, params: Mapping[str, Any], max_length: int, train_file: Path | None, exact: Collection[str] = ()
+    model: Path,
+    params: Mapping[str, Any],
+    max_length: int,
+    train_file: Path | None,
+    exact: Collection[str] = (),
+    replay_file: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Olive's passes from a model to int4 ONNX, in their order: name, and configuration with "type".
 
@@ -34,6 +39,7 @@ def quantising_passes(
         max_length: Longest sequence, prompt and answer, in tokens.
         train_file: The corpus, for "gptq".
         exact: Full names of the layers that int4_budget pays for: they get twice int4_bits.
+        replay_file: What was learnt beside the corpus, for "gptq"; see `corpus.read_corpus`.
 
     Raises:
         UserError: "gptq" without a corpus, or with a block size that the model's layers do not divide into.
@@ -47,7 +53,7 @@ def quantising_passes(
     grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
     overrides = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
     overrides |= {name: {"bits": 2 * params["int4_bits"]} for name in exact}
-    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"])
+    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"], replay_file)
     return {
         "gptq": {
             "type": "Gptq",

@@ -9,8 +9,8 @@ from phi3_assets.quantising.blocks import learnt
 STEP_ROWS = 8
 """Rows of one optimiser step."""
 WARM_UP_STEPS = 10
-# Of the relative change of a scale; the largest scale of the default model moves by a tenth in 111 steps.
-LEARNING_RATE = 2e-3
+# Of the relative change of a scale; the largest scale of the default model moves by a tenth in 100 steps.
+LEARNING_RATE = 3e-3
 # Norms are in all positions' way, and are learnt more slowly than scales.
 NORM_LEARNING_RATE = LEARNING_RATE / 5
 PROBE_ROWS = 32

@@ -22,7 +22,9 @@ LAST_IN_TORCH = "rtn"
 """After this pass the recovery has its turn: all that is to be quantised is, and nothing is exported yet."""
 
 
-def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> RecoveryMetrics | None:
+def quantise(
+    ctx: StepContext, max_length: int, train_file: Path | None, replay_file: Path | None = None
+) -> RecoveryMetrics | None:
     """Write the int4 model to `ctx.output`; see `quantising_passes`.
 
     A recovery that was broken off goes on with the integers that it began with, which are kept under a seal.
@@ -31,6 +33,7 @@ def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Reco
         ctx: Of the step; intermediate models go to its work directory, which the caller empties.
         max_length: Longest sequence in tokens.
         train_file: The corpus, for "gptq".
+        replay_file: What was learnt beside it, and is to stay as well; see `phi3_assets.training.replay`.
 
     Returns:
         What the recovery learnt; None: there was none.
@@ -60,13 +63,13 @@ def quantise(ctx: StepContext, max_length: int, train_file: Path | None) -> Reco
         exact = []
         if measured and train_file is not None:  # without one, quantising_passes has refused
             exact = layers_within_budget(ctx, train_file, parts.part(phases.SENSITIVITY))
-        passes = quantising_passes(model, ctx.params, max_length, train_file, exact)
+        passes = quantising_passes(model, ctx.params, max_length, train_file, exact, replay_file)
         if made:
             model = quantised
         for name in left:
             if recovering and name == "builder":
                 reporting = replace(ctx, progress=parts.part(phases.RECOVERY))
-                model, recovered = _recovered(reporting, quantised, at, train_file)
+                model, recovered = _recovered(reporting, quantised, at, train_file, replay_file)
             target = ctx.output if name == list(passes)[-1] else ctx.work / name
             model = _run(ctx, name, passes[name], model, target, parts.part(name))
         parts.part(phases.PROOF)
@@ -89,10 +92,12 @@ def _run(
     )
 
 
-def _recovered(ctx: StepContext, quantised: Path, at: Path, train_file: Path | None) -> tuple[Path, RecoveryMetrics]:
+def _recovered(
+    ctx: StepContext, quantised: Path, at: Path, train_file: Path | None, replay_file: Path | None
+) -> tuple[Path, RecoveryMetrics]:
     assert train_file is not None, "quantising_passes refuses gptq without a corpus"
     seal(quantised, LAST_IN_TORCH, at)
     target = ctx.work / "recovered"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    return target, recover(ctx, quantised, train_file, target)
+    return target, recover(ctx, quantised, train_file, target, replay_file)

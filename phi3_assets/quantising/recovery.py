@@ -23,19 +23,21 @@ from phi3_assets.quantising.measured import RecoveryMetrics
 from phi3_assets.quantising.saved import Saved
 from phi3_assets.training.adapter import out_of_memory
 from phi3_assets.training.checkpoints import StopRequest
-from phi3_assets.training.replay import REPLAY_FILE, count_texts
 
 CHECKPOINT_S = 60.0
 
 
-def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -> RecoveryMetrics:
+def recover(
+    ctx: StepContext, quantised: Path, train_file: Path, target: Path, replay_file: Path | None = None
+) -> RecoveryMetrics:
     """Write the quantised model to `target` with scales and norms that answer like merged_model.
 
     Args:
         ctx: Of the step; checkpoints are in its work directory.
         quantised: What Olive's Gptq and Rtn left.
-        train_file: The corpus. The texts that the adapter was trained on beside it are learnt from too.
+        train_file: The corpus.
         target: An empty directory.
+        replay_file: More rows to learn from; see `read_corpus`.
 
     Raises:
         UserError: More memory needed than there is, or a loss that is not finite.
@@ -46,11 +48,7 @@ def recover(ctx: StepContext, quantised: Path, train_file: Path, target: Path) -
 
     steps = ctx.params["int4_recovery_steps"]
     order = CorpusOrder(1.0, steps, step_rows=STEP_ROWS, group_by_length=True, data_seed=0)
-    replayed = ctx.inputs["lora_adapter"] / REPLAY_FILE if "lora_adapter" in ctx.inputs else None
-    beside = replayed if replayed is not None and replayed.is_file() else None
-    if beside is not None:
-        ctx.log(f"{count_texts(beside)} texts that the base model wrote for the training are learnt from too")
-    rows = read_corpus(train_file, order, ctx.params["eval_share"], beside)
+    rows = read_corpus(train_file, order, ctx.params["eval_share"], replay_file)
     memory = Memory(ctx.inputs["merged_model"], quantised, rows, STEP_ROWS, on_gpu=torch.cuda.is_available())
     way = memory.choose_or_refuse(ctx.log)
     stop = StopRequest()

@@ -17,6 +17,7 @@ from phi3_assets.olive.corpus import TRAIN_FILE
 from phi3_assets.quantising.budget import budget_bytes
 from phi3_assets.quantising.measured import Int4Metrics, RecoveredInt4Metrics
 from phi3_assets.quantising.quantise import quantise
+from phi3_assets.training.replay import REPLAY_FILE, count_texts
 
 # Kernels of rotary GroupQueryAttention take no other sizes; such a model builds, then fails when it runs.
 HEAD_SIZE_MULTIPLE = 16
@@ -42,7 +43,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
     train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
-    recovered = quantise(ctx, max_length, train_file)
+    recovered = quantise(ctx, max_length, train_file, _replayed(ctx))
     shutil.rmtree(ctx.work)
     ctx.work.mkdir()
     seconds = time.monotonic() - started
@@ -70,6 +71,16 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         generated_tokens=generated,
         **(recovered.to_dict() if recovered else {}),
     ).to_dict()
+
+
+def _replayed(ctx: StepContext) -> Path | None:
+    """The texts that lie beside an adapter that was trained with them."""
+    adapter = ctx.inputs.get("lora_adapter")
+    if ctx.params["int4_algorithm"] != "gptq" or adapter is None or not (adapter / REPLAY_FILE).is_file():
+        return None
+    texts = adapter / REPLAY_FILE
+    ctx.log(f"{count_texts(texts)} texts that the base model wrote for the training are taken beside the corpus")
+    return texts
 
 
 def _check_head_size(model: Path) -> None:
