@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -224,13 +225,30 @@ class StepCall:
         }
 
 
-def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """Version of each distribution without its build tag, and without importing any of them.
+# Distributions of one library that are built for other devices; one of them is installed.
+_BUILDS = {"onnxruntime-genai": ("onnxruntime-genai", "onnxruntime-genai-cuda")}
 
-    The tag says for what it was built: torch 2.13.0+cpu and 2.13.0+cu128 are one library on two devices. Where a step
-    runs is not in its identity; a manifest records it.
+
+def installed_version(library: str) -> str:
+    """Version of a library's distribution, of whichever is installed, with its build tag.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: None is installed.
+    """
+    *others, last = _BUILDS.get(library, (library,))
+    for name in others:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return importlib.metadata.version(last)
+
+
+def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Version of each library without its build tag, and without importing any of them.
+
+    The tag, or the distribution, says for what it was built: torch 2.13.0+cpu and 2.13.0+cu128 are one library on two
+    devices. Where a step runs is not in its identity; a manifest records it.
 
     Raises:
         importlib.metadata.PackageNotFoundError: One is not installed.
     """
-    return {name: importlib.metadata.version(name).partition("+")[0] for name in sorted(libraries)}
+    return {name: installed_version(name).partition("+")[0] for name in sorted(libraries)}

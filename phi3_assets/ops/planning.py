@@ -15,6 +15,7 @@ from phi3_assets.core.manifest import ArtefactRef, Manifest, digest_of, fingerpr
 from phi3_assets.core.recipe import Recipe
 from phi3_assets.core.recipe_data import DEFAULT_PRODUCT
 from phi3_assets.core.step import Step, StepCall, installed_versions, sha256_of
+from phi3_assets.core.web_address import page_url
 from phi3_assets.data.read.remote import is_in_datastore, is_remote, remote_version
 from phi3_assets.data.testset import versions as test_sets
 from phi3_assets.ops.registering import refuse_unregistrable
@@ -139,12 +140,14 @@ def refuse_if_unfit(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> N
     """Refuse to build on an artefact that breaks a blocking rule of its kind.
 
     Raises:
-        UserError: Names the artefact and every rule it breaks.
+        UserError: Names the artefact, every rule it breaks, and its page if it has one.
     """
     broken = [finding for finding in judge(store, ref, recipe) if not finding.passed]
     if broken:
-        told = " ".join(f"{finding.rule}: {finding.sentence}" for finding in broken)
-        raise UserError(f"{ref.kind} {ref.identity[:SHORT]} is not to be built on. {told}")
+        told = [f"{finding.rule}: {finding.sentence}" for finding in broken]
+        pages = (page_url(one.page, ref.identity) for one in STEPS[ref.kind].shows if one.kind == "page")
+        told += [f"{page} shows it." for page in pages if page]
+        raise UserError(f"{ref.kind} {ref.identity[:SHORT]} is not to be built on. {' '.join(told)}")
 
 
 def judge(store: ArtifactStore, ref: ArtefactRef, recipe: Recipe) -> list[Finding]:

@@ -23,7 +23,7 @@ class Int4Metrics(Metrics):
         provider: Where it will run.
         eos_token_ids: Tokens that end an answer.
         max_length: Longest sequence, prompt and answer, in tokens.
-        generated_tokens: Generated as a proof that it runs; 0 where the provider cannot run here.
+        generated_tokens: Generated as a proof that it runs.
     """
 
     bytes: int

@@ -27,6 +27,7 @@ from phi3_assets.core.machine import machine
 from phi3_assets.core.memory import available_bytes, total_bytes
 from phi3_assets.core.recipe_data import is_hub_id
 from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.core.step import installed_version
 from phi3_assets.resources.azureml_check import NOT_ASKED, OK, WRONG, Checked, check_azure
 from phi3_assets.resources.azureml_questions import NotAskedError
 from phi3_assets.resources.chosen_execution import LOCAL, VARIABLE, chosen
@@ -147,7 +148,7 @@ def _needed() -> list[str]:
 def _installed(name: str) -> str:
     """Version of a distribution without its build tag; "": it is not installed."""
     try:
-        return importlib.metadata.version(name).partition("+")[0]
+        return installed_version(name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return ""
 

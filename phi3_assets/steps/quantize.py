@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.step import StepContext
+from phi3_assets.core.step import StepContext, installed_version
 from phi3_assets.models import environment, genai
 from phi3_assets.models.directory import check_no_path, describe
 from phi3_assets.models.end_tokens import end_token_ids, write_genai_end_tokens
@@ -39,6 +39,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     merged, params = ctx.inputs["merged_model"], ctx.params
     _check_head_size(merged)
     provider = params["execution_provider"]
+    _check_provider(provider)
     max_length = min(describe(merged).context_length, configs.MAX_LENGTH_TOKENS)
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
@@ -53,7 +54,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     files = sorted(path for path in ctx.output.rglob("*") if path.is_file())
     model_bytes = sum(path.stat().st_size for path in files if path.name.startswith("model.onnx"))
     _check_budget(merged, params, model_bytes)
-    generated = _generate(ctx.output, provider)
+    generated = _generate(ctx.output)
     ctx.progress(fraction=1.0)
     kind = RecoveredInt4Metrics if recovered else Int4Metrics
     return kind(
@@ -93,6 +94,19 @@ def _check_head_size(model: Path) -> None:
         )
 
 
+def _check_provider(provider: str) -> None:
+    """What cannot run here could be neither tried nor scored."""
+    import onnxruntime_genai as og
+
+    if provider == "cuda" and not og.is_cuda_available():
+        build = f"onnxruntime-genai-cuda=={installed_version('onnxruntime-genai')}"
+        raise UserError(
+            "execution_provider is cuda, and ONNX Runtime GenAI finds no CUDA on this machine, so the int4 model could "
+            "not be tried here. With an NVIDIA GPU, put the build for it in the place of the one for CPUs: pip "
+            f"uninstall onnxruntime-genai; pip install --no-deps {build}. Without one, set execution_provider: cpu."
+        )
+
+
 def _check_budget(merged: Path, params: Mapping[str, Any], model_bytes: int) -> None:
     """What was reckoned beforehand decided which layers got 8 bits; what counts is what came out."""
     limit = budget_bytes(merged, params)
@@ -103,12 +117,10 @@ def _check_budget(merged: Path, params: Mapping[str, Any], model_bytes: int) -> 
         )
 
 
-def _generate(model: Path, provider: str) -> int:
+def _generate(model: Path) -> int:
     """Load the model in ONNX Runtime GenAI and generate a few tokens; how many."""
     import onnxruntime_genai as og
 
-    if provider == "cuda" and not og.is_cuda_available():
-        return 0
     loaded = genai.load_model(model)
     prompt = og.Tokenizer(loaded).encode("The capital of France is")
     made = sum(1 for _ in genai.greedy(loaded, prompt, PROOF_TOKENS))

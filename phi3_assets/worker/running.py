@@ -16,7 +16,14 @@ from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.core.files import FileEntry, hash_files, what_it_is
 from phi3_assets.core.machine import devices
 from phi3_assets.core.manifest import Manifest, artefact_files, digest_of, fingerprint, read_manifest, seal, verify
-from phi3_assets.core.step import Interruption, NoInterruption, StepCall, StepContext, installed_versions
+from phi3_assets.core.step import (
+    Interruption,
+    NoInterruption,
+    StepCall,
+    StepContext,
+    installed_version,
+    installed_versions,
+)
 from phi3_assets.steps import step_of
 from phi3_assets.worker.step_file import StepFile, StepInput
 
@@ -168,7 +175,7 @@ def versions(call: StepCall) -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "phi3-assets": metadata.version("phi3-assets"),
-        **{name: metadata.version(name) for name in sorted(call.libraries)},
+        **{name: installed_version(name) for name in sorted(call.libraries)},
     }
 
 

@@ -96,6 +96,13 @@ def test_a_blocking_check_cannot_be_bypassed_by_materialising_downstream_alone(a
     assert "every_row_is_accounted_for" in alone("lora_adapter")
 
 
+def test_a_refusal_names_the_page_that_shows_it(alone, copied_home):
+    report = latest(store_of(copied_home).ledger, PRODUCT, "eval_report")
+    said = alone("release_bundle", gate_min_items=1000)
+    assert f"eval_report {report.identity[:16]} is not to be built on. test_set_is_large_enough: " in said
+    assert f"/report/{report.identity} shows it." in said
+
+
 def test_an_older_run_that_ends_last_does_not_point_back(copied_home):
     """The pointer said what had ended last, not what had been asked for last."""
     ledger = store_of(copied_home).ledger
