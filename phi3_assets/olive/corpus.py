@@ -97,25 +97,36 @@ class CorpusRows:
     """
 
     def __init__(self, input_ids: Any, labels: Any, offsets: list[int], order: list[int]) -> None:
-        """Take flat tensors; row r is [offsets[r], offsets[r + 1])."""
+        """Take flat tensors; row r is [offsets[r], offsets[r + 1]).
+
+        Attributes:
+            order: Number of the row at each place.
+        """
         self._input_ids = input_ids
         self._labels = labels
         self._offsets = offsets
-        self._order = order
+        self.order = order
         self.rows = len(offsets) - 1
         self.tokens = len(input_ids)
         self.supervised_tokens = int((labels != IGNORED_LABEL).sum())
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row, in training order."""
-        return [self._offsets[row + 1] - self._offsets[row] for row in self._order]
+        return [self.length(row) for row in self.order]
+
+    def length(self, row: int) -> int:
+        """Tokens of a row, by its number."""
+        return self._offsets[row + 1] - self._offsets[row]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._order[index]
+        return self.row(self.order[index])
+
+    def row(self, row: int) -> dict[str, Any]:
+        """A row by its number."""
         span = slice(self._offsets[row], self._offsets[row + 1])
         return {"input_ids": self._input_ids[span], "labels": self._labels[span]}
 

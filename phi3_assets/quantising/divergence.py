@@ -1,6 +1,7 @@
 """How far a model's predictions are from another's: the loss of a recovery."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from phi3_assets.olive.corpus import IGNORED_LABEL
@@ -18,6 +19,7 @@ class Batch:
         input_ids: int64 (sequences, tokens).
         counted: bool (sequences, tokens): whether the position is of a row, and predicts a token of it.
         weights: float32 (number of counted,): what each counts in the loss.
+        spans: Where each row stands among the counted positions: parts that follow one another in the row.
         visible: bool (tokens, tokens): which token sees which; None: each sees those before it.
         positions: int64 (1, tokens); None: as they stand.
     """
@@ -25,6 +27,7 @@ class Batch:
     input_ids: Any
     counted: Any
     weights: Any
+    spans: list[list[slice]]
     visible: Any = None
     positions: Any = None
 
@@ -75,7 +78,9 @@ def _padded(rows: list[dict[str, Any]]) -> Batch:
     ids = pad_sequence([row["input_ids"] for row in rows], batch_first=True)
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     counted = torch.arange(ids.shape[1])[None] < lengths[:, None]
-    return Batch(ids, counted, torch.cat([row["weights"] for row in rows]))
+    ends = lengths.cumsum(0).tolist()
+    spans = [[slice(end - len(row["input_ids"]), end)] for row, end in zip(rows, ends, strict=True)]
+    return Batch(ids, counted, torch.cat([row["weights"] for row in rows]), spans)
 
 
 def _shared(rows: list[dict[str, Any]], prefix: int) -> Batch:
@@ -88,21 +93,31 @@ def _shared(rows: list[dict[str, Any]], prefix: int) -> Batch:
     # Which row a token belongs to; 0: the beginning, which every row sees.
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
+    ends = torch.tensor(lengths).cumsum(0).tolist()
     return Batch(
         input_ids=ids,
         counted=torch.ones(ids.shape, dtype=torch.bool),
         weights=torch.cat([torch.as_tensor(begun), *(row["weights"][prefix:] for row in rows)]),
+        spans=[[slice(0, prefix), slice(start, end)] for start, end in pairwise(ends)],
         visible=causal & ((owner[:, None] == owner) | (owner == 0)),
         positions=torch.cat([torch.arange(prefix), *(torch.arange(prefix, prefix + n) for n in lengths[1:])])[None],
     )
 
 
-def divergence(teacher: Any, student: Any, batch: Batch) -> Any:
-    """Weighted sum of the Kullback-Leibler divergence of student from teacher over the batch's positions, in nats."""
+def divergence(teacher: Any, student: Any, batch: Batch, taught: Any = None) -> Any:
+    """Weighted sum of the Kullback-Leibler divergence of student from teacher over the batch's positions, in nats.
+
+    Args:
+        teacher: The model that is learnt from.
+        student: The model that learns.
+        batch: Of `batches_of`.
+        taught: The teacher's last hidden states, as `hidden_of` gives them; None: they are computed.
+    """
     import torch
 
     with torch.no_grad():
-        wanted = probabilities_of(logits_of(teacher, batch, teacher.dtype))
+        hidden = hidden_of(teacher, batch, teacher.dtype) if taught is None else taught
+        wanted = probabilities_of(_predicted(teacher, hidden))
     return divergence_from(wanted, logits_of(student, batch, teacher.dtype), batch)
 
 
@@ -146,9 +161,17 @@ def attention_of(batch: Batch, dtype: Any, device: Any) -> dict[str, Any]:
 
 def logits_of(model: Any, batch: Batch, dtype: Any) -> Any:
     """Logits of the counted positions, float32 (positions, vocabulary); `dtype` is that of the model's arithmetic."""
-    import torch
+    return _predicted(model, hidden_of(model, batch, dtype))
 
+
+def hidden_of(model: Any, batch: Batch, dtype: Any) -> Any:
+    """Last hidden states of the counted positions, (positions, hidden size)."""
     ids, counted = batch.input_ids.to(model.device), batch.counted.to(model.device)
     more = attention_of(batch, dtype, model.device)
-    hidden = model.base_model(input_ids=ids, use_cache=False, **more).last_hidden_state
-    return model.get_output_embeddings()(hidden[counted]).to(torch.float32)
+    return model.base_model(input_ids=ids, use_cache=False, **more).last_hidden_state[counted]
+
+
+def _predicted(model: Any, hidden: Any) -> Any:
+    import torch
+
+    return model.get_output_embeddings()(hidden).to(torch.float32)

@@ -21,6 +21,7 @@ from phi3_assets.quantising.forecast import Memory, Way
 from phi3_assets.quantising.learning import LOG_STEPS, PROBE_ROWS, STEP_ROWS, optimizer_of, refuse_broken, set_rate
 from phi3_assets.quantising.measured import RecoveryMetrics
 from phi3_assets.quantising.saved import Saved
+from phi3_assets.quantising.taught import Taught
 from phi3_assets.training.adapter import out_of_memory
 from phi3_assets.training.checkpoints import StopRequest
 
@@ -94,6 +95,7 @@ class _EndToEnd:
         # transformers recomputes activations in training mode alone; Phi-3 has no dropout that this would turn on.
         self.student.train(recomputing)
         self.optimizer = optimizer_of(self.student)
+        self.taught = Taught(self.teacher, rows)
         self.before = 0.0
 
     def run(self, target: Path) -> RecoveryMetrics:
@@ -140,9 +142,11 @@ class _EndToEnd:
         """One optimiser step; its loss in nats."""
         set_rate(self.optimizer, step, self.steps)
         loss = 0.0
-        rows = [self.rows[at] for at in range(step * STEP_ROWS, (step + 1) * STEP_ROWS)]
-        for batch in batches_of(rows, self.student.config.hidden_size):
-            part = divergence(self.teacher, self.student, batch)
+        places = range(step * STEP_ROWS, (step + 1) * STEP_ROWS)
+        for batch in batches_of([self.rows[at] for at in places], self.student.config.hidden_size):
+            count = len(batch.spans)
+            taught, places = self.taught.of(batch, places[:count]), places[count:]
+            part = divergence(self.teacher, self.student, batch, taught)
             part.backward()
             loss += float(part.detach())
         self.optimizer.step()

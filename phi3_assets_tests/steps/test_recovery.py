@@ -6,6 +6,7 @@ int4 once answered three of four held-out questions that the merged model answer
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from phi3_assets.olive.int4_configs import quantising_passes
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.quantising import forecast, learning, recovery
 from phi3_assets.quantising.blocks import load_student
-from phi3_assets.quantising.divergence import BATCH_TOKENS, batches_of, divergence, mean_divergence
+from phi3_assets.quantising.divergence import BATCH_TOKENS, batches_of, divergence, hidden_of, mean_divergence
+from phi3_assets.quantising.taught import Taught
 from phi3_assets.steps import ONNX_INT4_MODEL
 from phi3_assets.training.replay import REPLAY_FILE, write_texts
 from phi3_assets_tests.steps.alone import assert_same, metrics_of
@@ -118,6 +120,30 @@ def test_what_the_training_replayed_is_learnt_from_too(
         mean_divergence(teacher, load_student(folder / "after", torch.float32), rows) for folder in (tmp_path, kept)
     )
     assert with_texts < 0.95 * without
+
+
+@pytest.mark.parametrize("hidden_size", [1, 100_000])
+def test_the_teacher_is_asked_once_about_rows_that_come_again(
+    inputs: dict[str, Path], hidden_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both layouts; what it said is what it says."""
+    order = corpus.CorpusOrder(1.0, 9, step_rows=8, group_by_length=True, data_seed=0)
+    rows = corpus.read_corpus(inputs["formatted_corpus"] / "train.parquet", order)
+    teacher = AutoModelForCausalLM.from_pretrained(inputs["merged_model"], dtype=torch.float32)
+    teacher.config.hidden_size = hidden_size  # decides between the layouts
+    monkeypatch.setattr("phi3_assets.quantising.taught.KEPT_BYTES", 1 << 40)
+    taught = Taught(teacher, rows)
+    for at in range(0, len(rows), 8):
+        (batch,) = batches_of([rows[place] for place in range(at, at + 8)], hidden_size)
+        computed = hidden_of(teacher, batch, torch.float32)
+        with monkeypatch.context() as patch:
+            patch.setattr("phi3_assets.quantising.taught.hidden_of", None)
+            kept = taught.of(batch, range(at, at + 8))
+        assert torch.allclose(kept, computed, atol=1e-5)
+    once = corpus.read_corpus(inputs["formatted_corpus"] / "train.parquet", replace(order, max_steps=2))
+    assert torch.equal(
+        Taught(teacher, once).of(batch, range(8)), hidden_of(teacher, batch, torch.float32)
+    )  # not worth it: computed
 
 
 def test_every_part_tells_how_far_it_is(recovered: Made) -> None:
