@@ -13,14 +13,43 @@ from pathlib import Path
 from typing import Any
 
 FILES = 4
+# Words of a question and of its answer, and how many of both a conversation has. A word is about 1.3 tokens.
+SHAPES = {
+    "questions": (8, 10, 1),
+    "chat": (90, 150, 1),
+    "documents": (1100, 75, 1),
+    "several turns": (25, 45, 5),
+}
 SAMPLE_S = 0.2
+
+
+def _words() -> list[str]:
+    """English words, in the order of the alphabet."""
+    from pydoc_data.topics import topics
+
+    return sorted({word for text in topics.values() for word in re.findall(r"\b[a-z]{2,10}\b", text)})
+
+
+def write_chats(folder: Path, shape: str, rows: int) -> None:
+    """Conversations of random English words, a quarter longer or shorter than the shape says, in a few JSONL files."""
+    words, chooser = _words(), random.Random(0)
+    question_words, answer_words, turns = SHAPES[shape]
+
+    def say(role: str, count: int) -> dict[str, str]:
+        chosen = chooser.choices(words, k=chooser.randint(count * 3 // 4, count * 5 // 4))
+        return {"role": role, "content": f"{' '.join(chosen).capitalize()}."}
+
+    folder.mkdir(exist_ok=True)
+    for part in range(FILES):
+        with (folder / f"chats-{part}.jsonl").open("w", encoding="utf-8") as out:
+            for _ in range(rows // FILES):
+                pairs = [(say("user", question_words), say("assistant", answer_words)) for _ in range(turns)]
+                out.write(json.dumps({"messages": [turn for pair in pairs for turn in pair]}) + "\n")
 
 
 def write_rows(folder: Path, rows: int, name: str = "rows", seed: int = 0, answer_words: int = 0) -> None:
     """Questions and answers of random English words in the seed's columns, in a few CSV files."""
-    from pydoc_data.topics import topics
-
-    words = sorted({word for text in topics.values() for word in re.findall(r"\b[a-z]{2,10}\b", text)})
+    words = _words()
     chooser = random.Random(seed)
     folder.mkdir(exist_ok=True)
     files = FILES if name == "rows" else 1
@@ -153,6 +182,41 @@ def _floor(data: str, model: str, at_once: int = 8192) -> dict[str, Any]:
     return _measured(start)
 
 
+def _floor_of_chats(data: str, model: str) -> dict[str, Any]:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    renderer = AutoTokenizer.from_pretrained(model)
+    lines = [line for path in sorted(Path(data).glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    texts = [renderer.apply_chat_template(json.loads(line)["messages"], tokenize=False) for line in lines]
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+    start = time.perf_counter()
+    for first in range(0, len(texts), 1024):
+        tokenizer.encode_batch(texts[first : first + 1024], add_special_tokens=False)
+    return _measured(start)
+
+
+def _map_of_chats(data: str, model: str, processes: int) -> dict[str, Any]:
+    """`datasets.map` on conversations, with its own processes or with the tokenizer's threads."""
+    import datasets
+    from transformers import AutoTokenizer
+
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
+        texts = tokenizer.apply_chat_template(batch["messages"], tokenize=False)
+        return {"input_ids": tokenizer(texts, add_special_tokens=False)["input_ids"]}
+
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as cache:
+        files = [str(path) for path in sorted(Path(data).glob("*.jsonl"))]
+        rows = datasets.load_dataset("json", data_files=files, split="train", cache_dir=cache)
+        rows.map(encode, batched=True, remove_columns=["messages"], num_proc=processes if processes > 1 else None)
+        return _measured(start)
+
+
 def _datasets_map(data: str, model: str) -> dict[str, Any]:
     import datasets
     from transformers import AutoTokenizer
@@ -207,7 +271,15 @@ def _olive(data: str, model: str) -> dict[str, Any]:
     return _measured(start)
 
 
-CHILDREN = {"base_model": _base_model, "step": _step, "floor": _floor, "datasets.map": _datasets_map, "olive": _olive}
+CHILDREN = {
+    "base_model": _base_model,
+    "step": _step,
+    "floor": _floor,
+    "floor of chats": _floor_of_chats,
+    "datasets.map": _datasets_map,
+    "map of chats": _map_of_chats,
+    "olive": _olive,
+}
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
     python -m benchmarks corpus                 about six minutes
     python -m benchmarks corpus --incremental   about two
     python -m benchmarks corpus --wide          about four: rows of 50 KB
+    python -m benchmarks corpus --shapes        about six: conversations of four shapes
 
 Sides, each in processes of its own on the same cores: the two data steps with the default recipe and every check on;
 the floor, which is the tokenizer's `encode_batch` of the very texts and nothing else; `datasets.map`; and Olive's own
-`HuggingfaceContainer`. The rivals only tokenise whole texts: no checks, no label masks.
+`HuggingfaceContainer`. The rivals only tokenise whole texts: no checks, no label masks. On several shapes the rival is
+`datasets.map` at its best, of one process with the tokenizer's threads and of as many as there are cores; quoted is
+the shape on which we are worst.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks._corpus_sides import child, ours, write_rows
+from benchmarks._corpus_sides import SHAPES, child, ours, write_chats, write_rows
 
 ROWS = 1_000_000
 FEWER_ROWS = 200_000
@@ -31,6 +34,9 @@ BARS = {
 WIDE_ROWS, WIDE_WORDS = 4_000, 7_600
 WIDE_SEQ_LEN = 32_768
 REPEATS = 3
+SHAPE_WORDS = 12_000_000
+"""Words of each shape, so that each has about as many tokens."""
+SHAPE_SEQ_LEN = 4096
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -38,6 +44,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="benchmarks corpus", description=__doc__)
     parser.add_argument("--incremental", action="store_true", help="cost of 1 %% new rows in a new file")
     parser.add_argument("--wide", action="store_true", help="rows of 50 KB: memory must not grow with their length")
+    parser.add_argument("--shapes", action="store_true", help="conversations, short and long, of one and more turns")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--base-model", type=Path, help="a model directory; default: the default recipe's base model")
     options = parser.parse_args(arguments)
@@ -49,6 +56,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
             return incremental(work, model, options.rows or ROWS)
         if options.wide:
             return wide(work, model, options.rows or WIDE_ROWS)
+        if options.shapes:
+            return shapes(work, model, options.rows)
         return full(work, model, options.rows or ROWS)
 
 
@@ -158,6 +167,51 @@ def wide(work: Path, model: str, rows: int) -> dict[str, Any]:
         ]
     )
     return result
+
+
+def shapes(work: Path, model: str, rows: int | None) -> dict[str, Any]:
+    """Conversations of each shape, against the tokenizer alone and `datasets.map` at its best."""
+    import os
+
+    found = {}
+    for shape, (question_words, answer_words, turns) in SHAPES.items():
+        count = rows or SHAPE_WORDS // (turns * (question_words + answer_words))
+        write_chats(work / shape, shape, count)
+        floor = child("floor of chats", str(work / shape), model)
+        made = ours(work / shape, work / f"of-{shape}", model, max_seq_len=SHAPE_SEQ_LEN)
+        rival = min(
+            child("map of chats", str(work / shape), model, processes)["wall_s"] for processes in (1, os.cpu_count())
+        )
+        found[shape] = {
+            "rows": count,
+            "tokens_per_row": round(made["tokens"] / made["rows"], 1),
+            "times_floor": round(made["wall_s"] / floor["wall_s"], 3),
+            "times_datasets_map": round(rival / made["wall_s"], 2),
+            "wall_s": round(made["wall_s"], 1),
+            "peak_mb": round(made["peak_mb"]),
+        }
+    table(
+        [
+            (
+                shape,
+                f"{one['rows']:>9,} rows of {one['tokens_per_row']:>6} tokens",
+                f"{one['times_floor']:.2f} x encode_batch",
+                f"{one['times_datasets_map']:.2f} x datasets.map",
+                f"{one['peak_mb']} MB",
+            )
+            for shape, one in found.items()
+        ]
+    )
+    worst = max(one["times_floor"] for one in found.values())
+    against = min(one["times_datasets_map"] for one in found.values())
+    return {
+        "name": "corpus --shapes",
+        "ratio": worst,
+        "bar": BARS["wall"],
+        "worst_times_datasets_map": against,
+        "ok": worst <= BARS["wall"] and against >= BARS["datasets.map"],
+        "shapes": found,
+    }
 
 
 def table(lines: list[tuple[str, ...]]) -> None:
