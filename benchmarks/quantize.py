@@ -37,7 +37,6 @@ GPTQ = NO_BUDGET | {"int4_algorithm": "gptq", "int4_symmetric": False, "int4_blo
 POINTS: dict[str, dict[str, Any]] = {
     "2 and 4 bits, 60 MB": GPTQ | {"int4_bits": 2, "int4_budget": "60 MB"},
     "2 and 4 bits, 70 MB": GPTQ | {"int4_bits": 2, "int4_budget": "70 MB"},
-    "block 64, symmetric": GPTQ | {"int4_symmetric": True},
     "block 64": GPTQ,
     "block 64, 0.4 of default": GPTQ | {"int4_budget": "0.4"},
     "block 32": GPTQ | {"int4_block_size": 32},
@@ -45,7 +44,7 @@ POINTS: dict[str, dict[str, Any]] = {
     "block 32, embeddings 8": GPTQ | {"int4_block_size": 32, "int4_embedding_bits": 8},
     "block 16, embeddings 8": GPTQ | {"int4_block_size": 16, "int4_embedding_bits": 8},
 }
-RECOVERED = ("2 and 4 bits, 70 MB", "block 64", "block 64, 0.4 of default")
+RECOVERED = ("2 and 4 bits, 70 MB", "block 64, 0.4 of default")
 """Points that are small enough to be chosen and are also recovered: five minutes each."""
 
 
