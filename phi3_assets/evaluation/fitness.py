@@ -11,8 +11,9 @@ from typing import Any
 from phi3_assets.core.finding import Finding
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.findings import Thresholds, amount, difference, numbers, title
-from phi3_assets.evaluation.gain import gain, non_inferior
+from phi3_assets.evaluation.gain import gain, non_inferior, p_better
 from phi3_assets.evaluation.groups import groups_of
+from phi3_assets.evaluation.slices import sources_of
 from phi3_assets.evaluation.statistics import COMPARED, compare, item_values
 
 NEEDED_METRICS = ("nll", "exact_match", "f1", "stop_rate", "general_nll")
@@ -22,7 +23,7 @@ RULES = {
     "test_set_is_large_enough": "The test set has enough items for a decision to rest on.",
     "every_variant_beats_base": "Adapter, merged and int4 each find the held-out answers more likely than base does.",
     "int4_is_measurably_better": "int4 is better than base by more than chance would bring (paired permutation test).",
-    "answers_were_learnt": "int4 prefers the right answer to that of another question more than base does.",
+    "answers_were_learnt": "int4 prefers the right answer to that of another question: more than base, in each file.",
     "int4_keeps_the_gain": "int4 keeps enough of the likelihood that fine-tuning gained.",
     "int4_answers_like_merged": "int4 loses no more exact match and F1 against merged than the recipe allows.",
     "answers_end_by_themselves": "int4 ends its answers by itself.",
@@ -123,7 +124,10 @@ def _measurably_better(records: Sequence[Mapping[str, Any]], thresholds: Thresho
 
 
 def _answers_learnt(records: Sequence[Mapping[str, Any]], thresholds: Thresholds) -> Finding:
-    """Style alone makes any answer likelier than base finds it; what is asked here is that the right one gains most."""
+    """Style alone makes any answer likelier than base finds it; what is asked here is that the right one gains most.
+
+    On the whole, and of each file of the dataset, or one whose answers were shuffled would hide among the others.
+    """
     rule = "answers_were_learnt"
     if not thresholds.learnt_answers:
         return Finding(rule, True, "The recipe does not ask for it (gate_learnt_answers).")
@@ -135,8 +139,22 @@ def _answers_learnt(records: Sequence[Mapping[str, Any]], thresholds: Thresholds
             "All test answers are the same, so it cannot be told whether answers were learnt; add data, or set "
             "gate_learnt_answers to false if style is all that is to be learnt.",
         )
-    found = compare("preference", "int4", "base", values["int4"], values["base"], groups_of(records))
+    groups = groups_of(records)
+    found = compare("preference", "int4", "base", values["int4"], values["base"], groups)
     passed = found.p_better <= thresholds.alpha
+    missing = []
+    for name, places in sources_of(records).items():
+        of_file = gain([values["int4"][place] for place in places], [groups[place] for place in places])
+        if p_better(of_file) > thresholds.alpha:
+            missing.append(f"{name} ({of_file.items} items, by {of_file.mean:+.3f} nats per token)")
+    if passed and missing:
+        return Finding(
+            rule,
+            False,
+            "int4 does not measurably prefer the right answer to that of another question on a file of the dataset, so "
+            f"its questions and answers may not belong together: {'; '.join(missing)}.",
+            numbers(found),
+        )
     return Finding(
         rule,
         passed,

@@ -6,6 +6,7 @@ from typing import Any
 # Of fewer items nothing can be said.
 MIN_SLICE_ITEMS = 8
 NEW, OLD = "new items", "old items"
+_SOURCE = "source "
 
 
 def slices_of(records: Sequence[Mapping[str, Any]], known: Collection[str]) -> dict[str, list[int]]:
@@ -24,12 +25,17 @@ def slices_of(records: Sequence[Mapping[str, Any]], known: Collection[str]) -> d
             f"{'short' if record['reference_tokens'] < middle else 'long'} answers",
         ]
         if record.get("source"):
-            names.append(f"source {record['source']}")
+            names.append(f"{_SOURCE}{record['source']}")
         for name in names:
             found.setdefault(name, []).append(place)
     return {name: places for name, places in sorted(found.items()) if MIN_SLICE_ITEMS <= len(places) < len(records)}
 
 
+def sources_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Those slices of `slices_of` that are files of the dataset."""
+    return {name: places for name, places in slices_of(records, ()).items() if name.startswith(_SOURCE)}
+
+
 def to_be_learnt(name: str) -> bool:
     """Whether a slice is one that somebody brought: its answers must be preferred, and not only its style be met."""
-    return name == NEW or name.startswith("source ")
+    return name == NEW or name.startswith(_SOURCE)

@@ -244,7 +244,7 @@ EVAL_REPORT = Step(
 )
 RELEASE_BUNDLE = Step(
     name="release_bundle",
-    code_version="8",
+    code_version="9",
     inputs=("base_model", "onnx_int4_model", "eval_report"),
     libraries=(
         "cyclonedx-python-lib",

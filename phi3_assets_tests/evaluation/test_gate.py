@@ -140,6 +140,19 @@ def test_an_adapter_that_learnt_the_style_alone_is_refused():
     assert "may not belong together" in sentence
 
 
+def test_a_file_whose_answers_were_shuffled_is_named():
+    """Among three times as many rows that were learnt it did not show, and a first model has no champion to fail by."""
+    scores, records = make()
+    for number, record in enumerate(records):
+        record["source"] = "bad.csv" if number % 4 == 0 else "good.csv"
+    assert decide(scores, records, THRESHOLDS).fit
+    for record in records[::4]:
+        record["variants"]["int4"]["preference"] = 0.3 if record["id"] in ("row-0", "row-4", "row-8") else -0.1
+    sentence = refusal(decide(scores, records, THRESHOLDS), "answers_were_learnt")
+    assert "source bad.csv (19 items, by -0.037 nats per token)" in sentence
+    assert "good.csv" not in sentence
+
+
 def test_one_answer_to_everything_cannot_be_judged():
     scores, records = make()
     for record in records:
