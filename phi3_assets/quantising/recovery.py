@@ -95,7 +95,6 @@ class _EndToEnd:
         # transformers recomputes activations in training mode alone; Phi-3 has no dropout that this would turn on.
         self.student.train(recomputing)
         self.optimizer = optimizer_of(self.student)
-        self.taught = Taught(self.teacher, rows)
         self.before = 0.0
 
     def run(self, target: Path) -> RecoveryMetrics:
@@ -104,10 +103,12 @@ class _EndToEnd:
         probe = [self.rows[at] for at in range(min(PROBE_ROWS, len(self.rows)))]
         if first == 0:
             self.before = mean_divergence(self.teacher, self.student, probe)
+        started = time.monotonic()
+        taught = Taught(self.teacher, self.rows, self.ctx.log)
         self.stop.arm()
-        started = saved = time.monotonic()
+        saved = time.monotonic()
         for step in range(first, self.steps):
-            loss = self._step(step)
+            loss = self._step(step, taught)
             done = step + 1
             refuse_broken(loss, done, self.steps)
             self.ctx.progress(fraction=done / self.steps, step=done, loss=loss)
@@ -138,15 +139,15 @@ class _EndToEnd:
         self.ctx.log(recovered.sentence())
         return recovered
 
-    def _step(self, step: int) -> float:
+    def _step(self, step: int, taught: Taught) -> float:
         """One optimiser step; its loss in nats."""
         set_rate(self.optimizer, step, self.steps)
         loss = 0.0
         places = range(step * STEP_ROWS, (step + 1) * STEP_ROWS)
         for batch in batches_of([self.rows[at] for at in places], self.student.config.hidden_size):
             count = len(batch.spans)
-            taught, places = self.taught.of(batch, places[:count]), places[count:]
-            part = divergence(self.teacher, self.student, batch, taught)
+            hidden, places = taught.of(batch, places[:count]), places[count:]
+            part = divergence(self.teacher, self.student, batch, hidden)
             part.backward()
             loss += float(part.detach())
         self.optimizer.step()

@@ -1,5 +1,6 @@
 """What the teacher of a recovery makes of rows: computed once for those that come again."""
 
+from collections.abc import Callable
 from typing import Any
 
 from phi3_assets.olive.corpus import CorpusRows
@@ -18,12 +19,13 @@ class Taught:
     They do not depend on what was learnt from before, so a recovery that is resumed goes on with the same bits.
     """
 
-    def __init__(self, teacher: Any, rows: CorpusRows) -> None:
+    def __init__(self, teacher: Any, rows: CorpusRows, log: Callable[[str], None] = lambda _: None) -> None:
         """Compute them, unless each row comes once or they are too many.
 
         Args:
             teacher: The transformers model.
             rows: In the order of learning.
+            log: Takes a line for the user.
         """
         import torch
 
@@ -33,6 +35,7 @@ class Taught:
         tokens = sum(rows.length(row) for row in distinct)
         if len(distinct) > _WORTH_IT * len(rows) or tokens * teacher.config.hidden_size * 4 > KEPT_BYTES:
             return
+        log(f"The teacher reads {len(distinct)} rows once, which are learnt from {len(rows) / len(distinct):.1f} times")
         for at in range(0, len(distinct), _AT_ONCE):
             numbers = distinct[at : at + _AT_ONCE]
             for batch in batches_of([rows.row(row) for row in numbers], teacher.config.hidden_size):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from phi3_assets.cli.options import parse_overrides
 from phi3_assets_tests.conftest import clean_env
 from phi3_assets_tests.tiny_graph import TINY, phi3
 
@@ -68,6 +69,17 @@ def test_wrong_recipe_is_refused_before_anything_starts(tmp_path, arguments, mes
     home = tmp_path / "home"
     assert message in fails(home, *arguments)
     assert not home.exists()
+
+
+def test_text_that_looks_like_a_number_needs_no_quotes():
+    """`--set int4_budget=0.4` is in the documentation, passed the recipe, and ended in Dagster's traceback."""
+    given = parse_overrides(["int4_budget=0.4", "product=2026", 'system_prompt="Be brief."', "base_model_revision="])
+    assert given == {
+        "int4_budget": "0.4",
+        "product": "2026",
+        "system_prompt": "Be brief.",
+        "base_model_revision": "",
+    }
 
 
 def test_base_model_directory_without_safetensors(home, tmp_path, fails):
