@@ -40,8 +40,9 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         if name not in Recipe.model_fields:
             raise UserError(f"--set {pair!r}: no recipe field {name!r}.{nearest(name, list(Recipe.model_fields))}")
         value = read_yaml(text, f"--set {pair!r:.200}: the value")
-        if Recipe.model_fields[name].annotation is str and not isinstance(value, list | dict):
-            # YAML takes 0.4 for a number; what is no text needs no quotes where only text is taken.
-            value = value if isinstance(value, str) else text.strip() if value is not None else ""
-        values[name] = "" if value is None else value
+        if value is None:
+            value = ""
+        elif Recipe.model_fields[name].annotation is str and not isinstance(value, str | list | dict):
+            value = text.strip()  # a number or a date to YAML; where only text is taken it needs no quotes
+        values[name] = value
     return values
