@@ -43,7 +43,6 @@ class Forecast:
         self._held = memory.held_bytes()
         self.memory = self._held + memory_bytes
         """Bytes in all."""
-        self._peak = 0
 
     def begin(self, folder: Path, log: Callable[[str], None]) -> None:
         """Tell what will be needed, and refuse what this machine does not have.
@@ -70,11 +69,6 @@ class Forecast:
             )
         memory.forget_peak_memory()
 
-    def note_peak(self) -> None:
-        """Take in the peak so far; to be called before anybody else forgets it."""
-        self._peak = max(self._peak, memory.peak_memory_bytes() or 0)
-
     def metrics(self) -> MemoryMetrics:
         """What was reckoned and what it took until now."""
-        self.note_peak()
-        return MemoryMetrics(estimated_memory_bytes=self.memory, peak_memory_bytes=self._peak or None)
+        return MemoryMetrics(estimated_memory_bytes=self.memory, peak_memory_bytes=memory.peak_memory_bytes() or None)

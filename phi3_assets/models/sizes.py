@@ -22,12 +22,6 @@ def memory_bytes(directory: Path, number_bytes: int | None = None) -> int:
     return total
 
 
-def largest_matrix(directory: Path) -> int:
-    """Numbers in the largest tensor."""
-    largest: int = max(prod(tensor["shape"]) for tensor in tensor_headers(directory).values())
-    return largest
-
-
 def disk_bytes(directory: Path) -> int:
     """Bytes of the weights' files."""
     return sum(file.stat().st_size for file in directory.glob("*.safetensors"))

@@ -104,14 +104,17 @@ class _EndToEnd:
         if first == 0:
             self.before = mean_divergence(self.teacher, self.student, probe)
         started = time.monotonic()
-        taught = Taught(self.teacher, self.rows, self.ctx.log)
+        taught = Taught(
+            self.teacher, self.rows, self.ctx.log, progress=lambda fraction: self.ctx.progress(fraction=fraction)
+        )
         self.stop.arm()
         saved = time.monotonic()
         for step in range(first, self.steps):
             loss = self._step(step, taught)
             done = step + 1
             refuse_broken(loss, done, self.steps)
-            self.ctx.progress(fraction=done / self.steps, step=done, loss=loss)
+            fraction = taught.share + (1 - taught.share) * done / self.steps
+            self.ctx.progress(fraction=fraction, step=done, loss=loss)
             if done % LOG_STEPS == 0 or done == self.steps:
                 self.ctx.note(f"step {done}/{self.steps} divergence {loss:.4f}")
             announced = self.ctx.interruption.announced()
