@@ -1,11 +1,15 @@
 """What computes here. Two of a kind give equal digits, another kind other last digits."""
 
+import math
 import os
 import platform
 import sys
 from pathlib import Path
 
+from phi3_assets.core.cgroups import groups
+
 CPUS = Path("/proc/cpuinfo")
+TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def devices() -> dict[str, str]:
@@ -21,10 +25,36 @@ def devices() -> dict[str, str]:
 
 def machine() -> dict[str, str]:
     """All of the hardware that scores depend on: the processors, and how many cores share the arithmetic."""
-    return {
-        **devices(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-    }
+    return {**devices(), "cores": str(cores())}
+
+
+def cores() -> int:
+    """How many cores this process may use: as the system counts them, within its affinity and its container's quota.
+
+    Two threads of one core count once.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return os.cpu_count() or 1
+    siblings = {_text(TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list") or cpu for cpu in os.sched_getaffinity(0)}
+    return min([len(siblings), *(max(1, math.ceil(quota)) for quota in _quotas())])
+
+
+def _quotas() -> list[float]:
+    """What control groups allow, in processors."""
+    found = []
+    for version, folder in groups("cpu"):
+        names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, *period = " ".join(_text(folder / name) for name in names).split() or ["max"]
+        if period and quota not in ("max", "-1"):
+            found.append(int(quota) / int(period[0]))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _cpu_model() -> str:

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.cgroups import groups
+
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 # A limit above this is how version 1 of cgroups writes that there is none.
 _NO_LIMIT = 2**60
 
@@ -33,29 +37,8 @@ def available_bytes() -> int:
 
 def _cgroup_limits() -> list[tuple[int, int]]:
     """Limit and use, in bytes, of this process's control groups that have a limit; pages of files are not use."""
-    try:
-        lines = OWN_CGROUPS.read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux
-        return []
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2
-            names = ("memory.max", "memory.current", "inactive_file")
-            root = CGROUPS
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            root = CGROUPS / "memory"
-        else:
-            continue
-        # Inside a container the group's own path may not exist; its limit then stands at the root.
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(root):
-                break
-            if (pair := _limit_and_use(folder, *names)) is not None:
-                found.append(pair)
-    return found
+    found = (_limit_and_use(folder, *_FILES[version]) for version, folder in groups("memory"))
+    return [pair for pair in found if pair is not None]
 
 
 def _limit_and_use(folder: Path, limit_name: str, use_name: str, cache_key: str) -> tuple[int, int] | None:

@@ -5,24 +5,39 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.machine import cores
+
 # The folder's own genai_config.json asks for sampling; a score is greedy.
 GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "min_length": 0}
 
 
 def load_model(directory: Path) -> Any:
-    """Open a GenAI model folder as `onnxruntime_genai.Model`."""
+    """Open a GenAI model folder as `onnxruntime_genai.Model`, to run on all cores that this process may use.
+
+    ONNX Runtime by itself asks the processor how many cores there are: in a virtual machine that may be half of them,
+    in a container it is all of the host's. A number that the folder's own configuration gives counts instead.
+    """
     import onnxruntime_genai
 
-    return onnxruntime_genai.Model(str(directory))
+    config = onnxruntime_genai.Config(str(directory))
+    if "intra_op_num_threads" not in _session_options(directory):
+        options = {"intra_op_num_threads": cores()}
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    return onnxruntime_genai.Model(config)
 
 
 def can_run(directory: Path) -> bool:
     """Whether this machine has what the folder is for: a model for a GPU needs one."""
     import onnxruntime_genai
 
-    config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
-    providers = {name for one in config["model"]["decoder"]["session_options"]["provider_options"] for name in one}
+    providers = {name for one in _session_options(directory).get("provider_options", []) for name in one}
     return "cuda" not in providers or onnxruntime_genai.is_cuda_available()
+
+
+def _session_options(directory: Path) -> dict[str, Any]:
+    config = json.loads((directory / "genai_config.json").read_text(encoding="utf-8"))
+    options: dict[str, Any] = config["model"]["decoder"].get("session_options", {})
+    return options
 
 
 def new_generator(model: Any, max_length: int, **options: Any) -> Any:

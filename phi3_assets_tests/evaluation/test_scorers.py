@@ -1,6 +1,7 @@
 """The scorers against the plainest reference there is: one prompt at a time through `transformers`."""
 
 import math
+import os
 from dataclasses import replace
 from itertools import islice
 
@@ -140,6 +141,21 @@ def test_likelihoods_and_answers_of_int4_are_numbers_of_one_computation(chain):
     assert [score.generated_ids for score in found] == answers
     assert [score.nll for score in found] == written
     assert in_one_pass != written  # what makes this test able to fail
+
+
+def test_int4_runs_on_as_many_cores_as_there_are_and_says_the_same(chain, monkeypatch):
+    """ONNX Runtime found one core where the system has two, so that every answer took half again as long."""
+    items, ends = load_items(chain["formatted_corpus"] / "test.jsonl"), genai_end_token_ids(chain["onnx_int4_model"])
+    found, threads = [], []
+    for cores in (1, 4):
+        monkeypatch.setattr(genai, "cores", lambda cores=cores: cores)
+        before = len(os.listdir("/proc/self/task"))
+        model = genai.load_model(chain["onnx_int4_model"])
+        threads.append(len(os.listdir("/proc/self/task")) - before)
+        found.append(genai_scorer.score(model, items, ends, 8))
+        del model
+    assert threads[1] - threads[0] == 3
+    assert found[0] == found[1]
 
 
 def test_speed_and_memory_of_both_runtimes(chain):

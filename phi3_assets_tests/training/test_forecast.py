@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from phi3_assets.core import memory
+from phi3_assets.core import cgroups, memory
 from phi3_assets.core.errors import TransientError, UserError
 from phi3_assets.models import environment
 from phi3_assets.olive.corpus import CorpusRows
@@ -186,8 +186,8 @@ def cgroup(root: Path, monkeypatch: pytest.MonkeyPatch, line: str, files: dict[s
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     (root / "self").write_text(line)
-    monkeypatch.setattr(memory, "CGROUPS", root)
-    monkeypatch.setattr(memory, "OWN_CGROUPS", root / "self")
+    monkeypatch.setattr(cgroups, "ROOT", root)
+    monkeypatch.setattr(cgroups, "OWN", root / "self")
 
 
 def test_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
