@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,7 @@ def _olive(data: str, model: str) -> dict[str, Any]:
     return _measured(start)
 
 
-CHILDREN = {
+CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {
     "base_model": _base_model,
     "step": _step,
     "floor": _floor,

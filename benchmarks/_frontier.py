@@ -89,11 +89,14 @@ def show(title: str, torch: Mapping[str, Numbers], found: Mapping[str, Numbers])
         )
 
 
-def decode_speed(model: Path, prompt: Sequence[int], tokens: int = 128) -> float:
-    """Greedy tokens per second after a prompt."""
+def decode_speed(model: Path, prompt: Sequence[int], tokens: int = 128, *, by_itself: bool = False) -> float:
+    """Greedy tokens per second after a prompt; `by_itself`: on as many threads as ONNX Runtime chooses itself."""
+    import onnxruntime_genai
+
     from phi3_assets.models import genai
 
-    generator = genai.new_generator(genai.load_model(model), len(prompt) + tokens, min_length=len(prompt) + tokens)
+    loaded = onnxruntime_genai.Model(str(model)) if by_itself else genai.load_model(model)
+    generator = genai.new_generator(loaded, len(prompt) + tokens, min_length=len(prompt) + tokens)
     generator.append_tokens(list(prompt))
     started = time.perf_counter()
     while not generator.is_done():

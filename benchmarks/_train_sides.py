@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks._corpus_sides import write_chats
 
@@ -74,7 +75,7 @@ def ours(work: Path, epochs: float) -> dict[str, Any]:
 
 
 def olive_defaults(work: Path, epochs: float) -> dict[str, Any]:
-    """Olive's LoRA pass with nothing set but float32 and the number of epochs."""
+    """Olive's LoRA pass with nothing set but our precision and the number of epochs."""
     return olive_side(work, epochs, "olive-defaults", {}, {})
 
 
@@ -119,18 +120,18 @@ def olive_side(work: Path, epochs: float, name: str, lora: dict[str, Any], train
     """Olive's own pass, own collator and own order, on the rows and masks of our corpus."""
     from phi3_assets.olive import corpus
     from phi3_assets.olive.passes import olive_log, run_pass
-    from phi3_assets.training.passes import progress_callback
 
     with olive_log():
         corpus.register()
         timer, callback = make_timer()
         config = {
             **lora,
-            "torch_dtype": "float32",
+            "torch_dtype": default_recipe().torch_dtype,
             "train_data_config": corpus.data_config(work / "formatted_corpus" / corpus.TRAIN_FILE, one_epoch()),
-            "training_args": {**training, "num_train_epochs": epochs, "use_cpu": True, "disable_tqdm": False},
+            "training_args": {**training, "num_train_epochs": epochs, "disable_tqdm": False} | precision(),
         }
-        with progress_callback(callback):
+        # Olive's pass builds the Trainer itself and takes no callbacks; this is where a notebook puts its own bar.
+        with mock.patch("transformers.trainer.DEFAULT_PROGRESS_CALLBACK", callback):
             run_pass("LoRA", config, work / "base_model", work / name)
     return {"tokens_per_s": supervised(work) * epochs / timer["s"], "adapter": str(work / name / "adapter")}
 
@@ -151,7 +152,7 @@ def trl(work: Path, epochs: float, *, packing: bool = False) -> dict[str, Any]:
 
     recipe = default_recipe()
     rows = Dataset(pq.read_table(work / "formatted_corpus" / "train.parquet", columns=["input_ids", "labels"]))
-    model = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=getattr(torch, recipe.torch_dtype))
     timer, callback = make_timer()
     set_seed(0)
     trainer = SFTTrainer(
@@ -170,8 +171,7 @@ def trl(work: Path, epochs: float, *, packing: bool = False) -> dict[str, Any]:
             train_sampling_strategy="random" if packing else "group_by_length",
             packing=packing,
             gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
+            **precision(),
             max_length=max(map(len, rows["input_ids"])) if packing else None,
             save_strategy="no",
             logging_steps=50,
@@ -200,7 +200,7 @@ def peft(work: Path, epochs: float) -> dict[str, Any]:
     )
     rows = corpus.read_corpus(work / "formatted_corpus" / corpus.TRAIN_FILE, order)
     set_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=getattr(torch, recipe.torch_dtype))
     base.config.use_cache = False
     model = get_peft_model(base, lora_config(LoraConfig)).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -219,7 +219,9 @@ def peft(work: Path, epochs: float) -> dict[str, Any]:
                 "labels": pad_sequence([row["labels"] for row in part], batch_first=True, padding_value=-100),
                 "attention_mask": pad_sequence([torch.ones_like(row["labels"]) for row in part], batch_first=True),
             }
-            model(**inputs, num_items_in_batch=learnt).loss.backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision()["bf16"]):
+                loss = model(**inputs, num_items_in_batch=learnt).loss
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm)
         optimiser.step()
         schedule.step()
@@ -234,6 +236,11 @@ def default_recipe() -> Any:
     from phi3_assets.core.recipe_file import load_recipe
 
     return load_recipe("smol-cpu")
+
+
+def precision() -> dict[str, bool]:
+    """Arguments of a trainer: all sides multiply in the type that ours does on this machine."""
+    return {"use_cpu": True, "bf16": default_recipe().torch_dtype == "bfloat16"}
 
 
 def lora_config(kind: Any) -> Any:

@@ -146,7 +146,7 @@ def run(args: list[str]) -> dict[str, Any]:
     parser.add_argument("--shape", action="append", help="files x bytes of each, such as 2000x100000")
     given = parser.parse_args(args)
     print(f"{'files x bytes':16}{'':6}{'ours, s':>8}{'theirs':>8}{'ratio':>8}")
-    ratios = {}
+    ratios: dict[str, float] = {}
     for shape in given.shape or SHAPES:
         with tempfile.TemporaryDirectory() as room:
             ratios |= {f"{shape} {way}": ratio for way, ratio in measure(shape, given.pairs, Path(room)).items()}

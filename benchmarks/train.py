@@ -3,8 +3,8 @@
 `--shapes` (20 minutes) has the same sides, at the same batch, on conversations that share nothing with one another: of
 120 prompt and 200 answer tokens, of long documents with short answers, and of several turns; the worst ratio counts.
 
-Six sides train an adapter of rank 64 on the default model and the sample data: the same rows, as many epochs, float32,
-each in a process of its own, one after the other:
+Six sides train an adapter of rank 64 on the default model and the sample data: the same rows, as many epochs, all in
+float32 or, where the processor multiplies it, bfloat16, each in a process of its own, one after the other:
 
 - ours: the step lora_adapter with the default recipe;
 - olive defaults: Olive's LoRA pass as it comes;
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._train_sides import SHAPE_ROWS
+from phi3_assets.core.recipe_file import load_recipe
 
 BARS = {"olive defaults": 2.0, "olive seed": 1.3, "trl": 1.1, "peft": 1 / 1.15}
 SHAPE_BARS = {"olive alike": 1.5, "trl": 1.1, "trl packed": 1.1, "peft": 1.0}
@@ -56,6 +57,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
         "bar": BARS["trl"],
         "ok": ok,
         "epochs": options.epochs,
+        "torch_dtype": load_recipe("smol-cpu").torch_dtype,
         "ratios": {side: round(ratio, 3) for side, ratio in ratios.items()},
         "sides": found,
     }

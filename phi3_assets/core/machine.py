@@ -39,6 +39,13 @@ def cores() -> int:
     return min([len(siblings), *(max(1, math.ceil(quota)) for quota in _quotas())])
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this machine's processors multiply bfloat16 themselves; others emulate it, many times slower."""
+    lines = _text(CPUS).splitlines()
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
 def _quotas() -> list[float]:
     """What control groups allow, in processors."""
     found = []
@@ -52,15 +59,11 @@ def _quotas() -> list[float]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:  # not Linux, or a container that hides it
         return ""
 
 
 def _cpu_model() -> str:
-    try:
-        lines = CPUS.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    models = (line.partition(":")[2].strip() for line in _text(CPUS).splitlines() if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())

@@ -6,6 +6,7 @@ import pydantic
 
 from phi3_assets.core.budget import parse_budget
 from phi3_assets.core.fields import field
+from phi3_assets.core.machine import multiplies_bfloat16
 from phi3_assets.core.recipe_data import DataFields
 
 
@@ -78,10 +79,13 @@ class ModelFields(DataFields):
     weight_decay: float = field(0.0, "lora_adapter", ge=0, description="Decoupled weight decay of AdamW.")
     adam_beta2: float = field(0.999, "lora_adapter", gt=0, lt=1, description="Second-moment decay of AdamW.")
     max_grad_norm: float = field(0.3, "lora_adapter", gt=0, description="Gradients are clipped to this norm.")
-    torch_dtype: Literal["float32", "bfloat16"] = field(
+    torch_dtype: Literal["float32", "bfloat16", "auto"] = field(
         "float32",
         "lora_adapter",
-        description="Weights and arithmetic in training; bfloat16 is slow on CPUs that only emulate it.",
+        "onnx_int4_model",
+        description="Base model and arithmetic in training, and arithmetic of the recovery; what is learnt is float32 "
+        "always. bfloat16 is slow on CPUs that only emulate it; auto: bfloat16 where the processor of the machine that "
+        "reads the recipe multiplies it (AVX512-BF16, AMX), else float32; the identity says which.",
     )
     seed: int = field(0, "lora_adapter", ge=0, description="Seed of the adapter's first values and of dropout.")
     data_seed: int = field(42, "lora_adapter", ge=0, description="Seed of the row order.")
@@ -201,6 +205,12 @@ class ModelFields(DataFields):
                 "int4_budget: chooses the layers that get more bits; leave int8_modules empty, or set no budget"
             )
         return self
+
+    @pydantic.field_validator("torch_dtype")
+    @classmethod
+    def _of_this_machine(cls, given: str) -> str:
+        # Decided here, so that an identity names what computed.
+        return given if given != "auto" else "bfloat16" if multiplies_bfloat16() else "float32"
 
     @pydantic.field_validator("int4_budget", mode="before")
     @classmethod

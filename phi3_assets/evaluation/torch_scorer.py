@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_BATCH_ITEMS = 32
-MAX_BATCH_TOKENS = 4096  # prompts with padding; bounds the key-value cache
+MAX_BATCH_TOKENS = 4096  # prompts and answers with padding; bounds the key-value cache
 
 
 def load_model(directory: Path, adapter: Path | None = None) -> Any:
@@ -75,7 +75,7 @@ def score(
 
     scores: dict[int, RawScore] = {}
     with torch.inference_mode():
-        for batch in batches([len(item.prompt_ids) for item in items]):
+        for batch in batches([_tokens(item, max_new_tokens) for item in items]):
             found = _score_batch(model, [items[index] for index in batch], ends, max_new_tokens)
             scores.update(zip(batch, found, strict=True))
             tick(len(scores))
@@ -96,6 +96,11 @@ def losses(model: Any, passages: Sequence[Passage]) -> list[float]:
                 logits = model.lm_head(states[row, start - 1 : end - 1]).float()
                 found[index] = torch.nn.functional.cross_entropy(logits, ids[row, start:end], reduction="sum").item()
     return [found[index] for index in range(len(passages))]
+
+
+def _tokens(item: Item, max_new_tokens: int) -> int:
+    """Most that the cache will hold of an item: its prompt, and the longest of the answers that are read or written."""
+    return len(item.prompt_ids) + max(len(item.answer_ids), len(item.other_ids), max_new_tokens)
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -71,6 +71,8 @@ def fine_tuning(
             "max_steps": params["max_steps"],
             "train_sampling_strategy": "sequential",
             "remove_unused_columns": False,
+            # The adapter's numbers are float32 and are multiplied in the base model's type.
+            "bf16": params["torch_dtype"] == "bfloat16",
             "use_cpu": not on_gpu,
             "logging_steps": 1,
             # A loss that is not finite must be seen; the default logs zero instead.

@@ -104,7 +104,7 @@ def _shared(rows: list[dict[str, Any]], prefix: int) -> Batch:
     )
 
 
-def divergence(teacher: Any, student: Any, batch: Batch, taught: Any = None) -> Any:
+def divergence(teacher: Any, student: Any, batch: Batch, taught: Any = None, *, halved: bool = False) -> Any:
     """Weighted sum of the Kullback-Leibler divergence of student from teacher over the batch's positions, in nats.
 
     Args:
@@ -112,13 +112,14 @@ def divergence(teacher: Any, student: Any, batch: Batch, taught: Any = None) -> 
         student: The model that learns.
         batch: Of `batches_of`.
         taught: The teacher's last hidden states, as `hidden_of` gives them; None: they are computed.
+        halved: Whether the student's layers multiply in bfloat16, whatever its numbers are.
     """
     import torch
 
     with torch.no_grad():
         hidden = hidden_of(teacher, batch, teacher.dtype) if taught is None else taught
         wanted = probabilities_of(_predicted(teacher, hidden))
-    return divergence_from(wanted, logits_of(student, batch, teacher.dtype), batch)
+    return divergence_from(wanted, logits_of(student, batch, teacher.dtype, halved=halved), batch)
 
 
 def probabilities_of(logits: Any) -> tuple[Any, Any]:
@@ -159,9 +160,20 @@ def attention_of(batch: Batch, dtype: Any, device: Any) -> dict[str, Any]:
     return {"attention_mask": mask.to(device), "position_ids": batch.positions.to(device)}
 
 
-def logits_of(model: Any, batch: Batch, dtype: Any) -> Any:
-    """Logits of the counted positions, float32 (positions, vocabulary); `dtype` is that of the model's arithmetic."""
-    return _predicted(model, hidden_of(model, batch, dtype))
+def logits_of(model: Any, batch: Batch, dtype: Any, *, halved: bool = False) -> Any:
+    """Logits of the counted positions, float32 (positions, vocabulary).
+
+    Args:
+        model: The model.
+        batch: Of `batches_of`.
+        dtype: That of the model's arithmetic.
+        halved: Whether its layers multiply in bfloat16 all the same; what is predicted stays exact, for it is compared.
+    """
+    import torch
+
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=halved):
+        hidden = hidden_of(model, batch, dtype)
+    return _predicted(model, hidden.to(dtype))
 
 
 def hidden_of(model: Any, batch: Batch, dtype: Any) -> Any:

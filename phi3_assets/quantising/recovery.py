@@ -95,6 +95,7 @@ class _EndToEnd:
         # transformers recomputes activations in training mode alone; Phi-3 has no dropout that this would turn on.
         self.student.train(recomputing)
         self.optimizer = optimizer_of(self.student)
+        self.halved = ctx.params["torch_dtype"] == "bfloat16"
         self.before = 0.0
 
     def run(self, target: Path) -> RecoveryMetrics:
@@ -150,7 +151,7 @@ class _EndToEnd:
         for batch in batches_of([self.rows[at] for at in places], self.student.config.hidden_size):
             count = len(batch.spans)
             hidden, places = taught.of(batch, places[:count]), places[count:]
-            part = divergence(self.teacher, self.student, batch, hidden)
+            part = divergence(self.teacher, self.student, batch, hidden, halved=self.halved)
             part.backward()
             loss += float(part.detach())
         self.optimizer.step()

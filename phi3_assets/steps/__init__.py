@@ -132,7 +132,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="4",
+    code_version="5",
     inputs=("base_model", "formatted_corpus"),
     reads=(UserFolder("adapter_directory", "Adapter directory", _adapter_directory),),
     libraries=(
@@ -184,7 +184,7 @@ MERGED_MODEL = Step(
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
-    code_version="6",
+    code_version="7",
     # The corpus calibrates int4_algorithm gptq, and recovers; with it the texts that lie beside the adapter.
     inputs=("merged_model", "formatted_corpus", "lora_adapter"),
     libraries=(

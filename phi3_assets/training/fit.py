@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.machine import multiplies_bfloat16
 from phi3_assets.core.step import Interruption, NoInterruption, ProgressCallback
 from phi3_assets.models import environment
 from phi3_assets.olive import configs, corpus
@@ -118,6 +119,10 @@ def fit(job: Job, callbacks: Callbacks, *, leads: bool = True) -> Fitted:
 
         corpus.register()
         on_gpu = torch.cuda.is_available()
+        if params["torch_dtype"] == "bfloat16" and not on_gpu and not multiplies_bfloat16():
+            callbacks.log(
+                "This processor only emulates bfloat16, which may be many times slower than float32: see torch_dtype"
+            )
         sharing = 1 if on_gpu else job.processes_here
         forecast = Forecast(job.base_model, params, rows, callbacks.log, on_gpu=on_gpu, sharing=sharing)
         if leads:

@@ -161,8 +161,13 @@ class Forecast:
 
 
 def _forward_and_backward(model: Any, batch: Batch) -> None:
+    """As the trainer does, which multiplies in the base model's type."""
+    import torch
+
     model.train()
-    model(**batch).loss.backward()
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16):
+        loss = model(**batch).loss
+    loss.backward()
     model.zero_grad(set_to_none=True)
 
 

@@ -5,6 +5,8 @@ import os
 import pytest
 
 from phi3_assets.core import cgroups, machine
+from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.steps import LORA_ADAPTER
 
 
 @pytest.fixture
@@ -51,3 +53,24 @@ def test_quota_of_a_container_counts(four_threads, line, files, expected):
     for name, text in files.items():
         write(four_threads / name, text)
     assert machine.cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "dtype"),
+    [
+        ("flags\t\t: fpu avx512_bf16 sse", "bfloat16"),
+        ("flags\t\t: fpu amx_bf16", "bfloat16"),
+        ("Features\t: fp asimd bf16", "bfloat16"),
+        ("flags\t\t: fpu avx512f", "float32"),
+        ("", "float32"),
+    ],
+)
+def test_automatic_dtype_is_what_the_processor_multiplies_and_the_identity_says_which(
+    line, dtype, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(machine, "CPUS", tmp_path / "cpuinfo")
+    machine.CPUS.write_text(f"model name\t: CPU\n{line}\n")
+    recipe = load_recipe("smol-cpu")
+    assert recipe.torch_dtype == dtype
+    assert LORA_ADAPTER.params(recipe)["torch_dtype"] == dtype
+    assert load_recipe("smol-cpu", {"torch_dtype": "float32"}).torch_dtype == "float32"

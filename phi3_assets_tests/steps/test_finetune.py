@@ -54,8 +54,9 @@ def test_artefact_holds_four_files_and_no_local_path(tiny_adapter: Made, tiny_ba
     assert (tiny_adapter.path / "loss.png").stat().st_size < 100_000
 
 
-def test_two_trainings_give_the_same_bytes(inputs: dict[str, Path], run_step: RunStep) -> None:
-    made = [run_step(LORA_ADAPTER, inputs, lora_dropout=0.1) for _ in range(2)]
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_trainings_give_the_same_bytes(dtype: str, inputs: dict[str, Path], run_step: RunStep) -> None:
+    made = [run_step(LORA_ADAPTER, inputs, lora_dropout=0.1, torch_dtype=dtype) for _ in range(2)]
     for path in made[0].path.iterdir():
         assert (made[1].path / path.name).read_bytes() == path.read_bytes(), path.name
 

@@ -52,7 +52,7 @@ def test_an_adapter_is_trained(device: str, method: str, inputs: dict[str, Path]
     assert made.metrics["tokens_per_s"] > 0
 
 
-@pytest.mark.parametrize("device", [on_gpu()])
+@pytest.mark.parametrize("device", [on_cpu(), on_gpu()])
 def test_bfloat16_learns_about_what_float32_does(device: str, inputs: dict[str, Path], run_step: RunStep) -> None:
     exact, half = (run_step(LORA_ADAPTER, inputs, torch_dtype=one) for one in ("float32", "bfloat16"))
     assert half.metrics["final_loss"] == pytest.approx(exact.metrics["final_loss"], rel=0.1)

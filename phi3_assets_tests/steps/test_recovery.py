@@ -54,7 +54,7 @@ def recovered(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> Made:
     return recover_and_keep(inputs, run_step, kept)
 
 
-def recover_and_keep(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> Made:
+def recover_and_keep(inputs: dict[str, Path], run_step: RunStep, kept: Path, **fields: str) -> Made:
     """A recovered int4 model; the directories that it was made of are copied to `kept` before they go."""
     real = recovery.write_learnt
 
@@ -65,7 +65,7 @@ def recover_and_keep(inputs: dict[str, Path], run_step: RunStep, kept: Path) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recovery, "write_learnt", write_and_keep)
-        return run_step(ONNX_INT4_MODEL, inputs, **FIELDS)
+        return run_step(ONNX_INT4_MODEL, inputs, **FIELDS, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +313,19 @@ def test_model_in_bfloat16_is_recovered_too(inputs: dict[str, Path], run_step: R
     made = run_step(ONNX_INT4_MODEL, {**inputs, "merged_model": half}, **FIELDS)
     assert made.metrics["recovery_divergence_after"] < 0.7 * made.metrics["recovery_divergence_before"]
     assert made.metrics["generated_tokens"] > 0
+
+
+def test_multiplying_in_bfloat16_recovers_as_much(
+    recovered: Made, inputs: dict[str, Path], run_step: RunStep, kept: Path, tmp_path: Path
+) -> None:
+    made = recover_and_keep(inputs, run_step, tmp_path, torch_dtype="bfloat16")
+    before = recovered.metrics["recovery_divergence_before"]
+    assert made.metrics["recovery_divergence_before"] == before
+    assert made.metrics["recovery_divergence_after"] == pytest.approx(
+        recovered.metrics["recovery_divergence_after"], abs=0.05 * before
+    )
+    exact, halved = tensors(kept / "after"), tensors(tmp_path / "after")
+    assert any(not torch.equal(exact[name], halved[name]) for name in exact)
 
 
 def test_too_little_memory_is_refused_before_a_model_is_loaded(
