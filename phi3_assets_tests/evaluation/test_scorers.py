@@ -147,6 +147,7 @@ def test_int4_runs_on_as_many_cores_as_there_are_and_says_the_same(chain, monkey
     """ONNX Runtime found one core where the system has two, so that every answer took half again as long."""
     items, ends = load_items(chain["formatted_corpus"] / "test.jsonl"), genai_end_token_ids(chain["onnx_int4_model"])
     found, threads = [], []
+    genai.load_model(chain["onnx_int4_model"])  # what the first one of a process starts beside does not count
     for cores in (1, 4):
         monkeypatch.setattr(genai, "cores", lambda cores=cores: cores)
         before = len(os.listdir("/proc/self/task"))
