@@ -19,6 +19,7 @@ from phi3_assets.core.shown import PROGRESS, TIME_LEFT
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.present import text_table
 from phi3_assets.ops.run_tags import STARTED_BY_TAG
+from phi3_assets.release.bundle import RELEASE, read_release
 from phi3_assets.release.champion import Champion
 from phi3_assets.resources.pointers import latest
 from phi3_assets.resources.runs import end_dead_runs, hold_run, open_instance, show_in_timeline
@@ -132,6 +133,8 @@ def show_scores(store: ArtifactStore, product: str) -> None:
         else f"int4 keeps {kept:.1%} of merged's gain over base."
     )
     print(f"{measured.items} held-out questions; {gain}")
+    for sentence in read_release(store.peek(bundle, RELEASE)).get("certificate", []):
+        print(f"Int4:     {sentence}")
     print(f"Report:   {store.where(report)}/report.html")
     print(f"Release:  {store.where(bundle)}")
     present = Champion(store.ledger, product).present()
