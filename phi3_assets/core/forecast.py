@@ -40,9 +40,11 @@ class Forecast:
             way_out: What can be done where it does not fit, as a sentence.
         """
         self._doing, self._disk, self._way_out = doing, disk_bytes, way_out
+        memory.forget_peak_memory()  # what was freed before does not count
         self._held = memory.held_bytes()
         self.memory = self._held + memory_bytes
         """Bytes in all."""
+        self._peak = 0
 
     def begin(self, folder: Path, log: Callable[[str], None]) -> None:
         """Tell what will be needed, and refuse what this machine does not have.
@@ -54,7 +56,8 @@ class Forecast:
         Raises:
             UserError: Names the numbers and the way out.
         """
-        log(f"Estimate: {gib(self.memory)} of memory and {gib(self._disk)} of disk")
+        disk = f" and {gib(self._disk)} of disk" if self._disk else ""
+        log(f"Estimate: {gib(self.memory)} of memory{disk}")
         available = memory.available_bytes() + self._held
         if self.memory > available:
             raise UserError(
@@ -67,8 +70,12 @@ class Forecast:
                 f"{self._doing} needs about {gib(self._disk)} of disk, and {folder} has {gib(free)} free. Free some "
                 "space, or point PHI3_HOME at a larger disk."
             )
-        memory.forget_peak_memory()
+
+    def note_peak(self) -> None:
+        """Take in the peak so far; to be called before anybody else forgets it."""
+        self._peak = max(self._peak, memory.peak_memory_bytes() or 0)
 
     def metrics(self) -> MemoryMetrics:
         """What was reckoned and what it took until now."""
-        return MemoryMetrics(estimated_memory_bytes=self.memory, peak_memory_bytes=memory.peak_memory_bytes() or None)
+        self.note_peak()
+        return MemoryMetrics(estimated_memory_bytes=self.memory, peak_memory_bytes=self._peak or None)

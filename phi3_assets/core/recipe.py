@@ -8,6 +8,8 @@ are those of Hugging Face and PEFT where they have one. The fields stand in thre
 
 from typing import Literal
 
+import pydantic
+
 from phi3_assets.core.fields import field, use_of
 from phi3_assets.core.recipe_model import ModelFields
 
@@ -18,6 +20,13 @@ class Recipe(ModelFields):
     # Evaluation
     max_new_tokens: int = field(
         64, "eval_report", "champion_comparison", ge=1, description="Longest generated answer, in tokens."
+    )
+    test_items: int = field(
+        2000,
+        "eval_report",
+        "champion_comparison",
+        ge=0,
+        description="Most items of the test set that models are asked, chosen by a hash of their id; 0: all.",
     )
     harder_questions: str = field(
         "",
@@ -139,6 +148,14 @@ class Recipe(ModelFields):
         description="Least decoding speed, as a multiple of the champion's, on one machine in one run. Neighbours on "
         "that machine move it, so it is loose.",
     )
+
+    @pydantic.model_validator(mode="after")
+    def _decidable(self) -> "Recipe":
+        if 0 < self.test_items < self.gate_min_items:
+            raise ValueError(
+                f"test_items: must be 0 or at least gate_min_items, {self.gate_min_items}, or no model could ever pass"
+            )
+        return self
 
 
 def fields_of(step: str) -> tuple[str, ...]:

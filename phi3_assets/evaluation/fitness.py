@@ -47,7 +47,7 @@ def judge_fitness(
         return [complete]
     return [
         complete,
-        _enough_items(len(records), thresholds.min_items),
+        _enough_items(len(records), scores.get("test_set_items", len(records)), thresholds.min_items),
         _every_variant_beats_base(scores),
         _measurably_better(records, thresholds),
         _answers_learnt(records, thresholds),
@@ -85,13 +85,13 @@ def _complete(scores: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     return Finding("every_score_is_there", True, sentence)
 
 
-def _enough_items(items: int, least: int) -> Finding:
+def _enough_items(items: int, of: int, least: int) -> Finding:
     passed = items >= least
     needed = f"at least {least} are needed." if passed else f"a decision needs at least {least}; add data."
     return Finding(
         "test_set_is_large_enough",
         passed,
-        f"The test set has {items} items, {needed}",
+        f"The test set has {of} items,{f' of which {items} are asked;' if items < of else ''} {needed}",
         {"items": items, "least": least},
     )
 

@@ -96,6 +96,19 @@ def load_items(path: Path) -> list[Item]:
     return [replace(item, other_ids=other) for item, other in zip(items, others(items), strict=True)]
 
 
+def by_hash(items: list[Item], most: int) -> list[Item]:
+    """At most so many, in their order; 0: all.
+
+    Those with the smallest hashes of their ids, so the choice is the same whatever the order, for every model, and as
+    the test set grows a new item takes the place of an old one only where its own hash is smaller.
+    """
+    if not most or len(items) <= most:
+        return items
+    taken = set(sorted((item.id for item in items), key=sha256_of)[:most])
+    chosen = [item for item in items if item.id in taken]
+    return [replace(item, other_ids=other) for item, other in zip(chosen, others(chosen), strict=True)]
+
+
 def others(items: list[Item]) -> list[tuple[int, ...]]:
     """For each item the answer of another one, the same whatever the order of the rows.
 

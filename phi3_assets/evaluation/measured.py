@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from phi3_assets.core.measured import Metrics
+from phi3_assets.core.forecast import MemoryMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationMetrics(Metrics):
+class EvaluationMetrics(MemoryMetrics):
     """The four variants on the same held-out questions.
 
     Attributes:

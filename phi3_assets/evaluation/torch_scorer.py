@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi3_assets.evaluation.batching import cache_bytes, item_batches, passage_batches
 from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import Speed, time_decoding
@@ -19,8 +20,8 @@ from phi3_assets.evaluation.speed import Speed, time_decoding
 if TYPE_CHECKING:
     import torch
 
-MAX_BATCH_ITEMS = 32
-MAX_BATCH_TOKENS = 4096  # prompts and answers with padding; bounds the key-value cache
+CPU_NUMBER_BYTES = 4
+"""On a CPU all models are scored in float32, so that one machine's numbers are another's."""
 
 
 def load_model(directory: Path, adapter: Path | None = None) -> Any:
@@ -75,7 +76,7 @@ def score(
 
     scores: dict[int, RawScore] = {}
     with torch.inference_mode():
-        for batch in batches([_tokens(item, max_new_tokens) for item in items]):
+        for batch in item_batches(items, max_new_tokens, cache_bytes(model.config, model.dtype.itemsize)):
             found = _score_batch(model, [items[index] for index in batch], ends, max_new_tokens)
             scores.update(zip(batch, found, strict=True))
             tick(len(scores))
@@ -88,7 +89,7 @@ def losses(model: Any, passages: Sequence[Passage]) -> list[float]:
 
     found: dict[int, float] = {}
     with torch.inference_mode():
-        for batch in batches([len(passage.ids) for passage in passages]):
+        for batch in passage_batches(passages):
             ids, mask = _pad([passages[index].ids for index in batch], model.device, left=False)
             states = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             for row, index in enumerate(batch):
@@ -96,23 +97,6 @@ def losses(model: Any, passages: Sequence[Passage]) -> list[float]:
                 logits = model.lm_head(states[row, start - 1 : end - 1]).float()
                 found[index] = torch.nn.functional.cross_entropy(logits, ids[row, start:end], reduction="sum").item()
     return [found[index] for index in range(len(passages))]
-
-
-def _tokens(item: Item, max_new_tokens: int) -> int:
-    """Most that the cache will hold of an item: its prompt, and the longest of the answers that are read or written."""
-    return len(item.prompt_ids) + max(len(item.answer_ids), len(item.other_ids), max_new_tokens)
-
-
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices grouped by like length, longest first: a batch that does not fit in memory fails at once, not late."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if batch and (len(batch) == MAX_BATCH_ITEMS or (len(batch) + 1) * lengths[batch[0]] > MAX_BATCH_TOKENS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _score_batch(model: Any, items: Sequence[Item], ends: Collection[int], max_new_tokens: int) -> list[RawScore]:

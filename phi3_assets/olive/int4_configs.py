@@ -10,8 +10,10 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.models.directory import tensor_headers
 from phi3_assets.olive import configs, corpus
 
-# Several times the columns of the default model's widest layer; most of the pass's time grows with it.
-CALIBRATION_TOKENS = 6_144
+# Of a layer with more columns than tokens of calibration Gptq knows nothing in the directions left; most of the
+# pass's time grows with them.
+_CALIBRATION_PER_COLUMN = 4
+_LEAST_CALIBRATION = 6_144
 # Five times Olive's: where the corpus says little of a weight, it stays what the model learnt of language before.
 DAMPING = 0.05
 EXACT_BITS = 8
@@ -53,7 +55,7 @@ def quantising_passes(
     grid = {"group_size": params["int4_block_size"], "sym": params["int4_symmetric"]}
     overrides = {name: {"bits": EXACT_BITS} for name in linear_layers(model, params["int8_modules"])}
     overrides |= {name: {"bits": 2 * params["int4_bits"]} for name in exact}
-    calibration = corpus.calibration_config(train_file, CALIBRATION_TOKENS, params["eval_share"], replay_file)
+    calibration = corpus.calibration_config(train_file, calibration_tokens(model), params["eval_share"], replay_file)
     return {
         "gptq": {
             "type": "Gptq",
@@ -67,6 +69,16 @@ def quantising_passes(
         "builder": builder,
         "tie": {"type": "GraphSurgeries", "surgeries": [{"surgeon": "TieWordEmbeddings"}], **EXTERNAL},
     }
+
+
+def calibration_tokens(model: Path) -> int:
+    """How many tokens Gptq looks at: in proportion to the model's widest layer."""
+    widest: int = max(
+        tensor["shape"][1]
+        for name, tensor in tensor_headers(model).items()
+        if ".layers." in name and len(tensor["shape"]) == 2
+    )
+    return max(_LEAST_CALIBRATION, _CALIBRATION_PER_COLUMN * widest)
 
 
 def linear_layers(model: Path, patterns: Collection[str]) -> list[str]:

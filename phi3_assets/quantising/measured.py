@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from phi3_assets.core.forecast import MemoryMetrics
 from phi3_assets.core.measured import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Int4Metrics(Metrics):
+class Int4Metrics(MemoryMetrics):
     """Of the int4 model.
 
     Attributes:

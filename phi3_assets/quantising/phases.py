@@ -37,7 +37,7 @@ def seconds_of(passes: Collection[str], recovery_steps: int, *, sensitivity: boo
 
 
 def counting_gptq(model: Path, progress: ProgressCallback) -> Any:
-    """Olive's Gptq, which reports how many of the model's linear layers are done.
+    """Olive's Gptq, which reports how many of the model's linear layers are done, and holds the model once.
 
     Args:
         model: Hugging Face layout.
@@ -58,8 +58,11 @@ def counting_gptq(model: Path, progress: ProgressCallback) -> Any:
 
         done = 0
 
-        def process_module(self, *args: Any, **kwargs: Any) -> None:
-            super().process_module(*args, **kwargs)
+        def process_module(self, module: Any, *args: Any, **kwargs: Any) -> None:
+            mapped = module.weight.data
+            super().process_module(module, *args, **kwargs)
+            # Into the pages of the old numbers, which would stay in memory beside the new: they are mapped by the file.
+            module.weight.data = mapped.copy_(module.weight.data)
             self.done += 1
             progress(fraction=min(self.done / layers, 1.0))
 

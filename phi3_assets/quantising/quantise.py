@@ -1,5 +1,6 @@
 """From a merged model to int4 ONNX: Olive's passes, with the recovery between those that quantise and the builder."""
 
+import gc
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.files import read_json
+from phi3_assets.core.forecast import MemoryMetrics
+from phi3_assets.core.memory import forget_peak_memory
 from phi3_assets.core.phases import Phases
 from phi3_assets.core.sealing import damage, seal
 from phi3_assets.core.step import ProgressCallback, StepContext
@@ -16,6 +19,7 @@ from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.quantising import phases
 from phi3_assets.quantising.budget import budget_bytes, layers_within_budget
 from phi3_assets.quantising.measured import RecoveryMetrics
+from phi3_assets.quantising.need import forecast
 from phi3_assets.quantising.recovery import recover
 
 LAST_IN_TORCH = "rtn"
@@ -24,7 +28,7 @@ LAST_IN_TORCH = "rtn"
 
 def quantise(
     ctx: StepContext, max_length: int, train_file: Path | None, replay_file: Path | None = None
-) -> RecoveryMetrics | None:
+) -> tuple[RecoveryMetrics | None, MemoryMetrics]:
     """Write the int4 model to `ctx.output`; see `quantising_passes`.
 
     A recovery that was broken off goes on with the integers that it began with, which are kept under a seal.
@@ -36,10 +40,10 @@ def quantise(
         replay_file: What was learnt beside it, and is to stay as well; see `phi3_assets.training.replay`.
 
     Returns:
-        What the recovery learnt; None: there was none.
+        What the recovery learnt, None: there was none; and what all but the recovery took of memory.
 
     Raises:
-        UserError: As `quantising_passes` and `recover`, or what a pass says.
+        UserError: As `quantising_passes` and `recover`, what a pass says, or more memory or disk than there is.
     """
     recovered = None
     with olive_log():
@@ -50,6 +54,8 @@ def quantise(
         scratch.mkdir(parents=True, exist_ok=True)
         model_builder.HF_HUB_CACHE = str(scratch)
         corpus.register()
+        need = forecast(ctx.inputs["merged_model"], ctx.params, train_file, replay_file)
+        need.begin(ctx.work, ctx.log)
         quantised = ctx.work / LAST_IN_TORCH
         at = ctx.work / f"{LAST_IN_TORCH}.json"
         recovering = ctx.params["int4_recovery_steps"] > 0
@@ -68,12 +74,15 @@ def quantise(
             model = quantised
         for name in left:
             if recovering and name == "builder":
+                need.note_peak()
                 reporting = replace(ctx, progress=parts.part(phases.RECOVERY))
                 model, recovered = _recovered(reporting, quantised, at, train_file, replay_file)
+                forget_peak_memory()
             target = ctx.output if name == list(passes)[-1] else ctx.work / name
             model = _run(ctx, name, passes[name], model, target, parts.part(name))
+            gc.collect()  # a pass leaves its model in cycles, and the next would need memory beside it
         parts.part(phases.PROOF)
-    return recovered
+    return recovered, need.metrics()
 
 
 def _run(

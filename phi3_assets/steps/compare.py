@@ -24,7 +24,7 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.evaluation import metrics
 from phi3_assets.evaluation.general import load_general
 from phi3_assets.evaluation.int4_scores import asks_alike, in_own_tokens
-from phi3_assets.evaluation.items import RawScore, load_items, test_set_digest
+from phi3_assets.evaluation.items import RawScore, by_hash, load_items, test_set_digest
 from phi3_assets.evaluation.kept_scores import KeptScores
 from phi3_assets.evaluation.side_by_side import CANDIDATE, CHAMPION
 from phi3_assets.steps.scoring import Scoring, check_lengths, context_tokens, load_tokenizer
@@ -38,7 +38,7 @@ def compare_with_champion(ctx: StepContext) -> dict[str, Any]:
     """
     started = time.perf_counter()
     base_model = ctx.inputs["base_model"]
-    items = load_items(ctx.inputs["formatted_corpus"] / "test.jsonl")
+    items = by_hash(load_items(ctx.inputs["formatted_corpus"] / "test.jsonl"), ctx.params["test_items"])
     max_new_tokens: int = ctx.params["max_new_tokens"]
     check_lengths(items, base_model, max_new_tokens)
     tokenizer = load_tokenizer(base_model)

@@ -24,7 +24,7 @@ from phi3_assets.evaluation import VARIANTS, metrics, plots, report, statistics
 from phi3_assets.evaluation.general import load_general
 from phi3_assets.evaluation.groups import groups_of
 from phi3_assets.evaluation.harder import ALL, load_harder, summarise_harder
-from phi3_assets.evaluation.items import Item, load_items, test_set_digest
+from phi3_assets.evaluation.items import Item, by_hash, load_items, test_set_digest
 from phi3_assets.evaluation.kept_scores import KeptScores
 from phi3_assets.evaluation.measured import EvaluationMetrics
 from phi3_assets.evaluation.recall import references_in_training
@@ -37,10 +37,14 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     """Score base, adapter, merged and int4 on the test set and write the report.
 
     Raises:
-        UserError: An empty test set, items longer than the model's context, or a likelihood that is no number.
+        UserError: An empty test set, items longer than the model's context, a likelihood that is no number, or more
+            memory needed than there is.
     """
     started = time.perf_counter()
-    items = load_items(ctx.inputs["formatted_corpus"] / "test.jsonl")
+    test_set = load_items(ctx.inputs["formatted_corpus"] / "test.jsonl")
+    items = by_hash(test_set, ctx.params["test_items"])
+    if len(items) < len(test_set):
+        ctx.log(f"Asked are {len(items):,} of the test set's {len(test_set):,} items (test_items), chosen by a hash")
     max_new_tokens: int = ctx.params["max_new_tokens"]
     tokenizer = load_tokenizer(ctx.inputs["base_model"])
     harder = _harder(ctx, tokenizer, items)
@@ -48,7 +52,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     check_lengths(asked, ctx.inputs["base_model"], max_new_tokens)
     suite = load_general(tokenizer, context_tokens(ctx.inputs["base_model"]))
     kept = KeptScores(ctx.cache, ctx.log)
-    scoring = Scoring(kept, asked, suite, max_new_tokens)
+    scoring = Scoring(kept, asked, suite, max_new_tokens, ctx.log)
     every = [metrics.new_record(item) for item in asked]
     records, harder_records = every[: len(items)], every[len(items) :]
     for (kind, _), record in zip(harder, harder_records, strict=True):
@@ -79,6 +83,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
     sizes = variant_bytes(ctx.inputs)
     scores: dict[str, Any] = {
         "items": len(items),
+        "test_set_items": len(test_set),
         "groups": len(set(groups_of(records))),
         "references_in_training": references_in_training(ctx.inputs["formatted_corpus"], items),
         "harder": summarise_harder(harder_records, VARIANTS) if harder else None,
@@ -124,6 +129,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         harder_exact_match=scores["harder"][ALL]["variants"]["int4"]["exact_match"] if harder else None,
         harder_preferred=scores["harder"][ALL]["variants"]["int4"]["preferred"] if harder else None,
         seconds=round(time.perf_counter() - started, 2),
+        **scoring.memory.to_dict(),
     ).to_dict()
 
 
@@ -159,7 +165,7 @@ def identity(ctx: StepContext, scores: dict[str, Any]) -> dict[str, list[tuple[s
     recipe |= ctx.params
     return {
         "Test set": [
-            ("items", str(scores["items"])),
+            ("items", f"{scores['items']:,} of {scores['test_set_items']:,}"),
             ("digest", scores["test_set"]),
         ],
         "Artefacts": [

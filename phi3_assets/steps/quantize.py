@@ -31,7 +31,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         `Int4Metrics` as JSON; `RecoveredInt4Metrics` where it was recovered.
 
     Raises:
-        UserError: The model cannot run in ONNX Runtime GenAI, or needs more memory than there is to be recovered.
+        UserError: The model cannot run in ONNX Runtime GenAI, or needs more memory or disk than there is.
         TransientError: Others had the memory.
         RuntimeError: The built model does not load or generate.
     """
@@ -44,7 +44,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
     started = time.monotonic()
     formatted_corpus = ctx.inputs.get("formatted_corpus")
     train_file = formatted_corpus / TRAIN_FILE if formatted_corpus else None
-    recovered = quantise(ctx, max_length, train_file, _replayed(ctx))
+    recovered, memory = quantise(ctx, max_length, train_file, _replayed(ctx))
     shutil.rmtree(ctx.work)
     ctx.work.mkdir()
     seconds = time.monotonic() - started
@@ -70,6 +70,7 @@ def build_int4(ctx: StepContext) -> dict[str, Any]:
         eos_token_ids=ends,
         max_length=max_length,
         generated_tokens=generated,
+        **memory.to_dict(),
         **(recovered.to_dict() if recovered else {}),
     ).to_dict()
 

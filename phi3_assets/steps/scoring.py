@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
-from phi3_assets.core.memory import forget_peak_memory
+from phi3_assets.core.forecast import Forecast, MemoryMetrics
 from phi3_assets.core.step import installed_versions
 from phi3_assets.evaluation import torch_scorer
+from phi3_assets.evaluation.batching import scoring_bytes
 from phi3_assets.evaluation.general import GeneralSuite
 from phi3_assets.evaluation.int4_scores import score_int4
 from phi3_assets.evaluation.items import Item
 from phi3_assets.evaluation.kept_scores import KeptScores, VariantScores, scores_key
 from phi3_assets.evaluation.speed import Speed, measure_apart
 from phi3_assets.models.end_tokens import end_token_ids
+from phi3_assets.models.sizes import memory_bytes
 from phi3_assets.steps import EVAL_REPORT
 
 MODEL_INPUTS = {
@@ -31,8 +33,18 @@ Tick = Callable[[int], None]
 class Scoring:
     """Puts one test set to models."""
 
-    def __init__(self, kept: KeptScores, items: Sequence[Item], suite: GeneralSuite, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        kept: KeptScores,
+        items: Sequence[Item],
+        suite: GeneralSuite,
+        max_new_tokens: int,
+        log: Callable[[str], None] = print,
+    ) -> None:
         """`items` and `suite` are in the tokens of the models; answers have at most `max_new_tokens`."""
+        self.memory = MemoryMetrics()
+        """Of the variant in torch that took most; empty where all were known from before."""
+        self._log = log
         self._kept = kept
         self._items = items
         self._suite = suite
@@ -43,7 +55,7 @@ class Scoring:
         """Scores and speed of a variant, and whether both were known from before.
 
         Raises:
-            UserError: Its configuration names no end token.
+            UserError: Its configuration names no end token, or it needs more memory than there is.
         """
         folders = [inputs[name] for name in MODEL_INPUTS[variant]]
         if variant == "int4":
@@ -78,7 +90,8 @@ class Scoring:
         ends = end_token_ids(folders[0])
         if not ends:
             raise UserError(f"Variant {variant}: its configuration names no end token, so no answer could ever stop.")
-        forget_peak_memory()
+        forecast = self._forecast(variant, folders)
+        forecast.begin(folders[0], self._log)
         model = torch_scorer.load_model(*folders)
         speed = torch_scorer.speed(model, self._median)
         scores = VariantScores(
@@ -87,7 +100,23 @@ class Scoring:
         )
         del model
         gc.collect()
+        took = forecast.metrics()
+        if (took.estimated_memory_bytes or 0) > (self.memory.estimated_memory_bytes or 0):
+            self.memory = took
         return {"scores": asdict(scores), "speed": speed.to_dict()}
+
+    def _forecast(self, variant: str, folders: Sequence[Path]) -> Forecast:
+        import torch
+        from transformers import AutoConfig
+
+        if torch.cuda.is_available():  # in this machine's memory are the weights alone, on their way
+            needed = sum(memory_bytes(folder) for folder in folders)
+        else:
+            config = AutoConfig.from_pretrained(folders[0])
+            number = torch_scorer.CPU_NUMBER_BYTES
+            needed = sum(memory_bytes(folder, number) for folder in folders)
+            needed += scoring_bytes(config, number, self._items, self._suite.passages, self._max_new_tokens)
+        return Forecast(f"Evaluating {variant}", needed, 0, "Run the step on a machine with more memory.")
 
     def _key(self, folders: Sequence[Path], what: str) -> str | None:
         made_with = [what, EVAL_REPORT.code_version, installed_versions(EVAL_REPORT.libraries)]

@@ -35,6 +35,7 @@ def test_unknown_key_names_the_nearest(tmp_path):
         ({"lora_r": "8"}, "lora_r: .*valid integer; got '8'"),
         ({"int4_block_size": 7}, "int4_block_size: .*16, 32, 64, 128 or 256; got 7"),
         ({"test_share": 1.0}, "test_share: .*less than 1"),
+        ({"test_items": 10, "gate_min_items": 20}, "test_items: must be 0 or at least gate_min_items, 20"),
         ({"base_model": "owner/name", "base_model_revision": "main"}, "pinned by the 40 hex digits.*got 'main'"),
         ({"base_model_revision": "sha256:1"}, "pinned by 'sha256:'"),
     ],

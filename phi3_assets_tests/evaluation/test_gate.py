@@ -185,6 +185,13 @@ def test_five_items_are_too_few():
     )
 
 
+def test_a_cap_on_items_is_said_and_what_counts_is_what_was_asked():
+    scores, records = make(items=30)
+    scores["test_set_items"] = 5000
+    (enough,) = [one for one in decide(scores, records, THRESHOLDS).findings if one.rule == "test_set_is_large_enough"]
+    assert enough.sentence == "The test set has 5000 items, of which 30 are asked; at least 20 are needed."
+
+
 def test_learnt_answers_are_only_asked_for_where_the_recipe_does():
     relaxed = dataclasses.replace(THRESHOLDS, learnt_answers=False)
     assert decide(*make(preference={**PREFERENCE, "int4": 0.2}), relaxed).fit

@@ -2,7 +2,7 @@
 
 import itertools
 
-from phi3_assets.evaluation.items import Item, others
+from phi3_assets.evaluation.items import Item, by_hash, others
 
 
 def item(number, source, answer):
@@ -57,3 +57,20 @@ def test_the_order_of_the_rows_does_not_matter():
 
 def test_of_one_answer_alone_there_is_no_other():
     assert others([item(1, "a", "Yes."), item(2, "b", "Yes.")]) == [(), ()]
+
+
+def test_a_cap_takes_the_same_items_whatever_their_order_and_as_they_grow():
+    items = [item(number, "http.csv", f"answer {number}") for number in range(200)]
+    few = by_hash(items, 50)
+    assert len(few) == 50
+    assert [one.id for one in few] == sorted((one.id for one in few), key=int)
+    assert {one.id for one in by_hash(items[::-1], 50)} == {one.id for one in few}
+    assert [one.other_ids for one in few] == others(few)  # the other answer is one that is asked for
+    assert by_hash(items, 0) == by_hash(items, 200) == items
+    grown = by_hash([*items, *(item(number, "http.csv", "new") for number in range(200, 220))], 50)
+    assert len({one.id for one in few} - {one.id for one in grown}) < 12  # five of fifty are expected
+
+
+def test_a_cap_is_no_sample_by_age():
+    items = [item(number, "http.csv", f"answer {number}") for number in range(200)]
+    assert 60 < sum(int(one.id) for one in by_hash(items, 50)) / 50 < 140

@@ -2,13 +2,13 @@
 
 import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import pytest
 
 from phi3_assets.core.memory import forget_peak_memory, peak_memory_bytes
-from phi3_assets.evaluation import genai_scorer, torch_scorer
+from phi3_assets.evaluation import batching, genai_scorer, torch_scorer
 from phi3_assets.evaluation.items import load_items
 from phi3_assets.evaluation.speed import measure_apart
 from phi3_assets.models import genai
@@ -90,11 +90,32 @@ def test_small_batches_score_the_same(chain, monkeypatch):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
     model = torch_scorer.load_model(chain["base_model"])
     whole = torch_scorer.score(model, items, {1}, 8)
-    monkeypatch.setattr(torch_scorer, "MAX_BATCH_TOKENS", 30)
+    monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 30)
     parts = torch_scorer.score(model, items, {1}, 8)
-    assert len(list(torch_scorer.batches([len(item.prompt_ids) for item in items]))) > 2
+    assert len(batching.item_batches(items, 8, token_bytes=1)) > 2
     assert [score.generated_ids for score in parts] == [score.generated_ids for score in whole]
     assert [score.nll for score in parts] == pytest.approx([score.nll for score in whole], abs=1e-5)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """An item as far as batches look at it."""
+
+    prompt_ids: range
+    answer_ids: range
+    other_ids: range = range(0)
+
+
+def test_batches_count_answers_and_hold_no_more_keys_and_values_than_allowed(monkeypatch):
+    """Long answers were not counted: a batch of short prompts outgrew the memory while it was answered."""
+    monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 40)
+    monkeypatch.setattr(batching, "MAX_CACHE_BYTES", 3000)
+    short = [_Sizes(range(10), range(1))] * 4
+    assert batching.item_batches(short, 0, token_bytes=1) == [[0, 1, 2], [3]]  # 11 tokens each
+    assert batching.item_batches(short, 10, token_bytes=1) == [[0, 1], [2, 3]]
+    assert batching.item_batches([*short[:2], _Sizes(range(10), range(20))], 0, token_bytes=1) == [[2], [0, 1]]
+    assert batching.item_batches(short, 0, token_bytes=100) == [[0, 1], [2, 3]]  # 30 tokens of keys and values
+    assert batching.item_batches([_Sizes(range(50), range(9)), *short[:1]], 0, token_bytes=1) == [[0], [1]]
 
 
 def test_genai_float_export_equals_torch(chain):

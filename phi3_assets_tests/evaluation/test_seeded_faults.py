@@ -80,7 +80,7 @@ def judge(base, tmp_path_factory):
             "merged_model": merged,
             "onnx_int4_model": int4,
         }
-        evaluate_variants(StepContext({"max_new_tokens": 12}, inputs, root / "output", root, root))
+        evaluate_variants(StepContext({"max_new_tokens": 12, "test_items": 0}, inputs, root / "output", root, root))
         through_the_step.reports.append(root / "output")
         report = publish_report(LocalArtifactStore(home=str(root / "home")), *read_evaluation(root / "output"))
         return through_the_checks(root / "home", report, **TINY)

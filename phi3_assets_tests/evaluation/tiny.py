@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from phi3_assets.core.recipe import fields_of
 from phi3_assets.core.step import StepContext
 from phi3_assets.steps import EVAL_REPORT
 from phi3_assets_tests.made_once import made_once
@@ -154,10 +153,12 @@ def make_chain(root: Path) -> None:
 def context_for(chain, tmp_path_factory):
     """Makes contexts of the evaluate step on the chain, with single inputs replaced by name."""
 
-    def make(log=lambda line: None, progress=lambda **numbers: None, **replaced: Path) -> StepContext:
+    def make(
+        log=lambda line: None, progress=lambda **numbers: None, test_items: int = 0, **replaced: Path
+    ) -> StepContext:
         root = tmp_path_factory.mktemp("evaluation")
         (root / "output").mkdir()
-        params = {name: 8 for name in fields_of(EVAL_REPORT.name) if name == "max_new_tokens"}
+        params = {"max_new_tokens": 8, "test_items": test_items}
         inputs = {name: replaced.get(name, chain[name]) for name in EVAL_REPORT.inputs}
         return StepContext(params, inputs, root / "output", root / "work", root / "cache", log, progress)
 

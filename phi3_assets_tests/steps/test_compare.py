@@ -43,7 +43,7 @@ def compared(sealed, tmp_path):
             "base_model": sealed["base_model"],
             **models,
         }
-        params = {"max_new_tokens": 8}
+        params = {"max_new_tokens": 8, "test_items": 0}
         compare_with_champion(
             StepContext(params, inputs, output, tmp_path / "work", tmp_path / "cache", lines.append, lambda **_: None)
         )
@@ -122,7 +122,7 @@ def test_base_is_not_scored_anew_at_the_next_retrain(sealed, tmp_path):
     def evaluate(name, **changed):
         (tmp_path / name).mkdir()
         place = (tmp_path / name, tmp_path / "work", tmp_path / "cache", lines.append, lambda **_: None)
-        evaluate_variants(StepContext({"max_new_tokens": 8}, {**inputs, **changed}, *place))
+        evaluate_variants(StepContext({"max_new_tokens": 8, "test_items": 0}, {**inputs, **changed}, *place))
         return [line.partition(":")[0] for line in lines if "known from before" in line]
 
     assert evaluate("first") == []
