@@ -20,6 +20,8 @@ from phi3_assets.quantising.size import default_bytes, int4_bytes
 
 # ModelBuilder without "gptq": the whole model and its graph in float32, and what of it is quantised or copied.
 _BYTES_PER_NUMBER = 10.3
+# What its quantisers take beside that, per number of the largest matrix, which is an embedding.
+_QUANTISER_BYTES = {"default": 0.0, "rtn_last": 12.5, "k_quant_last": 36.0, "k_quant_mixed": 36.0}
 # While a linear layer is packed: its integers before they are packed, and its float32 numbers piece by piece.
 _PACKING_BYTES = 6
 # Rtn has an embedding in float32 three times over, beside its integers.
@@ -48,7 +50,8 @@ def forecast(
         # What each of the passes leaves stands until the step is done; the first leaves the embeddings as they were.
         disk = 4 * int4_bytes(model, params) + _number_bytes(model) * sum(map(prod, _matrices(model, layers=False)))
         return Forecast("Quantising", gptq, disk, "Run the step on a machine with more memory.")
-    memory = int(memory_bytes(model, 1) * _BYTES_PER_NUMBER)
+    quantiser = _QUANTISER_BYTES[params["int4_algorithm"]] * max(map(prod, _matrices(model, layers=False)))
+    memory = int(memory_bytes(model, 1) * _BYTES_PER_NUMBER + quantiser)
     way_out = f"Set int4_algorithm: gptq, which takes {gib(gptq)} beside the libraries"
     way_out += ", or run the step on a machine with more memory."
     return Forecast("Quantising", memory, 2 * default_bytes(model, params), way_out)

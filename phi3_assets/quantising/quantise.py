@@ -54,8 +54,6 @@ def quantise(
         scratch.mkdir(parents=True, exist_ok=True)
         model_builder.HF_HUB_CACHE = str(scratch)
         corpus.register()
-        need = forecast(ctx.inputs["merged_model"], ctx.params, train_file, replay_file)
-        need.begin(ctx.work, ctx.log)
         quantised = ctx.work / LAST_IN_TORCH
         at = ctx.work / f"{LAST_IN_TORCH}.json"
         recovering = ctx.params["int4_recovery_steps"] > 0
@@ -63,6 +61,8 @@ def quantise(
         made = recovering and not damage(quantised, LAST_IN_TORCH, at)
         measured = not made and bool(budget_bytes(model, ctx.params))
         names = quantising_passes(model, ctx.params, max_length, train_file)
+        need = forecast(model, ctx.params, train_file, replay_file)
+        need.begin(ctx.work, ctx.log)
         left = list(names)[list(names).index(LAST_IN_TORCH) + 1 :] if made else list(names)
         steps = ctx.params["int4_recovery_steps"]
         parts = Phases(ctx.progress, phases.seconds_of(left, steps, sensitivity=measured))

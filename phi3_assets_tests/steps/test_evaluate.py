@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.forecast import TOLERANCE
 from phi3_assets.core.recipe import fields_of
 from phi3_assets.evaluation import VARIANTS
 from phi3_assets.evaluation.statistics import COMPARED, PAIRS
@@ -160,6 +162,18 @@ def test_a_cap_asks_the_same_few_and_says_so(context_for, evaluated):
         for one in (evaluated[0], ctx)
     )
     assert few < every
+
+
+def test_memory_is_forecast(evaluated):
+    """Python and libraries at this size; of a real one `python -m benchmarks rehearsal` tells."""
+    peak, forecast = (evaluated[1][name] for name in ("peak_memory_bytes", "estimated_memory_bytes"))
+    assert peak / TOLERANCE <= forecast <= peak * TOLERANCE
+
+
+def test_too_little_memory_is_refused_beforehand(context_for, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: -memory.held_bytes())
+    with pytest.raises(UserError, match=r"Evaluating base needs about .* are available. Run the step on a machine"):
+        evaluate_variants(context_for())
 
 
 def test_empty_test_set_is_refused(context_for, chain, tmp_path):

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.forecast import TOLERANCE
+from phi3_assets.core.memory import held_bytes
+from phi3_assets.core.recipe_file import load_recipe
+from phi3_assets.models.random_shapes import shape_of
 from phi3_assets.olive.int4_configs import linear_layers
+from phi3_assets.quantising import need
 from phi3_assets.steps import ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
 
@@ -23,6 +29,13 @@ FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
+
+
+MEASURED_MIB = {
+    1: {"default": 3155, "rtn_last": 4389, "k_quant_last": 6436, "gptq": 1556},
+    4: {"default": 6342, "rtn_last": 7218},
+}
+"""Peak beside the libraries of Phi-3-mini's widths in so many layers."""
 
 
 def test_int4_model_generates(tiny_int4: Made) -> None:
@@ -116,6 +129,56 @@ def test_block_size_that_leaves_a_rest_is_refused(tiny_chain: Chain, run_step: R
     inputs = tiny_chain.inputs("merged_model", "formatted_corpus")
     with pytest.raises(UserError, match="int4_block_size 128 does not divide the model's hidden_size, 64"):
         run_step(ONNX_INT4_MODEL, inputs, int4_algorithm="gptq", int4_block_size=128)
+
+
+@pytest.mark.parametrize("algorithm", ["default", "gptq"])
+def test_memory_is_forecast(algorithm: str, tiny_chain: Chain, run_step: RunStep) -> None:
+    """Python and libraries at this size; of a real one `python -m benchmarks rehearsal` tells."""
+    inputs = tiny_chain.inputs("merged_model", "formatted_corpus")
+    metrics = run_step(ONNX_INT4_MODEL, inputs, int4_algorithm=algorithm).metrics
+    peak, forecast = metrics["peak_memory_bytes"], metrics["estimated_memory_bytes"]
+    assert peak / TOLERANCE <= forecast <= peak * TOLERANCE
+
+
+def test_forecast_of_real_widths_is_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `phi3_assets.quantising.need`."""
+    monkeypatch.setattr(need, "calibration_tokens", lambda model: 4096)
+    params = ONNX_INT4_MODEL.params(load_recipe("phi3-mini-lora"))
+    for layers, measured in MEASURED_MIB.items():
+        headers_alone(tmp_path / str(layers), f"phi3-mini-{layers}-layers")
+        for algorithm, size in measured.items():
+            held = held_bytes()
+            told = need.forecast(tmp_path / str(layers), {**params, "int4_algorithm": algorithm}, None)
+            assert size / TOLERANCE <= (told.memory - held) / 2**20 <= size * TOLERANCE
+
+
+def headers_alone(folder: Path, shape: str) -> None:
+    """A model that has no weights but in the headers of its file."""
+    import torch
+    from transformers import AutoModelForCausalLM, Phi3Config
+
+    config = Phi3Config(**shape_of(shape), pad_token_id=0)
+    with torch.device("meta"):
+        tensors = AutoModelForCausalLM.from_config(config).state_dict()
+    header: dict[str, Any] = {}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + 2 * tensor.numel()
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    config.save_pretrained(folder)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def test_too_little_memory_is_refused_beforehand(
+    tiny_merged: Made, run_step: RunStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: -memory.held_bytes())
+    with pytest.raises(UserError, match=r"Quantising needs about .* Set int4_algorithm: gptq, which takes .* or run"):
+        run_step(ONNX_INT4_MODEL, {"merged_model": tiny_merged.path}, int4_algorithm="default")
 
 
 def test_gptq_without_a_corpus_says_so(tiny_merged: Made, run_step: RunStep) -> None:
