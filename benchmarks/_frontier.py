@@ -31,9 +31,9 @@ class Asked:
         self.prompt = sorted((item.prompt_ids for item in items), key=len)[len(items) // 2]
         suite = load_general(tokenizer, context_tokens(folders["base_model"]))
         kept = KeptScores(LocalArtifactStore(home=str(home)).cache_path, print)
-        self._scoring = Scoring(kept, items, suite, ANSWER_TOKENS)
+        self._scoring = Scoring(kept, items, suite, ANSWER_TOKENS, print)
         self.torch = {
-            variant: self._numbers(self._scoring.score(variant, folders, lambda _: None)[0])
+            variant: self._numbers(self._scoring.score(variant, folders, lambda _: None).scores)
             for variant in ("base", "merged")
         }
 

@@ -23,6 +23,11 @@ def devices() -> dict[str, str]:
     return {"cpu": _cpu_model(), **gpu}
 
 
+def device_name(*, on_gpu: bool) -> str:
+    """The processor by model, or the GPU."""
+    return devices().get("gpu", "a GPU") if on_gpu else _cpu_model()
+
+
 def machine() -> dict[str, str]:
     """All of the hardware that scores depend on: the processors, and how many cores share the arithmetic."""
     return {**devices(), "cores": str(cores())}

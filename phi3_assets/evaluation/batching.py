@@ -1,10 +1,13 @@
 """Batches of an evaluation in torch, and the memory that they take, from the model's configuration alone."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item
+from phi3_assets.models.directory import tensor_headers
+from phi3_assets.models.sizes import NUMBER_BYTES, memory_bytes
 
 MAX_BATCH_ITEMS = 32
 MAX_BATCH_TOKENS = 4096  # prompts and answers with padding
@@ -35,30 +38,39 @@ def cache_bytes(config: Any, number_bytes: int) -> int:
     return int(2 * config.num_hidden_layers * heads * head_size * number_bytes)
 
 
-def scoring_bytes(
-    config: Any, number_bytes: int, items: Sequence[Item], passages: Sequence[Passage], max_new_tokens: int
+def needed_bytes(
+    folders: Sequence[Path],
+    number_bytes: int | None,
+    items: Sequence[Item],
+    passages: Sequence[Passage],
+    max_new_tokens: int,
 ) -> int:
-    """Most that scoring holds beside the weights.
+    """Most that scoring a model takes, beside the libraries.
 
     Args:
-        config: The model's, of transformers.
-        number_bytes: Of a number of the model in memory.
+        folders: The model, and an adapter that is laid over it.
+        number_bytes: Of a number of the model in memory; None: as in its files.
         items: The test set.
         passages: Of general text.
         max_new_tokens: As for `item_batches`.
     """
-    token_bytes = cache_bytes(config, number_bytes)
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folders[0])
+    number = number_bytes or max(NUMBER_BYTES[one["dtype"]] for one in tensor_headers(folders[0]).values())
+    token_bytes = cache_bytes(config, number)
     # Gate and up in one, the activation, their product; hidden states before, after and normed.
-    layer = (4 * config.intermediate_size + 4 * config.hidden_size) * number_bytes
-    in_items = max(
+    layer = (4 * config.intermediate_size + 4 * config.hidden_size) * number
+    asked = max(
         len(batch) * max(_tokens(items[at], max_new_tokens) for at in batch)
         for batch in item_batches(items, max_new_tokens, token_bytes)
     )
     read = max((len(batch) * len(passages[batch[0]].ids) for batch in passage_batches(passages)), default=0)
-    # Logits of one passage in the model's numbers, in float32, and their logarithms.
+    # Logits of one passage, in float32 too, and their logarithms; hidden states of its batch.
     longest = max((len(passage.ids) for passage in passages), default=0)
-    logits = longest * config.vocab_size * (number_bytes + 8) + read * config.hidden_size * number_bytes
-    return int(max(in_items * (token_bytes + layer), read * layer, logits))
+    logits = longest * config.vocab_size * (number + 8) + read * config.hidden_size * number
+    weights = sum(memory_bytes(folder, number_bytes) for folder in folders)
+    return int(weights + max(asked * (token_bytes + layer), read * layer, logits))
 
 
 def _tokens(item: Item, max_new_tokens: int) -> int:

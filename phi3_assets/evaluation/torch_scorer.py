@@ -9,6 +9,7 @@ Numbers equal those of one prompt at a time up to float32 rounding (tested again
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,13 @@ CPU_NUMBER_BYTES = 4
 """On a CPU all models are scored in float32, so that one machine's numbers are another's."""
 
 
-def load_model(directory: Path, adapter: Path | None = None) -> Any:
-    """Load a causal language model for inference, on a GPU if there is one.
+def load_model(directory: Path, adapter: Path | None = None, *, on_gpu: bool | None = None) -> Any:
+    """Load a causal language model for inference.
 
     Args:
         directory: Hugging Face model directory.
         adapter: PEFT directory laid over it; the layers are wrapped, not merged.
+        on_gpu: Where to; None: to a GPU if there is one.
 
     Returns:
         The `PreTrainedModel`; with an adapter, the same class with adapted layers in it.
@@ -39,7 +41,8 @@ def load_model(directory: Path, adapter: Path | None = None) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    on_gpu = torch.cuda.is_available()
+    if on_gpu is None:
+        on_gpu = torch.cuda.is_available()
     model: Any = AutoModelForCausalLM.from_pretrained(
         # CPUs emulate 16-bit arithmetic, tens of times slower than float32
         directory,
@@ -217,11 +220,16 @@ def greedy(model: Any, prompt_ids: Sequence[int]) -> Iterator[int]:
 
 
 def speed(model: Any, prompt_ids: Sequence[int]) -> Speed:
-    """Time to first token and decoding speed for one user."""
+    """Time to first token, decoding speed and memory for one user; on a GPU its own memory."""
+    import torch
+
     answers = [greedy(model, prompt_ids)]
 
     def prefill() -> None:
         answers[0] = greedy(model, prompt_ids)
         next(answers[0])
 
-    return time_decoding(len(prompt_ids), prefill, lambda: next(answers[0]))
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    found = time_decoding(len(prompt_ids), prefill, lambda: next(answers[0]))
+    return replace(found, peak_memory_bytes=torch.cuda.max_memory_allocated()) if model.device.type == "cuda" else found

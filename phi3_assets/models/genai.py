@@ -26,12 +26,16 @@ def load_model(directory: Path) -> Any:
     return onnxruntime_genai.Model(config)
 
 
+def for_gpu(directory: Path) -> bool:
+    """Whether the folder is for a GPU."""
+    return "cuda" in {name for one in _session_options(directory).get("provider_options", []) for name in one}
+
+
 def can_run(directory: Path) -> bool:
     """Whether this machine has what the folder is for: a model for a GPU needs one."""
     import onnxruntime_genai
 
-    providers = {name for one in _session_options(directory).get("provider_options", []) for name in one}
-    return "cuda" not in providers or onnxruntime_genai.is_cuda_available()
+    return not for_gpu(directory) or onnxruntime_genai.is_cuda_available()
 
 
 def _session_options(directory: Path) -> dict[str, Any]:

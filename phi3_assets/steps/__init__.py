@@ -184,7 +184,7 @@ MERGED_MODEL = Step(
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
-    code_version="7",
+    code_version="8",
     # The corpus calibrates int4_algorithm gptq, and recovers; with it the texts that lie beside the adapter.
     inputs=("merged_model", "formatted_corpus", "lora_adapter"),
     libraries=(
@@ -208,7 +208,7 @@ ONNX_INT4_MODEL = Step(
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="7",
+    code_version="8",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     reads=(UserFolder(HARDER, "Folder of harder questions", _harder_questions),),
     libraries=(
@@ -284,7 +284,7 @@ STEPS = {
 # What the asset champion has made when it decides: no asset, but an artefact like all others.
 CHAMPION_COMPARISON = Step(
     name="champion_comparison",
-    code_version="2",
+    code_version="3",
     inputs=("formatted_corpus", "base_model", "onnx_int4_model"),
     libraries=EVAL_REPORT.libraries,
     function="phi3_assets.steps.compare:compare_with_champion",

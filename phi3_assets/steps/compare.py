@@ -54,7 +54,7 @@ def compare_with_champion(ctx: StepContext) -> dict[str, Any]:
         if not asks_alike(folder, own_tokenizer, items):
             own_items = in_own_tokens(folder, own_tokenizer, items)
             own_suite = load_general(own_tokenizer, context_tokens(base_model))
-        scoring = Scoring(kept, own_items, own_suite, max_new_tokens)
+        scoring = Scoring(kept, own_items, own_suite, max_new_tokens, ctx.log)
         if name in (CANDIDATE, CHAMPION):
             speeds[name] = scoring.int4_speed(folder).to_dict()
         found, was_known = scoring.int4(folder)

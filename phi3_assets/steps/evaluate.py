@@ -59,24 +59,27 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         record["kind"] = kind
     quality: dict[str, dict[str, float]] = {}
     speeds: dict[str, dict[str, float | None]] = {}
+    devices: dict[str, str] = {}
     for place, variant in enumerate(VARIANTS):
 
         def tick(done: int, place: int = place) -> None:
             ctx.progress(fraction=round((place + done / len(asked)) / len(VARIANTS), 4))
 
         variant_started = time.perf_counter()
-        result, speed, was_known = scoring.score(variant, ctx.inputs, tick)
+        found = scoring.score(variant, ctx.inputs, tick)
+        result = found.scores
         for record, score in zip(every, result.raw, strict=True):
             answer = tokenizer.decode(list(score.generated_ids), skip_special_tokens=True).strip()
             record["variants"][variant] = metrics.judge(variant, record, score, answer)
         quality[variant] = {**metrics.summarise(records, variant), **result.general}
         if result.prompts_as_trained is not None:
             quality[variant]["prompts_as_trained"] = result.prompts_as_trained
+        devices[variant] = found.device
         seconds = time.perf_counter() - variant_started
-        speeds[variant] = {**speed.to_dict(), "seconds": round(seconds, 2)}
+        speeds[variant] = {**found.speed.to_dict(), "seconds": round(seconds, 2)}
         ctx.log(
             f"{variant}: NLL {quality[variant]['nll']:.3f}, exact match {quality[variant]['exact_match']:.1%}, "
-            f"{len(asked)} items in {seconds:.0f} s{', known from before' if was_known else ''}"
+            f"{len(asked)} items in {seconds:.0f} s{', known from before' if found.known else ''}"
         )
     tick(len(asked))
     kept.prune()
@@ -89,6 +92,7 @@ def evaluate_variants(ctx: StepContext) -> dict[str, Any]:
         "harder": summarise_harder(harder_records, VARIANTS) if harder else None,
         "test_set": test_set_digest(items),
         "machine": machine(),
+        "devices": devices,
         "max_new_tokens": max_new_tokens,
         "general": {"texts": len(suite.texts), "questions": len(suite.questions)},
         "int4_gain_kept": metrics.int4_gain_kept(quality),

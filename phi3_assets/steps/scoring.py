@@ -3,20 +3,23 @@
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.forecast import Forecast, MemoryMetrics
+from phi3_assets.core.machine import device_name
+from phi3_assets.core.memory import gib
 from phi3_assets.core.step import installed_versions
 from phi3_assets.evaluation import torch_scorer
-from phi3_assets.evaluation.batching import scoring_bytes
+from phi3_assets.evaluation.batching import needed_bytes
 from phi3_assets.evaluation.general import GeneralSuite
 from phi3_assets.evaluation.int4_scores import score_int4
 from phi3_assets.evaluation.items import Item
 from phi3_assets.evaluation.kept_scores import KeptScores, VariantScores, scores_key
 from phi3_assets.evaluation.speed import Speed, measure_apart
+from phi3_assets.models import genai
 from phi3_assets.models.end_tokens import end_token_ids
 from phi3_assets.models.sizes import memory_bytes
 from phi3_assets.steps import EVAL_REPORT
@@ -30,6 +33,23 @@ MODEL_INPUTS = {
 Tick = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What came of one variant.
+
+    Attributes:
+        scores: Of all items and of general text.
+        speed: For one user.
+        device: Name of the processor or GPU that computed.
+        known: Whether all was known from before.
+    """
+
+    scores: VariantScores
+    speed: Speed
+    device: str
+    known: bool
+
+
 class Scoring:
     """Puts one test set to models."""
 
@@ -39,7 +59,7 @@ class Scoring:
         items: Sequence[Item],
         suite: GeneralSuite,
         max_new_tokens: int,
-        log: Callable[[str], None] = print,
+        log: Callable[[str], None],
     ) -> None:
         """`items` and `suite` are in the tokens of the models; answers have at most `max_new_tokens`."""
         self.memory = MemoryMetrics()
@@ -50,9 +70,10 @@ class Scoring:
         self._suite = suite
         self._max_new_tokens = max_new_tokens
         self._median = sorted((item.prompt_ids for item in items), key=len)[len(items) // 2]
+        self._on_gpu: bool | None = None
 
-    def score(self, variant: str, inputs: Mapping[str, Path], tick: Tick) -> tuple[VariantScores, Speed, bool]:
-        """Scores and speed of a variant, and whether both were known from before.
+    def score(self, variant: str, inputs: Mapping[str, Path], tick: Tick) -> Scored:
+        """Score a variant, and measure its speed.
 
         Raises:
             UserError: Its configuration names no end token, or it needs more memory than there is.
@@ -64,9 +85,15 @@ class Scoring:
                 self._key(folders, "speed"), lambda: self.int4_speed(folders[0]).to_dict()
             )
             scores, known = self.int4(folders[0], tick)
-            return scores, Speed(**speed), known and was_known
-        found, known = self._kept.get(self._key(folders, "both"), lambda: self._torch(variant, folders, tick))
-        return VariantScores.from_dict(found["scores"]), Speed(**found["speed"]), known
+            return Scored(scores, Speed(**speed), device_name(on_gpu=genai.for_gpu(folders[0])), known and was_known)
+
+        def make() -> dict[str, Any]:
+            if self._on_gpu is None:  # the largest of them decides for all: one table, one arithmetic
+                self._on_gpu = self._fits_gpu([inputs[name] for name in MODEL_INPUTS["adapter"] if name in inputs])
+            return self._torch(variant, folders, tick, on_gpu=self._on_gpu)
+
+        found, known = self._kept.get(self._key(folders, "both"), make)
+        return Scored(VariantScores.from_dict(found["scores"]), Speed(**found["speed"]), found["device"], known)
 
     def int4(self, folder: Path, tick: Tick = lambda _: None) -> tuple[VariantScores, bool]:
         """Scores of an int4 folder, and whether they were known from before.
@@ -86,13 +113,15 @@ class Scoring:
         """Speed of an int4 folder now."""
         return measure_apart(folder, self._median)
 
-    def _torch(self, variant: str, folders: Sequence[Path], tick: Tick) -> dict[str, Any]:
+    def _torch(self, variant: str, folders: Sequence[Path], tick: Tick, *, on_gpu: bool) -> dict[str, Any]:
         ends = end_token_ids(folders[0])
         if not ends:
             raise UserError(f"Variant {variant}: its configuration names no end token, so no answer could ever stop.")
-        forecast = self._forecast(variant, folders)
+        # On a GPU, this machine's memory has the weights alone, on their way.
+        needed = sum(map(memory_bytes, folders)) if on_gpu else self._needed(folders, torch_scorer.CPU_NUMBER_BYTES)
+        forecast = Forecast(f"Evaluating {variant}", needed, 0, "Run the step on a machine with more memory.")
         forecast.begin(folders[0], self._log)
-        model = torch_scorer.load_model(*folders)
+        model = torch_scorer.load_model(*folders, on_gpu=on_gpu)
         speed = torch_scorer.speed(model, self._median)
         scores = VariantScores(
             torch_scorer.score(model, self._items, ends, self._max_new_tokens, tick),
@@ -103,20 +132,24 @@ class Scoring:
         took = forecast.metrics()
         if (took.estimated_memory_bytes or 0) > (self.memory.estimated_memory_bytes or 0):
             self.memory = took
-        return {"scores": asdict(scores), "speed": speed.to_dict()}
+        return {"scores": asdict(scores), "speed": speed.to_dict(), "device": device_name(on_gpu=on_gpu)}
 
-    def _forecast(self, variant: str, folders: Sequence[Path]) -> Forecast:
+    def _fits_gpu(self, folders: Sequence[Path]) -> bool:
         import torch
-        from transformers import AutoConfig
 
-        if torch.cuda.is_available():  # in this machine's memory are the weights alone, on their way
-            needed = sum(memory_bytes(folder) for folder in folders)
-        else:
-            config = AutoConfig.from_pretrained(folders[0])
-            number = torch_scorer.CPU_NUMBER_BYTES
-            needed = sum(memory_bytes(folder, number) for folder in folders)
-            needed += scoring_bytes(config, number, self._items, self._suite.passages, self._max_new_tokens)
-        return Forecast(f"Evaluating {variant}", needed, 0, "Run the step on a machine with more memory.")
+        if not torch.cuda.is_available():
+            return False
+        needed = self._needed(folders)
+        free = torch.cuda.mem_get_info()[0]
+        if needed > free:
+            self._log(
+                f"Base, adapter and merged are scored on the CPU: on the GPU they need {gib(needed)}, and of "
+                f"its memory {gib(free)} are free"
+            )
+        return needed <= free
+
+    def _needed(self, folders: Sequence[Path], number_bytes: int | None = None) -> int:
+        return needed_bytes(folders, number_bytes, self._items, self._suite.passages, self._max_new_tokens)
 
     def _key(self, folders: Sequence[Path], what: str) -> str | None:
         made_with = [what, EVAL_REPORT.code_version, installed_versions(EVAL_REPORT.libraries)]
