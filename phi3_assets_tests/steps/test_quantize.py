@@ -13,10 +13,10 @@ from phi3_assets.core.errors import UserError
 from phi3_assets.core.forecast import TOLERANCE
 from phi3_assets.core.memory import held_bytes
 from phi3_assets.core.recipe_file import load_recipe
-from phi3_assets.models.random_shapes import shape_of
 from phi3_assets.olive.int4_configs import linear_layers
 from phi3_assets.quantising import need
 from phi3_assets.steps import ONNX_INT4_MODEL
+from phi3_assets_tests.headers import headers_alone
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
 
 FILES = [
@@ -150,27 +150,6 @@ def test_forecast_of_real_widths_is_what_was_measured(tmp_path: Path, monkeypatc
             held = held_bytes()
             told = need.forecast(tmp_path / str(layers), {**params, "int4_algorithm": algorithm}, None)
             assert size / TOLERANCE <= (told.memory - held) / 2**20 <= size * TOLERANCE
-
-
-def headers_alone(folder: Path, shape: str) -> None:
-    """A model that has no weights but in the headers of its file."""
-    import torch
-    from transformers import AutoModelForCausalLM, Phi3Config
-
-    config = Phi3Config(**shape_of(shape), pad_token_id=0)
-    with torch.device("meta"):
-        tensors = AutoModelForCausalLM.from_config(config).state_dict()
-    header: dict[str, Any] = {}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + 2 * tensor.numel()
-        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    folder.mkdir()
-    config.save_pretrained(folder)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
 
 
 def test_too_little_memory_is_refused_beforehand(
