@@ -73,7 +73,7 @@ def test_checks_hold_back_what_is_wrong():
         "test_rows_are_not_trained_on",
         "layout_keeps_the_logits",
         "adapter_is_not_inert",
-        "merged_keeps_the_logits",
+        "merged_is_base_plus_adapter",
         "int4_runs",
         "smoke_test_passes",
         "bundle_is_what_was_scored",

@@ -29,9 +29,11 @@ def adapter_is_not_inert(store: ArtifactStore, recipe: RecipeResource, lora_adap
 
 
 @dg.asset_check(asset=merged_model, blocking=True)
-def merged_keeps_the_logits(store: ArtifactStore, recipe: RecipeResource, merged_model: Record) -> dg.AssetCheckResult:
-    """The merged model answers as base + adapter do, within rounding, and otherwise than base."""
-    return shown(findings(store, recipe, merged_model)["merged_keeps_the_logits"])
+def merged_is_base_plus_adapter(
+    store: ArtifactStore, recipe: RecipeResource, merged_model: Record
+) -> dg.AssetCheckResult:
+    """The merged model is the base model and what the adapter changes, within rounding, in every layer."""
+    return shown(findings(store, recipe, merged_model)["merged_is_base_plus_adapter"])
 
 
 def int4_runs(store: ArtifactStore, recipe: RecipeResource, onnx_int4_model: Record) -> dg.AssetCheckResult:
@@ -82,4 +84,4 @@ bundle_is_sound = together(
     tells=(answers_are_the_reports,),
 )
 
-ALL = [layout_keeps_the_logits, adapter_is_not_inert, merged_keeps_the_logits, int4_is_sound, bundle_is_sound]
+ALL = [layout_keeps_the_logits, adapter_is_not_inert, merged_is_base_plus_adapter, int4_is_sound, bundle_is_sound]

@@ -27,10 +27,22 @@ class ModelFields(DataFields):
         "one; empty: an adapter is trained.",
     )
     quant_type: Literal["nf4", "fp4"] = field(
-        "nf4", "lora_adapter", description="4-bit type of the base model in training (qlora)."
+        "nf4",
+        "lora_adapter",
+        "merged_model",
+        description="4-bit type of the base model in training (qlora).",
     )
     double_quant: bool = field(
-        True, "lora_adapter", description="Quantise the scales of the 4-bit base model too (qlora)."
+        True,
+        "lora_adapter",
+        "merged_model",
+        description="Quantise the scales of the 4-bit base model too (qlora).",
+    )
+    merge_onto: Literal["full", "trained"] = field(
+        "full",
+        "merged_model",
+        description="What the adapter goes into: full, the base model as it is; trained, what qlora's training saw of "
+        "it, the base model rounded to 4 bits and back.",
     )
     compute_dtype: Literal["float32", "bfloat16"] = field(
         "bfloat16", "lora_adapter", description="Arithmetic on the 4-bit weights (qlora)."
@@ -82,6 +94,7 @@ class ModelFields(DataFields):
     torch_dtype: Literal["float32", "bfloat16", "auto"] = field(
         "float32",
         "lora_adapter",
+        "merged_model",
         "onnx_int4_model",
         description="Base model and arithmetic in training, and arithmetic of the recovery; what is learnt is float32 "
         "always. bfloat16 is slow on CPUs that only emulate it; auto: bfloat16 where the processor of the machine that "
@@ -187,6 +200,12 @@ class ModelFields(DataFields):
         # onnxruntime-genai 0.14.1 builds it without complaint, and the model babbles: NLL 2.9 where 1.3 is usual.
         if self.int4_algorithm.startswith("k_quant") and self.int4_symmetric:
             raise ValueError(f"int4_symmetric: must be false with int4_algorithm {self.int4_algorithm}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _mergeable(self) -> "ModelFields":
+        if self.merge_onto == "trained" and self.method != "qlora":
+            raise ValueError("merge_onto: trained is for method qlora; others train on the base model as it is")
         return self
 
     @pydantic.model_validator(mode="after")

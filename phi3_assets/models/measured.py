@@ -38,11 +38,20 @@ class MergeMetrics(ModelMetrics, MemoryMetrics):
     """The merged model, and how exact merging was; None where there was nothing to merge (method none).
 
     Attributes:
-        max_logit_difference: Largest difference of a logit between merged and base + adapter.
+        layers_changed: Layers that the adapter changes.
+        largest_change: Largest change of a layer, relative to its numbers.
+        least_change_kept: Least share of a layer's change that is in the merged model; the rest was lost in rounding.
+        change_needed: Least share that is allowed.
+        max_logit_difference: Where the adapter changes more than linear layers: largest difference of a logit between
+            merged and base + adapter.
         logit_tolerance: Largest that is allowed.
         max_logit_change: Largest difference of a logit between merged and base.
     """
 
+    layers_changed: int | None = None
+    largest_change: float | None = None
+    least_change_kept: float | None = None
+    change_needed: float | None = None
     max_logit_difference: float | None = None
     logit_tolerance: float | None = None
     max_logit_change: float | None = None

@@ -29,9 +29,21 @@ def judge_base_model(metrics: Mapping[str, Any], directory: Path, recipe: Recipe
 
 
 def judge_merged_model(metrics: Mapping[str, Any], directory: Path, recipe: Recipe) -> list[Finding]:
-    """Merged answers as base + adapter do, within rounding, and otherwise than base."""
-    rule = "merged_keeps_the_logits"
+    """Merged is base and adapter, within rounding, and otherwise than base."""
+    rule = "merged_is_base_plus_adapter"
     merged = MergeMetrics.from_dict(metrics)
+    kept, needed = merged.least_change_kept, merged.change_needed
+    if kept is not None and needed is not None:
+        return [
+            Finding(
+                rule,
+                kept >= needed,
+                f"In each of the {merged.layers_changed} layers that the adapter changes, by up to "
+                f"{merged.largest_change or 0:.2%} of its numbers, at least {kept:.2%} of the change arrived; "
+                f"{needed:.0%} must, the rest is rounding. All other tensors are the base model's.",
+                {"least_change_kept": kept, "largest_change": merged.largest_change or 0.0},
+            )
+        ]
     error, allowed, change = merged.max_logit_difference, merged.logit_tolerance, merged.max_logit_change
     if error is None or allowed is None or change is None:
         return [Finding(rule, True, "The adapter changes nothing (method none): merged_model is the base model.")]

@@ -173,9 +173,9 @@ LORA_ADAPTER = Step(
 )
 MERGED_MODEL = Step(
     name="merged_model",
-    code_version="2",
+    code_version="3",
     inputs=("base_model", "lora_adapter"),
-    libraries=("olive-ai", "peft", "safetensors", "torch", "transformers"),
+    libraries=("bitsandbytes", "olive-ai", "peft", "safetensors", "torch", "transformers"),
     function="phi3_assets.steps.merge:merge_adapter",
     rules="phi3_assets.models.rules:judge_merged_model",
     folder="gen-model",

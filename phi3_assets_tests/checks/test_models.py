@@ -23,9 +23,9 @@ from phi3_assets.resources.recipe import RecipeResource
 
 # Check, its asset, the seeded fault, whether it holds back what is built on the asset.
 SEEDED = [
-    (checks.merged_keeps_the_logits, "merged_model", {"max_logit_difference": 0.5}, True),
-    (checks.merged_keeps_the_logits, "merged_model", {"max_logit_change": 0.0}, True),
-    (checks.merged_keeps_the_logits, "merged_model", {"max_logit_difference": float("nan")}, True),
+    (checks.merged_is_base_plus_adapter, "merged_model", {"least_change_kept": 0.5}, True),
+    (checks.merged_is_base_plus_adapter, "merged_model", {"least_change_kept": -0.0}, True),
+    (checks.merged_is_base_plus_adapter, "merged_model", {"least_change_kept": float("nan")}, True),
     (checks.int4_runs, "onnx_int4_model", {"generated_tokens": 0}, True),
     (checks.int4_runs, "onnx_int4_model", {"eos_token_ids": []}, True),
     (
