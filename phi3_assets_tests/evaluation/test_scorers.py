@@ -86,6 +86,38 @@ def test_sliding_window_layers_score_the_same(tmp_path):
     check_against_reference(torch_scorer.load_model(base), items)
 
 
+@pytest.mark.parametrize("window", [None, 8])
+def test_answers_that_follow_the_reference_a_while_are_those_of_generate(tmp_path, window):
+    """References that the model says itself: as far as to any place, to their end, and beyond."""
+    base = make_base(tmp_path / "base", sliding_window=window)
+    plain = load_items(write_corpus(tmp_path / "corpus", base) / "test.jsonl")
+    model = torch_scorer.load_model(base)
+    said = [score.generated_ids for score in torch_scorer.score(model, plain, [], 24)]
+    items = [
+        replace(item, answer_ids=(*own[:length], *rest))
+        for item, own in zip(plain, said, strict=True)
+        for length, rest in [(0, (7,)), (1, (7, 8, 9)), (5, (1,)), (11, (7,) * 30), (24, (1,)), (24, ())]
+    ]
+    check_against_reference(model, items)
+    ends_early = [replace(item, answer_ids=own) for item, own in zip(plain, said, strict=True)]
+    model.config.eos_token_id = model.generation_config.eos_token_id = said[0][9]  # stands within the reference
+    check_against_reference(model, ends_early)
+
+
+def test_an_answer_that_is_the_reference_is_not_written_again(chain, monkeypatch):
+    items = load_items(chain["formatted_corpus"] / "test.jsonl")
+    model = torch_scorer.load_model(chain["merged_model"])
+    said = torch_scorer.score(model, items, [1], 24)
+    asked = [replace(item, answer_ids=score.generated_ids) for item, score in zip(items, said, strict=True)]
+    passes = []
+    monkeypatch.setattr(
+        model.model, "forward", lambda real=model.model.forward, **given: passes.append(1) or real(**given)
+    )
+    again = torch_scorer.score(model, asked, [1], 24)
+    assert [score.generated_ids for score in again] == [score.generated_ids for score in said]
+    assert len(passes) == 3  # prompts, answers to other questions, answers
+
+
 def test_small_batches_score_the_same(chain, monkeypatch):
     items = load_items(chain["formatted_corpus"] / "test.jsonl")
     model = torch_scorer.load_model(chain["base_model"])
