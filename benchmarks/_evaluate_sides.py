@@ -1,8 +1,9 @@
-"""What `benchmarks evaluate` compares with: a plain loop, lm-eval, and how fast this machine copies bytes."""
+"""What `benchmarks evaluate` compares with: a plain loop, torch's int8, lm-eval, and the rate at which bytes are copied."""
 
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def plain_loop(model: Any, items: Sequence[Item], max_new_tokens: int) -> list[f
                 prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=max_new_tokens
             )
     return found
+
+
+def torch_int8(model: Any) -> Any:
+    """The model with its linear layers in 8 bits, by torch alone."""
+    import torch
+    from torch.ao.quantization import quantize_dynamic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        quantise: Any = quantize_dynamic  # untyped
+        return quantise(model, {torch.nn.Linear}, dtype=torch.qint8)
 
 
 def lm_eval(model: Any, tokenizer: Any, items: Sequence[Item], max_new_tokens: int) -> list[float]:

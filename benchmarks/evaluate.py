@@ -4,6 +4,7 @@
     python -m benchmarks evaluate --shapes    (about ten: long prompts and answers of several kinds)
 
 The plain loop does what a notebook does: for each item one forward pass for the likelihood and one `generate`, batch 1.
+int4 stands against it on the merged model twice, as it is and as torch quantises it to 8 bits.
 lm-eval batches both, on its own model class (`pip install lm-eval` beside the lock; left out without). All sides score
 the same items to the same numbers, in turn; the numbers are compared before the times are. Decoding of int4 is told
 beside the roof that memory sets: the bytes that a token reads, over what the machine copies in that time.
@@ -18,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks._evaluate_sides import copy_bandwidth, lm_eval, plain_loop, shape_items
+from benchmarks._evaluate_sides import copy_bandwidth, lm_eval, plain_loop, shape_items, torch_int8
 from benchmarks._made import made
 from phi3_assets.chat import Reply, stream
 from phi3_assets.chat.engines import GenaiEngine
@@ -29,7 +30,7 @@ from phi3_assets.models import genai
 from phi3_assets.models.end_tokens import end_token_ids, genai_end_token_ids
 from phi3_assets.steps.scoring import load_tokenizer
 
-BARS = {"base": 2.0, "adapter": 2.0, "merged": 2.0, "int4": 3.0, "chat": 0.95, "lm-eval": 2.0, "roof": 0.9}
+BARS = {"base": 2.0, "adapter": 2.0, "merged": 2.0, "int4": 3.0, "int8": 1.0, "chat": 0.95, "lm-eval": 2.0, "roof": 0.9}
 SHAPE_ITEMS = {"chat": 12, "documents": 6, "several turns": 12}
 KINDS = ("base_model", "formatted_corpus", "lora_adapter", "merged_model", "onnx_int4_model")
 PRODUCT = "evaluate-benchmark"
@@ -55,7 +56,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     items = items[: options.items]
     ratios = {}
     print(f"{len(items)} items\n{'':10} {'plain loop':>12} {'ours':>12} {'ratio':>7}   items per second")
-    for variant in ("base", "adapter", "merged", "int4"):
+    for variant in ("base", "adapter", "merged", "int4", "int8"):
         plain, ours = sides.compare(variant, sides.plain, items)
         ratios[variant] = plain / ours
         print(f"{variant:10} {len(items) / plain:12.2f} {len(items) / ours:12.2f} {ratios[variant]:7.2f}")
@@ -126,16 +127,23 @@ class Sides:
         self.lm_eval: Side = lambda model, items: lm_eval(model, tokenizer, items, max_new_tokens)
 
     def compare(self, variant: str, rival: Side, items: list[Item]) -> tuple[float, float]:
-        """Seconds of a rival and of ours, in turn over two rounds; int4 stands against merged in the rival's hands."""
+        """Seconds of a rival and of ours, in turn over two rounds.
+
+        int4 stands against merged in the rival's hands, and with "int8" against what torch itself makes of it: linear
+        layers in 8 bits, activations as they come.
+        """
         folder = self._found["base_model" if variant in ("base", "adapter") else "merged_model"]
         model = torch_scorer.load_model(folder, self._found["lora_adapter"] if variant == "adapter" else None)
         ends = end_token_ids(folder)
-        if variant == "int4":
+        ours_is_int4 = variant in ("int4", "int8")
+        if variant == "int8":
+            model = torch_int8(model)
+        if ours_is_int4:
             int4 = genai.load_model(self._found["onnx_int4_model"])
             int4_ends = genai_end_token_ids(self._found["onnx_int4_model"])
 
         def ours(part: list[Item]) -> list[float]:
-            if variant == "int4":
+            if ours_is_int4:
                 return [score.nll for score in genai_scorer.score(int4, part, int4_ends, self._max_new_tokens)]
             return [score.nll for score in torch_scorer.score(model, part, ends, self._max_new_tokens)]
 
@@ -146,7 +154,7 @@ class Sides:
         for part in (items[:half], items[half:]):
             seconds[0] += (taken := clocked(partial(rival, model, part)))[0]
             seconds[1] += (mine := clocked(partial(ours, part)))[0]
-            if variant != "int4":
+            if not ours_is_int4:
                 assert all(abs(one - other) < 1e-3 for one, other in zip(taken[1], mine[1], strict=True))
         return seconds[0], seconds[1]
 
