@@ -19,6 +19,7 @@ PERMUTATIONS = 32
 BANDS = 8
 """Texts that share a band of PERMUTATIONS / BANDS minima are compared: 98 % of pairs at 0.8, 99.7 % at 0.85."""
 _SHINGLE_BYTES = 5
+_WINDOWS_AT_ONCE = 1 << 16
 _SEED = 1
 _AT_ONCE = 1 << 17
 _EDGES = " .?!,;:…\"'()"
@@ -30,7 +31,8 @@ def normalise(texts: pa.Array) -> pa.Array:
     Symbols within stay: 'C++' and 'C#', '1.5' and '15' are different.
     """
     plain = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
-    plain = pc.replace_substring_regex(plain, pattern=r"[\s\pZ]+", replacement=" ")
+    # Single spaces are left alone: to replace them too would take longer than all the rest.
+    plain = pc.replace_substring_regex(plain, pattern=r"[\s\pZ]{2,}|[^\S ]|[^\PZ ]", replacement=" ")
     trimmed = pc.utf8_trim(plain, characters=_EDGES)
     # A text of nothing but punctuation stands for itself.
     return pc.if_else(pc.equal(pc.binary_length(trimmed), 0), plain, trimmed)
@@ -82,15 +84,22 @@ def _minima(texts: pa.Array, kind: int) -> NDArray[np.uint32]:
     padded = pc.binary_join_element_wise(texts.cast(pa.binary()), b"\0" * (_SHINGLE_BYTES - 1), b"")
     offsets = np.frombuffer(padded.buffers()[1], np.int32)[: len(texts) + 1].astype(np.int64)
     data = np.frombuffer(padded.buffers()[2] or b"", np.uint8)[: offsets[-1]]
-    windows = np.full(len(data), kind << 63, np.uint64)
-    for i in range(_SHINGLE_BYTES):
-        windows[: len(data) - i] |= data[i:].astype(np.uint64) << np.uint64(8 * i)
     inside = np.ones(len(data), bool)
     for i in range(1, _SHINGLE_BYTES):
         inside[offsets[1:] - i] = False
     counts = np.diff(offsets) - (_SHINGLE_BYTES - 1)
+    hashes = np.empty(int(counts.sum()), np.uint64)
+    # The 8 bytes from each byte on, read where they stand; some at a time, which stay in the core's cache.
+    eights = np.ndarray(len(data), "<u8", np.append(data, np.zeros(7, np.uint8)), strides=(1,))
+    done = 0
+    for start in range(0, len(data), _WINDOWS_AT_ONCE):
+        windows = eights[start : start + _WINDOWS_AT_ONCE][inside[start : start + _WINDOWS_AT_ONCE]]
+        windows &= np.uint64((1 << 8 * _SHINGLE_BYTES) - 1)
+        windows |= np.uint64(kind << 63)
+        hashes[done : done + len(windows)] = mix(windows)
+        done += len(windows)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        mix(windows[inside]), np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64), PERMUTATIONS, _SEED
+        hashes, np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64), PERMUTATIONS, _SEED
     )
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(texts), PERMUTATIONS)
 
@@ -108,9 +117,15 @@ def _shingles(text: str) -> set[bytes]:
 
 def mix(values: Hashes) -> Hashes:
     """The finaliser of SplitMix64: neighbouring values become far apart."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed = values >> np.uint64(30)
+    mixed ^= values
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    shifted = mixed >> np.uint64(27)
+    mixed ^= shifted
+    mixed *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(mixed, np.uint64(31), out=shifted)
+    mixed ^= shifted
+    return mixed
 
 
 class Lookup:

@@ -10,9 +10,10 @@ Leaves:
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi3_assets.core.files import FileEntry, hash_file, hash_files
+from phi3_assets.core.files import hash_file, hash_files
 from phi3_assets.core.step import StepContext, canonical_json, installed_versions, sha256_of
 from phi3_assets.data.cache import DirectoryCache, copy_out
 from phi3_assets.data.fingerprints import among
@@ -54,16 +55,21 @@ def format_corpus(ctx: StepContext) -> dict[str, Any]:
         hashed = aside.submit(hash_files, ctx.inputs["raw_dataset"] / RECORDS)
         formatting = _formatting(ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
     cache = DirectoryCache(ctx.cache / "formatted_corpus" / _cache_name(ctx), ctx.log)
-    pieces, tokenised = _make_pieces(ctx, cache, hashed.result())
+    files = blocks(ctx.inputs["raw_dataset"] / RECORDS)
+    folders = _make_all(ctx, cache, [(hashed.result()[block.name].sha256, block) for block in files])
+    made = list(islice(folders, len(files)))
+    pieces = [piece for piece, _ in made]
     with ThreadPoolExecutor(1) as aside:
         written = aside.submit(_write_train, pieces, ctx)
-        tests = _make_tests(ctx, cache)
+        tests = [items for items, _ in folders]
     joined = written.result()
     DirectoryCache(ctx.cache / "formatted_corpus").prune()
     cache.prune()
-    stats = Stats()
-    for piece in pieces:
-        stats.add(Stats.load((piece / "stats.json").read_text(encoding="utf-8")))
+    stats, tokenised = Stats(), 0
+    for piece, is_new in made:
+        of_piece = Stats.load((piece / "stats.json").read_text(encoding="utf-8"))
+        stats.add(of_piece)
+        tokenised += of_piece.rows_tokenised if is_new else 0
     _concatenate([folder / TESTS for folder in tests], ctx.output / TESTS)
     _concatenate([folder / "quarantine.jsonl" for folder in (*pieces, *tests)], ctx.output / "quarantine.jsonl")
     test_facts = dict.fromkeys(FACTS, 0)
@@ -107,24 +113,30 @@ def _cache_name(ctx: StepContext) -> str:
     return sha256_of([files, dict(ctx.params), made_by])
 
 
-def _make_pieces(ctx: StepContext, cache: DirectoryCache, hashed: Mapping[str, FileEntry]) -> tuple[list[Path], int]:
-    """The pieces of all blocks, of which the hashes are given, and how many rows had to be tokenised for them."""
+def _make_all(ctx: StepContext, cache: DirectoryCache, files: list[tuple[str, Path]]) -> Iterator[tuple[Path, bool]]:
+    """The piece of each block, of which hash and path are given, and then the items of each part of the test set.
+
+    All by the same processes: for either alone they and the tokenizer would be started once more.
+
+    Yields:
+        A folder in the cache, and whether it is new there.
+    """
     _known_rows.cache_clear()  # of an earlier run in this process
-    files = blocks(ctx.inputs["raw_dataset"] / RECORDS)
-    keys = [hashed[block.name].sha256 for block in files]
-    known = cache.get_all(keys)
+    parts = list(test_parts(ctx.inputs["raw_dataset"] / TEST_SET))
+    known = cache.get_all([*(key for key, _ in files), *(part.key for part in parts)])
     made_of = (cache.root, ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
-    missing = [(key, block, *made_of) for key, block, piece in zip(keys, files, known, strict=True) if piece is None]
-    new = side_by_side(_make, missing, sum(block.stat().st_size for _, block, *_ in missing))
-    pieces: list[Path] = []
-    tokenised = 0
-    for done, piece in enumerate(known):
-        if piece is None:
-            piece = next(new)
-            tokenised += Stats.load((piece / "stats.json").read_text(encoding="utf-8")).rows_tokenised
-        pieces.append(piece)
-        ctx.progress(fraction=(done + 1) / (len(files) + 1))
-    return pieces, tokenised
+    calls: list[tuple[object, ...]] = [(_make, *file, *made_of) for file in files]
+    calls += [(_make_test_part, part, *made_of) for part in parts]
+    sizes = [*(block.stat().st_size for _, block in files), *(len(part.content) for part in parts)]
+    missing = [which for which, folder in enumerate(known) if folder is None]
+    new = side_by_side(_call, [calls[which] for which in missing], sum(sizes[which] for which in missing))
+    for done, folder in enumerate(known):
+        yield folder or next(new), folder is None
+        ctx.progress(fraction=(done + 1) / (len(calls) + 1))
+
+
+def _call(make: Callable[..., Path], *arguments: object) -> Path:
+    return make(*arguments)
 
 
 def _make(key: str, block: Path, root: Path, base_model: Path, params_json: str) -> Path:
@@ -145,16 +157,6 @@ def _write_train(pieces: list[Path], ctx: StepContext) -> Joined | None:
         return join_corpus(pieces, ctx.params["max_seq_len"], train)
     copy_out([(piece / "train.parquet", train / f"{number:06d}.parquet") for number, piece in enumerate(pieces)])
     return None
-
-
-def _make_tests(ctx: StepContext, cache: DirectoryCache) -> list[Path]:
-    """The items of the test set, a folder for each part of it."""
-    parts = list(test_parts(ctx.inputs["raw_dataset"] / TEST_SET))
-    known = cache.get_all([part.key for part in parts])
-    made_of = (cache.root, ctx.inputs["base_model"], canonical_json(dict(ctx.params)))
-    missing = [(part, *made_of) for part, items in zip(parts, known, strict=True) if items is None]
-    new = side_by_side(_make_test_part, missing, sum(len(part.content) for part, *_ in missing))
-    return [items or next(new) for items in known]
 
 
 def _make_test_part(part: TestPart, root: Path, base_model: Path, params_json: str) -> Path:

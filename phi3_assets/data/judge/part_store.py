@@ -170,12 +170,14 @@ class PartStore:
         first_roles = roles[ends - turns]
         firsts = first_questions(roles, texts, turns)
         simple = (turns == 2) & (first_roles == "user")
-        if simple.all() and plain is texts:
-            plain_firsts = asked = firsts
+        plain_firsts = firsts if plain is texts else first_questions(roles, plain, turns)
+        if simple.all():
+            questions, asked = firsts, plain_firsts
         else:
-            plain_firsts, asked = (each(roles, plain, turns) for each in (first_questions, asked_questions))
+            asked = asked_questions(roles, plain, turns)
+            is_same = plain is texts and not (first_roles == "system").any()
+            questions = asked if is_same else _questions(texts, turns, ends)
         words = hashed(asked)
-        questions = firsts if simple.all() else _questions(texts, turns, ends)
         answers = normalise(texts.take(pa.array(ends - 1)))
         ids = digests(identifying_texts(batch.roles, texts.to_pylist(), turns.tolist()))
         if settings.group_column:

@@ -58,6 +58,10 @@ class Turns:
         return in_order([message for message in messages if message != ("system", "")])
 
     def _of_turn(self, turn: Any, column: str) -> Message:
+        if type(turn) is dict and len(turn) == 2:  # most turns of most files; what follows comes to the same
+            name, content = turn.get("role"), turn.get("content")
+            if type(name) is str and type(content) is str and name in self._roles and (content := content.strip()):
+                return self._roles[name], content
         if not isinstance(turn, Mapping):
             raise BadRow("not_an_object")
         speaks = next((key for key in _ROLE_KEYS if turn.get(key) is not None), "")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.data.tokens.by_words import Ids, WordEncoder, flatten, is_cut_at_words
 from phi3_assets.data.tokens.chat_template import read_json, special_tokens
 from phi3_assets.data.tokens.rendering import Rendered, Skeleton
 from phi3_assets.models.end_tokens import end_token_ids
@@ -44,6 +44,16 @@ class ModelTokens:
         """Every text that the tokenizer reads as a control token, wherever it stands."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return sorted(token.content for token in added if token.special)
+
+    @cached_property
+    def _words(self) -> WordEncoder | None:
+        return WordEncoder(self.tokenizer) if is_cut_at_words(self.tokenizer) else None
+
+    def encode(self, texts: list[str]) -> Ids:
+        """Token ids of texts, which hold all control tokens that they are to have."""
+        if self._words:
+            return self._words.encode(texts)
+        return flatten([each.ids for each in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
 
 
 def load_model_tokens(model: Path) -> ModelTokens:
@@ -166,19 +176,15 @@ def _head(model: ModelTokens, beginnings: list[str]) -> str:
     return beginnings[0][: max((beginnings[0].rfind(text) for text in model.special_texts), default=0)]
 
 
-def _encode(model: ModelTokens, rows: list[Rendered], head: str) -> tuple[NDArray[np.int32], Positions]:
+def _encode(model: ModelTokens, rows: list[Rendered], head: str) -> Ids:
     """Token ids of all rows and where each row starts; `head`, with which all rows begin, is encoded once."""
-
-    def encode(texts: list[str]) -> tuple[NDArray[np.int32], Positions]:
-        return _flatten(model.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-
-    first = encode([row.text for row in rows[:1]])[0]
-    rest, offsets = encode([row.text[len(head) :] for row in rows])
+    first = model.encode([row.text for row in rows[:1]])[0]
+    rest, offsets = model.encode([row.text[len(head) :] for row in rows])
     size = len(first) - int(offsets[1]) if len(rows) else 0
     if size <= 0:
         return rest, offsets
     if not np.array_equal(first[size:], rest[: offsets[1]]):  # no tokenizer that is known
-        return encode([row.text for row in rows])
+        return model.encode([row.text for row in rows])
     ids = np.empty(len(rest) + size * len(rows), np.int32)
     places = (offsets[:-1] + size * np.arange(len(rows)))[:, None] + np.arange(size)
     is_rest = np.ones(len(ids), bool)
@@ -212,7 +218,7 @@ def _by_anchor(model: ModelTokens, rows: list[Rendered], anchor: Anchor, head: s
 def _by_offsets(model: ModelTokens, rows: list[Rendered]) -> TokenRows:
     """Find the answers by the characters that each token stands for."""
     encodings = model.tokenizer.encode_batch([row.text for row in rows], add_special_tokens=False)
-    ids, offsets = _flatten(encodings)
+    ids, offsets = flatten([encoding.ids for encoding in encodings])
     starts: list[int] = []
     ends: list[int] = []
     ended: list[bool] = []
@@ -226,13 +232,6 @@ def _by_offsets(model: ModelTokens, rows: list[Rendered]) -> TokenRows:
     return TokenRows(
         ids, offsets, np.array(starts, np.int64), np.array(ends, np.int64), turns, np.array(ended, np.bool_)
     )
-
-
-def _flatten(encodings: list[Encoding]) -> tuple[NDArray[np.int32], Positions]:
-    lists = [encoding.ids for encoding in encodings]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists], dtype=np.int64)])
-    flat = np.fromiter(chain.from_iterable(lists), np.int32, int(offsets[-1]))
-    return flat, offsets
 
 
 def _token_at(encoding: Encoding, position: int, text: str) -> int:
