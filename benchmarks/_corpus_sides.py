@@ -1,14 +1,16 @@
 """The sides of `benchmarks corpus`, each run in processes of its own: ours, the tokenizer alone, and the rivals."""
 
+import ast
 import csv
 import json
 import random
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ SHAPES = {
     "documents": (1100, 75, 1),
     "several turns": (25, 45, 5),
 }
+DOCUMENTED = ("torch", "transformers", "pandas", "scipy", "numpy", "dagster", "azure", "matplotlib")
 SAMPLE_S = 0.2
 
 
@@ -29,6 +32,34 @@ def _words() -> list[str]:
     from pydoc_data.topics import topics
 
     return sorted({word for text in topics.values() for word in re.findall(r"\b[a-z]{2,10}\b", text)})
+
+
+def write_docstrings(folder: Path) -> int:
+    """Questions about the code that is installed here, answered by its docstrings: text that people wrote.
+
+    Returns:
+        Rows.
+    """
+    rows = 0
+    folder.mkdir(exist_ok=True)
+    with (folder / "docstrings.jsonl").open("w", encoding="utf-8") as out:
+        for package in DOCUMENTED:
+            for path in sorted((Path(sysconfig.get_path("purelib")) / package).rglob("*.py")):
+                for name, text in _docstrings(path):
+                    turns = [
+                        {"role": "user", "content": f"What does {name} of {package} do?"},
+                        {"role": "assistant", "content": text},
+                    ]
+                    out.write(json.dumps({"messages": turns}) + "\n")
+                    rows += 1
+    return rows
+
+
+def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    with suppress(SyntaxError, UnicodeDecodeError):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+                yield node.name, text
 
 
 def write_chats(folder: Path, shape: str, rows: int) -> None:

@@ -1,4 +1,4 @@
-"""What `benchmarks evaluate` compares with: a plain loop, torch's int8, lm-eval, and the rate at which bytes are copied."""
+"""What `benchmarks evaluate` compares with: a plain loop, torch's int8, lm-eval, and how fast bytes are copied."""
 
 import json
 import tempfile

@@ -3,13 +3,14 @@
     python -m benchmarks corpus                 about six minutes
     python -m benchmarks corpus --incremental   about two
     python -m benchmarks corpus --wide          about four: rows of 50 KB
-    python -m benchmarks corpus --shapes        about six: conversations of four shapes
+    python -m benchmarks corpus --shapes        about six: conversations of four shapes, and docstrings
 
 Sides, each in processes of its own on the same cores: the two data steps with the default recipe and every check on;
 the floor, which is the tokenizer's `encode_batch` of the very texts and nothing else; `datasets.map`; and Olive's own
 `HuggingfaceContainer`. The rivals only tokenise whole texts: no checks, no label masks. On several shapes the rival is
 `datasets.map` at its best, of one process with the tokenizer's threads and of as many as there are cores; quoted is
-the shape on which we are worst.
+the shape on which we are worst. Conversations are random words of a few thousand, which come again and again;
+docstrings are text that people wrote.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks._corpus_sides import SHAPES, child, ours, write_chats, write_rows
+from benchmarks._corpus_sides import SHAPES, child, ours, write_chats, write_docstrings, write_rows
 
 ROWS = 1_000_000
 FEWER_ROWS = 200_000
@@ -170,13 +171,17 @@ def wide(work: Path, model: str, rows: int) -> dict[str, Any]:
 
 
 def shapes(work: Path, model: str, rows: int | None) -> dict[str, Any]:
-    """Conversations of each shape, against the tokenizer alone and `datasets.map` at its best."""
+    """Conversations of each shape, and docstrings, against the tokenizer alone and `datasets.map` at its best."""
     import os
 
     found = {}
-    for shape, (question_words, answer_words, turns) in SHAPES.items():
-        count = rows or SHAPE_WORDS // (turns * (question_words + answer_words))
-        write_chats(work / shape, shape, count)
+    for shape in (*SHAPES, "docstrings"):
+        if shape in SHAPES:
+            question_words, answer_words, turns = SHAPES[shape]
+            count = rows or SHAPE_WORDS // (turns * (question_words + answer_words))
+            write_chats(work / shape, shape, count)
+        else:
+            count = write_docstrings(work / shape)
         floor = child("floor of chats", str(work / shape), model)
         made = ours(work / shape, work / f"of-{shape}", model, max_seq_len=SHAPE_SEQ_LEN)
         rival = min(
