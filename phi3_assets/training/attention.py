@@ -1,8 +1,8 @@
 """Attention of a training in bfloat16 on a CPU, in blocks of queries.
 
-torch's own kernel for it multiplies small tiles, far slower than a large product in bfloat16: it was nearly half of a training
-on documents. Here each block of queries meets all tokens up to its end in one product. As in flash attention no
-probabilities are kept; the backward pass makes them again, block by block.
+torch's own kernel for it multiplies small tiles, far slower than a large product in bfloat16: it was nearly half of a
+training on documents. Here each block of queries meets all tokens up to its end in one product. As in flash attention
+no probabilities are kept; the backward pass makes them again, block by block.
 """
 
 from collections.abc import Iterator
