@@ -56,11 +56,7 @@ def causal_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
     Returns:
         (batch, heads, tokens, size).
     """
-    import torch
-
     batch, heads, tokens, size = query.shape
-    if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
     grouped = query.reshape(batch * key.shape[1], -1, tokens, size)
     mixed = _function().apply(grouped, key.flatten(0, 1), value.flatten(0, 1), mask)
     return mixed.view(batch, heads, tokens, size)
@@ -124,5 +120,6 @@ def _probabilities(query: Any, key: Any, mask: Any, rows: slice, seen: slice) ->
         by_head[..., rows].masked_fill_(future, float("-inf"))
     else:
         part = mask[:, :, rows, seen]
-        by_head.view(len(mask), -1, *part.shape[2:]).add_(part)
+        masked = by_head.view(len(mask), -1, *part.shape[2:])
+        masked.masked_fill_(~part, torch.finfo(scores.dtype).min) if part.dtype == torch.bool else masked.add_(part)
     return torch.softmax(scores, -1)
