@@ -132,7 +132,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="5",
+    code_version="6",
     inputs=("base_model", "formatted_corpus"),
     reads=(UserFolder("adapter_directory", "Adapter directory", _adapter_directory),),
     libraries=(

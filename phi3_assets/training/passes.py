@@ -41,9 +41,14 @@ def training_pass(
         """Olive's pass on the rows of the corpus."""
 
         def enable_lora(self, model: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+            from phi3_assets.training.attention import use_blocks
+            from phi3_assets.training.dropout import draw_less
+
             # QLoRA has just overwritten them with every 4-bit layer.
             config.target_modules = target_modules
+            use_blocks(model)
             adapted = super().enable_lora(model, config, *args, **kwargs)
+            draw_less(adapted)
             # Olive sets it to False for https://github.com/huggingface/transformers/issues/35838, fixed since. With
             # False, accumulated batches are averaged as if each had as many supervised tokens as the others.
             model.accepts_loss_kwargs = True
