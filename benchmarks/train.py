@@ -14,6 +14,10 @@ float32 or, where the processor multiplies it, bfloat16, each in a process of it
   rows grouped by length; trl packed (of `--shapes` alone): rows packed to the longest length instead;
 - peft: a bare loop over the very batches of ours, padded.
 
+`--device cuda` (minutes on one GPU) trains Phi-3-mini's shapes with LoRA and QLoRA by the values of their recipes, and
+prints tokens per second, peak memory of the device beside the estimate, and the share of its arithmetic; `--device cpu`
+is its twin, for a smaller `--model`.
+
 Speed is supervised tokens per second of training alone: answer tokens of the corpus, over the time between the first
 step's start and the last step's end. NLL is that of the held-out answers, per token, after training.
 """
@@ -27,6 +31,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks._train_device import on_device
 from benchmarks._train_sides import SHAPE_ROWS
 from phi3_assets.core.recipe_file import load_recipe
 
@@ -42,9 +47,14 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--work", type=Path, help="keep model, corpus and adapters here, and use what is there")
     parser.add_argument("--only", nargs="*", help="sides to run, by name")
     parser.add_argument("--shapes", action="store_true", help="conversations of other shapes than the sample's")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="LoRA and QLoRA there, and no other side")
+    parser.add_argument("--model", default="random:phi3-mini", help="of --device: recipe field base_model")
+    parser.add_argument("--processes", type=int, default=1, help="of --device: processes, one per GPU")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="train-benchmark-") as name:
         work = options.work or Path(name)
+        if options.device:
+            return on_device(options.device, options.model, work, options.processes)
         if options.shapes:
             return shapes(work, options.epochs, options.only or ["ours", *SHAPE_BARS])
         child("prepare", work, options.epochs)
