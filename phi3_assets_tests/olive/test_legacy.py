@@ -80,6 +80,7 @@ def test_shipped_recipes_hold_the_examples_values(path: Path, name: str) -> None
         "int4_symmetric",
         "int4_recovery_steps",
         "test_set",
+        "gradient_checkpointing",
         *({"logging_steps"} if name == "phi3-mini-lora" else set()),
     }
 

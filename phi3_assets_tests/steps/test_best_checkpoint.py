@@ -21,7 +21,8 @@ WEIGHTS = "adapter_model.safetensors"
 EVALUATING = {
     "eval_share": 0.45,
     "eval_steps": 3,
-    "learning_rate": 0.03,
+    "learning_rate": 0.04,
+    "seed": 2,
     "lr_scheduler_type": "constant",
     "logging_steps": 1,
 }
