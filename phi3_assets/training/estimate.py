@@ -19,6 +19,10 @@ _HEAP_OVERHEAD = 4 / 3
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 # Libraries load more when a trainer is built and run, and MKL takes room to work in; measured.
 _TRAINER_BYTES = 120 * 2**20
+# In bfloat16 on a CPU each shape of a product is compiled, and as many stay as `models.environment` lets: those of the
+# linear layers and their adapters, forward and back, and of each block of queries, for each length of a batch.
+_COMPILED_BYTES, _MOST_COMPILED = 1_500_000, 256
+_LINEAR_PRODUCTS, _BLOCK_PRODUCTS, _BLOCK_TOKENS = 24, 7, 64
 # 64 weights share a scale in float32; with double quantisation 256 scales share one and take a byte each.
 _BYTES_PER_4BIT_WEIGHT = {False: 0.5 + 4 / 64, True: 0.5 + 1 / 64 + 4 / 64 / 256}
 # A checkpoint holds the adapter and AdamW's two moments in float32; two are kept while a third is written. The adapter
@@ -58,7 +62,7 @@ class Estimate:
         weights: The base model's.
         adapter: The adapter's weights, gradients and optimiser state.
         activations: Kept for the backward pass of the largest batch, its logits included.
-        libraries: Python and all that it loads; on a GPU it is not in its memory.
+        libraries: Python and all that it loads and compiles; on a GPU it is not in its memory.
         disk: Checkpoints and the adapter.
     """
 
@@ -75,7 +79,15 @@ class Estimate:
 
 
 def estimate(
-    base_model: Path, config: Any, params: Mapping[str, Any], batch: BatchShape, *, held: int, on_gpu: bool
+    base_model: Path,
+    config: Any,
+    params: Mapping[str, Any],
+    batch: BatchShape,
+    *,
+    held: int,
+    on_gpu: bool,
+    rows: int = 1,
+    lengths: int = 1,
 ) -> Estimate:
     """Reckon what the device that trains will need at its peak.
 
@@ -86,6 +98,8 @@ def estimate(
         batch: The batch with the most tokens.
         held: Bytes this process holds already, with the libraries loaded.
         on_gpu: Whether a GPU trains; the process's own memory is then not counted.
+        rows: Of this batch.
+        lengths: Different lengths that batches have.
     """
     shapes = {name: header["shape"] for name, header in tensor_headers(base_model).items()}
     targets = [
@@ -94,14 +108,20 @@ def estimate(
         if name.endswith(".weight") and name.split(".")[-2] in params["target_modules"]
     ]
     dora = params["method"] == "dora"
+    size = _DTYPE_BYTES[params["torch_dtype"]]
     trained = sum(params["lora_r"] * sum(shape) + (shape[0] if dora else 0) for shape in targets)
     return Estimate(
         weights=_weights_bytes(shapes, params),
         adapter=16 * trained,  # weights, gradients and two moments, float32
         activations=_activation_bytes(config, params, targets, batch, on_gpu=on_gpu),
-        libraries=0 if on_gpu else held + _TRAINER_BYTES,
+        libraries=0 if on_gpu else held + _TRAINER_BYTES + (size == 2) * _compiled_bytes(batch.tokens // rows, lengths),
         disk=12 * trained * _CHECKPOINTS + 8 * trained,
     )
+
+
+def _compiled_bytes(tokens: int, lengths: int) -> int:
+    each = _LINEAR_PRODUCTS + _BLOCK_PRODUCTS * (tokens // _BLOCK_TOKENS)
+    return min(_MOST_COMPILED, lengths * each) * _COMPILED_BYTES
 
 
 def _weights_bytes(shapes: Mapping[str, list[int]], params: Mapping[str, Any]) -> int:

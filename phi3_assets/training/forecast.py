@@ -24,19 +24,26 @@ class Largest:
     Attributes:
         rows: Its rows.
         batches: What all batches together cost, in batches like this one.
+        lengths: Different lengths that batches have.
     """
 
     rows: list[Row]
     batches: float
+    lengths: int
 
 
 def largest_batch(rows: CorpusRows, size: int) -> Largest:
     """Find the batch of `size` rows with most tokens, padding to its longest row included."""
     lengths = rows.lengths
-    costs = [len(part) * max(part) for at in range(0, len(lengths), size) if (part := lengths[at : at + size])]
+    parts = [lengths[at : at + size] for at in range(0, len(lengths), size)]
+    costs = [len(part) * max(part) for part in parts]
     most = max(costs)
     start = costs.index(most) * size
-    return Largest([rows[number] for number in range(start, min(start + size, len(rows)))], sum(costs) / most)
+    return Largest(
+        [rows[number] for number in range(start, min(start + size, len(rows)))],
+        sum(costs) / most,
+        len(set(map(max, parts))),
+    )
 
 
 class Forecast:
@@ -71,7 +78,14 @@ class Forecast:
         batch = collate(self._largest.rows, 0, config.hidden_size, getattr(torch, params["torch_dtype"]))
         self._held = 0 if on_gpu else memory.held_bytes()
         self.estimate: Estimate = estimate(
-            base_model, config, params, BatchShape.of(batch), held=self._held, on_gpu=on_gpu
+            base_model,
+            config,
+            params,
+            BatchShape.of(batch),
+            held=self._held,
+            on_gpu=on_gpu,
+            rows=len(self._largest.rows),
+            lengths=self._largest.lengths,
         )
         self.seconds = 0.0
         """How long the training will take, known after `dry_run`."""
