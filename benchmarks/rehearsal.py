@@ -1,10 +1,10 @@
 """A model of Phi-3-mini's size through every step on this machine: peak memory of each beside its estimate.
 
-    python -m benchmarks rehearsal                                     3.8 billion random numbers; hours on two cores
+    python -m benchmarks rehearsal                                     3.8 billion random numbers; more than an hour
     python -m benchmarks rehearsal --model random:phi3-mini-1-layer    its widths with one of its 32 layers
 
 Nothing but the learning is missing: base model, corpus, two steps of LoRA, merge, int4 by Gptq without recovery,
-evaluation, bundle, and a question to the bundle's model. It needs 40 GB of disk; with `--home` what stands is reused.
+evaluation, bundle, and a question to the bundle's model. It needs 30 GB of disk; with `--home` what stands is reused.
 """
 
 import argparse

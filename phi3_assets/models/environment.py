@@ -12,9 +12,11 @@ SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "true",
-    # Threads that wait for one another sleep. Spinning gains nothing that could be measured where the machine is idle;
-    # where it is not, they keep the core from the very thread that they wait for (`python -m benchmarks contention`).
+    # Threads that wait for one another sleep, or they keep the core from the very thread that they wait for where there
+    # is other work (`python -m benchmarks contention`). First they look a thousand times, some microseconds: going to
+    # sleep at once made small products, such as those of attention in blocks, half as fast on two cores.
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
     # In bfloat16 on a CPU each shape of a product is compiled, at about 1.5 MB; torch keeps 1024 of them. Rows of many
     # lengths filled that: the default training held 3.3 GB where 1.8 were reckoned. A step needs fewer than 256.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
