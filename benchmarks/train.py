@@ -88,7 +88,7 @@ def shapes(work: Path, epochs: float, sides: list[str]) -> dict[str, Any]:
     print("\nworst: " + ", ".join(f"{side} {ratio:.2f}x" for side, ratio in worst.items()))
     return {
         "name": "train --shapes",
-        "ratio": round(min(ratio for side, ratio in worst.items() if side.startswith("trl")), 3),
+        "ratio": round(min((ratio for side, ratio in worst.items() if side.startswith("trl")), default=0.0), 3),
         "bar": SHAPE_BARS["trl"],
         "ok": all(passed),
         "worst": {side: round(ratio, 3) for side, ratio in worst.items()},
