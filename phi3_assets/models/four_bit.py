@@ -14,12 +14,13 @@ def rounded(weight: Any, quant_type: str, *, double_quant: bool) -> Any:
         quant_type: "nf4" or "fp4".
         double_quant: Whether scales are quantised too.
     """
+    import torch
     from bitsandbytes import functional
 
     integers, state = functional.quantize_4bit(
         weight, blocksize=BLOCK, compress_statistics=double_quant, quant_type=quant_type
     )
-    state.dtype = weight.float().dtype
+    state.dtype = torch.float32  # of what comes back
     return functional.dequantize_4bit(integers, state)
 
 
