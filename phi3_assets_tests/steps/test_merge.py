@@ -90,9 +90,11 @@ def test_changes_that_bfloat16_cannot_tell_are_not_passed_over(
     kept = run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter}).metrics["least_change_kept"]
     assert 0.98 < kept < 0.999999
     weights = load_file(adapter / "adapter_model.safetensors")
-    save_file({name: tensor * 0.01 for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
-    with pytest.raises(RuntimeError, match=r"bfloat16 cannot tell its changes from nothing: train longer"):
-        run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter})
+    save_file({name: tensor * 0.05 for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
+    small = run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter})
+    kept = small.metrics["least_change_kept"]
+    assert 0.01 < kept < 0.9
+    assert any(f"Rounding to bfloat16 lost up to {1 - kept:.0%} of what the adapter" in line for line in small.log)
 
 
 def test_merged_onto_what_qlora_trained_on(inputs: dict[str, Path], run_step: RunStep) -> None:
