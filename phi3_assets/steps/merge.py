@@ -118,8 +118,8 @@ def _kept(merge: Merge, merged: Path, dtype: str, log: Callable[[str], None]) ->
     if kept.least < _WELL_KEPT:
         log(
             f"Rounding to {dtype} lost up to {1 - kept.least:.0%} of what the adapter changes in a layer "
-            f"({kept.where}): the changes are small. Longer training or a base model in float32 keeps them; compare base "
-            "+ adapter with merged in eval_report"
+            f"({kept.where}): the changes are small. Longer training or a base model in float32 keeps them; compare "
+            "base + adapter with merged in eval_report"
         )
     return {
         "layers_changed": kept.layers,
