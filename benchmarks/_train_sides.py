@@ -291,7 +291,7 @@ def held_out_nll(work: Path, adapter: str) -> float:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from phi3_assets.training.batches import collate
+    from phi3_assets.training.batches import Attending, collate
 
     base = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=torch.float32)
     model = PeftModel.from_pretrained(base, adapter).eval()
@@ -306,7 +306,7 @@ def held_out_nll(work: Path, adapter: str) -> float:
                 }
                 for item in items[at : at + 8]
             ]
-            batch = collate(rows, 0, base.config.hidden_size, torch.float32)
+            batch = collate(rows, 0, Attending.of(base.config, torch.float32, "sdpa"))
             tokens = len(batch["shift_labels"])
             total, count = total + float(model(**batch).loss) * tokens, count + tokens
     return total / count

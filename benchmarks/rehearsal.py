@@ -24,7 +24,7 @@ from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
 
 BAR_BYTES = 20 * 2**30
-ROWS = 80
+ROWS = 110
 PRODUCT = "rehearsal"
 ESTIMATED = ("lora_adapter", "merged_model", "onnx_int4_model", "eval_report")
 """Steps whose memory is reckoned beforehand; the others hold no model."""
@@ -38,6 +38,7 @@ FIELDS: dict[str, Any] = {
     "learning_rate": 1e-3,  # so that two steps are seen
     "eval_share": 0,
     "max_seq_len": 256,
+    "test_items": 10,
     "int4_recovery_steps": 0,
     "max_new_tokens": 8,
     # A random model answers nothing; what is asked here is whether all steps run.

@@ -87,6 +87,12 @@ class ModelFields(DataFields):
     gradient_checkpointing: bool = field(
         False, setting_of="lora_adapter", description="Recompute activations: less memory, about a third slower."
     )
+    attn_implementation: Literal["auto", "sdpa", "flash_attention_2"] = field(
+        "auto",
+        setting_of="lora_adapter",
+        description="Attention in training. auto: on a CPU in bfloat16 our own, in blocks of queries, else sdpa, "
+        "torch's; flash_attention_2: the package flash-attn, on a GPU in bfloat16, which packs rows without a mask.",
+    )
     group_by_length: bool = field(True, "lora_adapter", description="Batch rows of like length together: less padding.")
     weight_decay: float = field(0.0, "lora_adapter", ge=0, description="Decoupled weight decay of AdamW.")
     adam_beta2: float = field(0.999, "lora_adapter", gt=0, lt=1, description="Second-moment decay of AdamW.")

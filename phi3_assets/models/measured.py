@@ -40,7 +40,7 @@ class MergeMetrics(ModelMetrics, MemoryMetrics):
     Attributes:
         layers_changed: Layers that the adapter changes.
         largest_change: Largest change of a layer, relative to its numbers.
-        least_change_kept: Least share of a layer's change that is in the merged model; the rest was lost in rounding.
+        least_change_kept: Least share of a layer's change that is in the merged model, measured along it.
         change_needed: Least share that is allowed.
         max_logit_difference: Where the adapter changes more than linear layers: largest difference of a logit between
             merged and base + adapter.

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from phi3_assets.models.directory import safetensors_header
+from phi3_assets.models.rounding import round_by_chance
 from phi3_assets.models.shards import write_shards
 
 _PREFIX = "base_model.model."
@@ -18,8 +20,8 @@ class Kept:
 
     Attributes:
         layers: Layers that the adapter changes.
-        least: The least share of a layer's change that arrived. What is smaller than the model's type tells apart is
-            lost; a layer that was not merged has 0.
+        least: The least share of a layer's change that arrived, measured along it; a layer that was not merged has 0.
+            It can be over 1, by chance.
         where: Name of that layer's tensor.
         largest: The largest change of a layer, relative to its numbers (root mean squares).
     """
@@ -82,7 +84,10 @@ class Merge:
         )
 
     def write(self, output: Path) -> None:
-        """Write the merged weights and configurations."""
+        """Write the merged weights and configurations.
+
+        A layer is merged in float32 and then rounded by chance to the model's type, the same whenever it is merged.
+        """
         sizes = {name: tensor.numel() * self.dtype.itemsize for name, tensor in sorted(self.shapes.items())}
         write_shards(output, sizes, self._tensor)
 
@@ -119,15 +124,16 @@ class Merge:
         return self._seen(name, weight) if self._seen else weight
 
     def _tensor(self, name: str) -> Any:
-        weight = self._before(name)
-        if name in self.adapted:
-            import torch
+        import torch
 
-            layer = self._layer(self.adapted[name], weight)
-            with torch.no_grad():
-                layer.merge()
-            weight = layer.get_base_layer().weight.data
-        return weight.to(self.dtype)
+        weight = self._before(name)
+        if name not in self.adapted:
+            return weight.to(self.dtype)
+        layer = self._layer(self.adapted[name], weight.float())
+        with torch.no_grad():
+            layer.merge()
+        seed = int.from_bytes(sha256(name.encode()).digest()[:8])
+        return round_by_chance(layer.get_base_layer().weight.data, self.dtype, seed)
 
     def _change(self, name: str, before: Any) -> Any:
         """What the adapter adds to a layer, float32."""

@@ -40,7 +40,7 @@ def judge_merged_model(metrics: Mapping[str, Any], directory: Path, recipe: Reci
                 kept >= needed,
                 f"In each of the {merged.layers_changed} layers that the adapter changes, by up to "
                 f"{merged.largest_change or 0:.2%} of its numbers, at least {kept:.2%} of the change arrived; "
-                f"{needed:.1%} must, the rest was lost in rounding. All other tensors are the base model's.",
+                f"{needed:.1%} must. All other tensors are the base model's.",
                 {"least_change_kept": kept, "largest_change": merged.largest_change or 0.0},
             )
         ]

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from phi3_assets.olive.corpus import IGNORED_LABEL
-from phi3_assets.training.batches import shared_prefix, shared_prefix_pays
+from phi3_assets.training.batches import packing_pays, shared_prefix
 
 BATCH_TOKENS = 1024
 """Rows go together into a batch of at most so many tokens, padding included, or alone; this bounds memory."""
@@ -40,7 +40,7 @@ def batches_of(rows: list[dict[str, Any]], hidden_size: int) -> list[Batch]:
 
     Args:
         rows: Of `CorpusRows`.
-        hidden_size: The model's; decides between the two layouts, see `shared_prefix_pays`.
+        hidden_size: The model's; decides between the two layouts, see `packing_pays`.
     """
     import torch
 
@@ -53,7 +53,7 @@ def batches_of(rows: list[dict[str, Any]], hidden_size: int) -> list[Batch]:
     batches = []
     for part in _parts(given):
         prefix = shared_prefix(part)
-        pays = shared_prefix_pays([len(row["input_ids"]) for row in part], prefix, hidden_size)
+        pays = packing_pays([len(row["input_ids"]) for row in part], prefix, hidden_size)
         batches.append(_shared(part, prefix) if pays else _padded(part))
     return batches
 

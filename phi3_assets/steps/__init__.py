@@ -132,7 +132,7 @@ FORMATTED_CORPUS = Step(
 )
 LORA_ADAPTER = Step(
     name="lora_adapter",
-    code_version="6",
+    code_version="7",
     inputs=("base_model", "formatted_corpus"),
     reads=(UserFolder("adapter_directory", "Adapter directory", _adapter_directory),),
     libraries=(
@@ -173,7 +173,7 @@ LORA_ADAPTER = Step(
 )
 MERGED_MODEL = Step(
     name="merged_model",
-    code_version="3",
+    code_version="4",
     inputs=("base_model", "lora_adapter"),
     libraries=("bitsandbytes", "olive-ai", "peft", "safetensors", "torch", "transformers"),
     function="phi3_assets.steps.merge:merge_adapter",

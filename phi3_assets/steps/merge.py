@@ -24,10 +24,9 @@ from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.steps.adopt import changes_nothing
 
 # Least share of what the adapter changes that must be in a layer of the merged model; one that was not merged has 0.
-# Rounding loses changes that are smaller than a type tells apart: in bfloat16, of a change by 1 % of the numbers
-# nothing, by 0.3 % a fourteenth, by 0.1 % half. That is told; what merged still knows is for the evaluation to say.
-LEAST_KEPT = {"float32": 0.999, "bfloat16": 0.01, "float16": 0.01}
-_WELL_KEPT = 0.9
+# Halves are rounded by chance: of a small layer that changes by a hundredth of what bfloat16 tells apart, the share is
+# 1 within a tenth.
+LEAST_KEPT = {"float32": 0.999, "bfloat16": 0.5, "float16": 0.5}
 # Where an adapter changes more than linear layers: largest difference of a logit, as a share of the largest logit.
 LOGIT_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 _COMPARED = {"base": 1, "adapter": 1, "merged": 1}
@@ -73,7 +72,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     facts = describe(ctx.output)
     if merge.by_tensor:
         phases.part("kept")
-        compared = _kept(merge, ctx.output, facts.dtype, ctx.log)
+        compared = _kept(merge, ctx.output, facts.dtype)
     else:
         compared = _compare(base, adapter, ctx.output, LOGIT_TOLERANCE[facts.dtype], phases)
     ctx.progress(fraction=1.0)
@@ -105,7 +104,7 @@ def merging_bytes(base: Path, adapter: Path, merge: Merge) -> int:
     return max(min(memory_bytes(base), SHARD_BYTES), 4 * 4 * largest) + memory_bytes(adapter, 4)
 
 
-def _kept(merge: Merge, merged: Path, dtype: str, log: Callable[[str], None]) -> dict[str, Any]:
+def _kept(merge: Merge, merged: Path, dtype: str) -> dict[str, Any]:
     """Ask each layer of merged how much of the adapter's change is in it."""
     kept = merge.kept(merged)
     if not kept.layers:
@@ -114,12 +113,6 @@ def _kept(merge: Merge, merged: Path, dtype: str, log: Callable[[str], None]) ->
         raise RuntimeError(
             f"Of what the adapter changes {kept.least:.1%} are in {kept.where} of the merged model, and at least "
             f"{LEAST_KEPT[dtype]:.1%} must be."
-        )
-    if kept.least < _WELL_KEPT:
-        log(
-            f"Rounding to {dtype} lost up to {1 - kept.least:.0%} of what the adapter changes in a layer "
-            f"({kept.where}): the changes are small. Longer training or a base model in float32 keeps them; compare "
-            "base + adapter with merged in eval_report"
         )
     return {
         "layers_changed": kept.layers,

@@ -5,32 +5,61 @@ training on documents. Here each block of queries meets all tokens up to its end
 no probabilities are kept; the backward pass makes them again, block by block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-NAME = "blocks_of_queries"
-"""By which transformers knows it."""
+from phi3_assets.core.errors import UserError
+
+BLOCKS = "blocks_of_queries"
+"""The name by which transformers knows it."""
+FLASH = "flash_attention_2"
 # Few enough that the scores of a block stay in the cache, and little of what they do not see is multiplied.
 _BLOCK = 64
 
 
-def use_blocks(model: Any) -> None:
-    """Let a model of transformers attend in blocks where that is faster: in bfloat16 on a CPU."""
-    import torch
+def chosen(params: Mapping[str, Any], *, on_gpu: bool) -> str:
+    """The name, to transformers, of the attention that a training uses.
 
-    if model.device.type == "cpu" and model.dtype == torch.bfloat16:
-        register()
-        model.set_attn_implementation(NAME)
+    Args:
+        params: Recipe fields of the step.
+        on_gpu: Whether a GPU trains.
+
+    Raises:
+        UserError: flash_attention_2 where it cannot be.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    choice: str = params["attn_implementation"]
+    in_bfloat16 = params["torch_dtype"] == "bfloat16"
+    if choice == FLASH:
+        needed = {
+            "a CUDA GPU": on_gpu,
+            "torch_dtype: bfloat16": in_bfloat16,
+            "the package flash-attn": bool(is_flash_attn_2_available()),
+        }
+        if missing := [what for what, there in needed.items() if not there]:
+            raise UserError(
+                f"attn_implementation: {FLASH} needs {' and '.join(missing)}. Or set attn_implementation: auto."
+            )
+    if choice == "auto":
+        return BLOCKS if in_bfloat16 and not on_gpu else "sdpa"
+    return choice
+
+
+def use(model: Any, name: str) -> None:
+    """Let a model of transformers attend by what `chosen` returned."""
+    register()
+    model.set_attn_implementation(name)
 
 
 def register() -> None:
-    """Make `NAME` known to transformers."""
+    """Make `BLOCKS` known to transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionInterface.register(BLOCKS, _attend)
+    AttentionMaskInterface.register(BLOCKS, sdpa_mask)
 
 
 def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:

@@ -3,36 +3,70 @@
 Three things are left out, none of which can change the loss:
 - logits of positions that predict nothing learnt: with 49 k words the output layer is a fifth of the arithmetic;
 - what follows the last learnt token of a row;
-- the common beginning of the batch's rows (system message, template) after its first copy, where that pays.
+- where it pays, padding, for which rows are packed into one sequence without seeing one another, and the common
+  beginning of the batch's rows (system message, template) after its first copy.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from phi3_assets.olive.corpus import IGNORED_LABEL
+from phi3_assets.training.attention import FLASH
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
 
 
-def collate(rows: list[Row], pad_token_id: int, hidden_size: int, dtype: Any) -> Batch:
+@dataclass(frozen=True)
+class Attending:
+    """What of a model decides how rows are laid out for it.
+
+    Attributes:
+        hidden_size: Numbers of a token between layers.
+        dtype: The model's torch dtype.
+        attention: Name, to transformers, of its attention.
+        window: Tokens that the least far-sighted of its layers sees; None: all.
+    """
+
+    hidden_size: int
+    dtype: Any
+    attention: str = "sdpa"
+    window: int | None = None
+
+    @classmethod
+    def of(cls, config: Any, dtype: Any, attention: str) -> "Attending":
+        """Of a model with this configuration of transformers."""
+        kinds = set(getattr(config, "layer_types", None) or ())
+        # Layers of other kinds carry something from token to token, and so from row to row.
+        carries = bool(kinds - {"full_attention", "sliding_attention"})
+        window = 0 if carries else getattr(config, "sliding_window", None)
+        return cls(config.hidden_size, dtype, attention, window)
+
+
+def collate(rows: list[Row], pad_token_id: int, model: Attending) -> Batch:
     """Make one batch for a causal language model of transformers.
 
     Args:
         rows: Rows of `CorpusRows`.
         pad_token_id: Padding token of shorter rows; padding has no label.
-        hidden_size: The model's; decides between the two layouts, see `shared_prefix_pays`.
-        dtype: The model's torch dtype.
+        model: Which it is for.
 
     Returns:
         input_ids and labels, int64 (sequences, tokens); logits_to_keep, bool (sequences, tokens), True where the next
-        token is learnt; shift_labels, int64 (number of True,): that next token. In the shared layout also
-        attention_mask, `dtype` (1, 1, tokens, tokens), and position_ids, int64 (1, tokens).
+        token is learnt; shift_labels, int64 (number of True,): that next token. Where rows are packed also
+        position_ids, int64 (1, tokens), and but for flash attention, which sees by them where a row begins,
+        attention_mask, `dtype` (1, 1, tokens, tokens).
     """
     # The last learnt token is predicted, but no learnt token is predicted from it.
     trimmed = [_trim(row) for row in rows]
+    lengths = [len(row["input_ids"]) for row in trimmed]
+    if model.window is not None and max(lengths) > model.window:  # a mask of ours would be in the place of theirs
+        return _padded_layout(trimmed, pad_token_id)
+    if model.attention == FLASH:
+        return _packed_layout(trimmed) if len(set(lengths)) > 1 else _padded_layout(trimmed, pad_token_id)
     prefix = shared_prefix(trimmed)
-    if shared_prefix_pays([len(row["input_ids"]) for row in trimmed], prefix, hidden_size):
-        return _shared_layout(trimmed, prefix, dtype)
+    if packing_pays(lengths, prefix, model.hidden_size):
+        return _shared_layout(trimmed, prefix, model.dtype)
     return _padded_layout(trimmed, pad_token_id)
 
 
@@ -48,15 +82,15 @@ def shared_prefix(rows: list[Row]) -> int:
     return limit
 
 
-def shared_prefix_pays(lengths: list[int], prefix: int, hidden_size: int) -> bool:
-    """Whether one sequence with the prefix once costs less than padded rows.
+def packing_pays(lengths: list[int], prefix: int, hidden_size: int) -> bool:
+    """Whether one sequence of all rows, with their prefix once, costs less than padded rows.
 
     A layer multiplies each token with about 12 h² weights, and in attention with each token of its sequence, h numbers
-    twice. So n tokens cost n (6 h + n) in units of 4 h: the shared layout saves tokens, but its one sequence is long.
+    twice. So n tokens cost n (6 h + n) in units of 4 h: packing saves tokens, but its one sequence is long.
     """
-    shared = prefix + sum(length - prefix for length in lengths)
+    packed = prefix + sum(length - prefix for length in lengths)
     padded, longest = len(lengths) * max(lengths), max(lengths)
-    return shared * (6 * hidden_size + shared) < padded * (6 * hidden_size + longest)
+    return packed * (6 * hidden_size + packed) < padded * (6 * hidden_size + longest)
 
 
 def _trim(row: Row) -> Row:
@@ -84,6 +118,15 @@ def _padded_layout(rows: list[Row], pad_token_id: int) -> Batch:
         for name, value in padding.items()
     }
     return _with_targets(padded)
+
+
+def _packed_layout(rows: list[Row]) -> Batch:
+    """All rows in one sequence; where one begins its positions do."""
+    import torch
+
+    parts = {name: torch.cat([row[name] for row in rows])[None] for name in rows[0]}
+    positions = torch.cat([torch.arange(len(row["input_ids"])) for row in rows])
+    return {**_with_targets(parts), "position_ids": positions[None]}
 
 
 def _shared_layout(rows: list[Row], prefix: int, dtype: Any) -> Batch:

@@ -14,6 +14,7 @@ from phi3_assets.models import environment
 from phi3_assets.olive import configs, corpus
 from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.training.adapter import out_of_memory
+from phi3_assets.training.attention import chosen
 from phi3_assets.training.callback import Training, training_callback
 from phi3_assets.training.checkpoints import StopRequest
 from phi3_assets.training.estimate import Estimate
@@ -135,6 +136,7 @@ def fit(job: Job, callbacks: Callbacks, *, leads: bool = True) -> Fitted:
                 training_pass(
                     params["method"],
                     list(params["target_modules"]),
+                    chosen(params, on_gpu=on_gpu),
                     training_callback(training, stop, callbacks.interruption, apart=job.apart),
                     forecast.dry_run if leads else None,
                     eval_rows,

@@ -13,7 +13,8 @@ from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.memory import gib
 from phi3_assets.olive.corpus import CorpusRows
-from phi3_assets.training.batches import Batch, Row, collate
+from phi3_assets.training.attention import chosen
+from phi3_assets.training.batches import Attending, Batch, Row, collate
 from phi3_assets.training.estimate import BatchShape, Estimate, estimate
 
 
@@ -75,7 +76,8 @@ class Forecast:
         self._params, self._log, self._on_gpu, self._sharing = params, log, on_gpu, sharing
         self._largest = largest_batch(rows, params["per_device_train_batch_size"])
         config = AutoConfig.from_pretrained(base_model)
-        batch = collate(self._largest.rows, 0, config.hidden_size, getattr(torch, params["torch_dtype"]))
+        self._model = Attending.of(config, getattr(torch, params["torch_dtype"]), chosen(params, on_gpu=on_gpu))
+        batch = collate(self._largest.rows, 0, self._model)
         self._held = 0 if on_gpu else memory.held_bytes()
         self.estimate: Estimate = estimate(
             base_model,
@@ -125,7 +127,7 @@ class Forecast:
         """
         batch = {
             name: tensor.to(model.device)
-            for name, tensor in collate(self._largest.rows, pad_token_id, model.config.hidden_size, model.dtype).items()
+            for name, tensor in collate(self._largest.rows, pad_token_id, self._model).items()
         }
         self._forget_peak()
         started = time.monotonic()

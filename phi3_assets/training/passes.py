@@ -10,13 +10,15 @@ from typing import Any
 
 from phi3_assets.olive.configs import PASSES
 from phi3_assets.olive.corpus import CorpusRows
-from phi3_assets.training.batches import collate
+from phi3_assets.training.attention import use
+from phi3_assets.training.batches import Attending, collate
 from phi3_assets.training.trainer import corpus_trainer
 
 
 def training_pass(
     method: str,
     target_modules: list[str],
+    attention: str,
     callback: Any,
     dry_run: Callable[[Any, int], None] | None = None,
     eval_rows: CorpusRows | None = None,
@@ -26,6 +28,7 @@ def training_pass(
     Args:
         method: A key of `PASSES`.
         target_modules: Linear layers that get an adapter.
+        attention: What `phi3_assets.training.attention.chosen` returned.
         callback: A transformers TrainerCallback that follows the training.
         dry_run: Called before the training with the model, as it will be trained, and the padding token's id.
         eval_rows: Held-out rows to evaluate on while it trains, where the configuration says when.
@@ -41,12 +44,11 @@ def training_pass(
         """Olive's pass on the rows of the corpus."""
 
         def enable_lora(self, model: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
-            from phi3_assets.training.attention import use_blocks
             from phi3_assets.training.dropout import draw_less
 
             # QLoRA has just overwritten them with every 4-bit layer.
             config.target_modules = target_modules
-            use_blocks(model)
+            use(model, attention)
             adapted = super().enable_lora(model, config, *args, **kwargs)
             draw_less(adapted)
             # Olive sets it to False for https://github.com/huggingface/transformers/issues/35838, fixed since. With
@@ -81,8 +83,7 @@ def training_pass(
                 data_collator=partial(
                     collate,
                     pad_token_id=tokenizer.pad_token_id,
-                    hidden_size=model.config.hidden_size,
-                    dtype=model.dtype,
+                    model=Attending.of(model.config, model.dtype, attention),
                 ),
             )
             trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.exists() else None)

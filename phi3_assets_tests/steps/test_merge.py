@@ -10,6 +10,7 @@ from phi3_assets.core import memory
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.forecast import TOLERANCE
 from phi3_assets.models.merging import Merge
+from phi3_assets.olive.passes import run_pass
 from phi3_assets.steps import BASE_MODEL, LORA_ADAPTER, MERGED_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, write_corpus
 
@@ -77,9 +78,8 @@ def test_a_layer_left_out_or_changed_beside_is_named(
         run_step(MERGED_MODEL, tiny_chain.inputs("base_model", "lora_adapter"))
 
 
-def test_changes_that_bfloat16_cannot_tell_are_not_passed_over(
-    tiny_chain: Chain, run_step: RunStep, tmp_path: Path
-) -> None:
+def test_changes_that_bfloat16_cannot_tell_apart_arrive(tiny_chain: Chain, run_step: RunStep, tmp_path: Path) -> None:
+    """Rounded to the nearest, as Olive merges, most of a small change is lost; and it is lost in the same direction."""
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
@@ -87,14 +87,14 @@ def test_changes_that_bfloat16_cannot_tell_are_not_passed_over(
     shutil.copytree(tiny_chain.base_model, base)
     shutil.copytree(tiny_chain.lora_adapter, adapter)
     AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16").save_pretrained(base)
-    kept = run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter}).metrics["least_change_kept"]
-    assert 0.98 < kept < 0.999999
     weights = load_file(adapter / "adapter_model.safetensors")
     save_file({name: tensor * 0.05 for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
-    small = run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter})
-    kept = small.metrics["least_change_kept"]
-    assert 0.01 < kept < 0.9
-    assert any(f"Rounding to bfloat16 lost up to {1 - kept:.0%} of what the adapter" in line for line in small.log)
+    made = run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter})
+    assert made.metrics["least_change_kept"] == pytest.approx(1, abs=0.15)
+    again = run_step(MERGED_MODEL, {"base_model": base, "lora_adapter": adapter})
+    assert (again.path / "model.safetensors").read_bytes() == (made.path / "model.safetensors").read_bytes()
+    run_pass("MergeAdapterWeights", {}, base, tmp_path / "nearest", adapter=adapter)
+    assert Merge(base, adapter).kept(tmp_path / "nearest").least < 0.75
 
 
 def test_merged_onto_what_qlora_trained_on(inputs: dict[str, Path], run_step: RunStep) -> None:

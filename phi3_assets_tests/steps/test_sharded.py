@@ -16,23 +16,11 @@ def _bytes(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("base", "method", "dtype"),
-    [
-        ("phi3-tiny", "lora", "float32"),
-        ("phi3-tiny-untied", "dora", "float32"),
-        ("phi3-tiny", "lora", "bfloat16"),
-    ],
-)
-def test_merged_by_tensor_is_what_olive_merges(
-    base: str, method: str, dtype: str, run_step: RunStep, tmp_path: Path
-) -> None:
-    from transformers import AutoModelForCausalLM
-
+@pytest.mark.parametrize(("base", "method"), [("phi3-tiny", "lora"), ("phi3-tiny-untied", "dora")])
+def test_merged_by_tensor_is_what_olive_merges(base: str, method: str, run_step: RunStep, tmp_path: Path) -> None:
     made = run_step(BASE_MODEL, base_model=f"random:{base}").path
     write_corpus(tmp_path, made)
     adapter = run_step(LORA_ADAPTER, {"base_model": made, "formatted_corpus": tmp_path}, method=method).path
-    AutoModelForCausalLM.from_pretrained(made, dtype=dtype).save_pretrained(made)
     run_pass("MergeAdapterWeights", {}, made, tmp_path / "whole", adapter=adapter)
     run_pass(merging_pass(Merge(made, adapter)), {}, made, tmp_path / "sharded", adapter=adapter)
     assert _bytes(tmp_path / "sharded") == _bytes(tmp_path / "whole")

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from phi3_assets.core.errors import UserError
 from phi3_assets.models import environment
 from phi3_assets.models.random_phi3 import write_random_model
+from phi3_assets.training.attention import BLOCKS, causal_attention, chosen, use
 
 environment.prepare()
 
@@ -17,8 +19,6 @@ TOKENS = 150
 @pytest.mark.parametrize("masked", ["", "bool", "added"])
 def test_mixes_and_gradients_are_those_of_torch(heads_of_group, masked) -> None:
     import torch
-
-    from phi3_assets.training.attention import causal_attention
 
     torch.manual_seed(0)
     query = torch.randn(2, 2 * heads_of_group, TOKENS, 8, requires_grad=True)
@@ -42,43 +42,50 @@ def test_adapter_learns_the_same(shape, checkpointing, batch, tmp_path) -> None:
     """Also with LongRoPE, tied embeddings, partly rotated heads and a sliding window."""
     import torch
 
-    from phi3_assets.training.attention import NAME, register
-
     model = adapted(shape, tmp_path, torch.float32)
     if checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
     expected = learnt(model, batch)
     # It is for bfloat16 alone, but in float32 rounding hides nothing.
-    register()
-    model.get_base_model().set_attn_implementation(NAME)
+    use(model.get_base_model(), BLOCKS)
     torch.testing.assert_close(learnt(model, batch), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_rounds_no_worse_than_torch_in_bfloat16(tmp_path) -> None:
     import torch
 
-    from phi3_assets.training.attention import use_blocks
-
     exact = learnt(adapted("phi3.5-small", tmp_path, torch.float32), "causal")
     model = adapted("phi3.5-small", tmp_path, torch.bfloat16)
     plain = learnt(model, "causal")
-    use_blocks(model.get_base_model())
+    use(model.get_base_model(), BLOCKS)
     errors = [float((found - exact).norm() / exact.norm()) for found in (plain, learnt(model, "causal"))]
     assert errors[1] < 1.2 * errors[0]
 
 
-def test_is_for_bfloat16_alone(tmp_path) -> None:
-    import torch
+@pytest.mark.parametrize(
+    ("choice", "dtype", "on_gpu", "name"),
+    [
+        ("auto", "bfloat16", False, BLOCKS),
+        ("auto", "float32", False, "sdpa"),
+        ("auto", "bfloat16", True, "sdpa"),
+        ("sdpa", "bfloat16", False, "sdpa"),
+    ],
+)
+def test_what_is_chosen(choice, dtype, on_gpu, name) -> None:
+    assert chosen({"attn_implementation": choice, "torch_dtype": dtype}, on_gpu=on_gpu) == name
 
-    from phi3_assets.training.attention import NAME, use_blocks
 
-    chosen = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        base = adapted("phi3-tiny", tmp_path, dtype).get_base_model()
-        use_blocks(base)
-        chosen[dtype] = base.config._attn_implementation
-    assert chosen == {torch.float32: "sdpa", torch.bfloat16: NAME}
+@pytest.mark.parametrize(
+    ("dtype", "missing"),
+    [
+        ("bfloat16", r"needs a CUDA GPU and the package flash-attn\. Or set"),
+        ("float32", r"needs a CUDA GPU and torch_dtype: bfloat16 and the package flash-attn\. Or set"),
+    ],
+)
+def test_flash_attention_says_what_it_needs(dtype, missing) -> None:
+    with pytest.raises(UserError, match=missing):
+        chosen({"attn_implementation": "flash_attention_2", "torch_dtype": dtype}, on_gpu=False)
 
 
 def adapted(shape: str, folder: Any, dtype: Any) -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from phi3_assets.models import environment
-from phi3_assets.training import batches
+from phi3_assets.training import attention, batches
+from phi3_assets.training.batches import Attending, collate, packing_pays
 
 environment.prepare()
 
@@ -14,30 +15,75 @@ IGNORED = -100
 
 
 def test_layouts_are_chosen_by_cost() -> None:
-    """Short rows with a long common beginning share it; long rows would pay for it in attention."""
-    assert batches.shared_prefix_pays([60] * 8, prefix=25, hidden_size=576)
-    assert not batches.shared_prefix_pays([60], prefix=25, hidden_size=576)
-    assert not batches.shared_prefix_pays([500] * 8, prefix=2, hidden_size=576)
+    """Short rows, with a long common beginning or of many lengths, are packed; long ones would pay in attention."""
+    assert packing_pays([60] * 8, prefix=25, hidden_size=576)
+    assert not packing_pays([60], prefix=25, hidden_size=576)
+    assert not packing_pays([500] * 8, prefix=2, hidden_size=576)
+    assert packing_pays([60, 90, 200, 300], prefix=0, hidden_size=576)
+    assert not packing_pays([1500] * 7 + [1400], prefix=0, hidden_size=576)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("prefix", [0, 6])
 @pytest.mark.parametrize("same_lengths", [False, True])
-def test_loss_and_gradients_are_those_of_the_plain_batch(shared, same_lengths, model, monkeypatch) -> None:
+@pytest.mark.parametrize("layout", ["padded", "packed", "packed in blocks", "packed by positions"])
+def test_loss_and_gradients_are_those_of_the_plain_batch(layout, prefix, same_lengths, model, monkeypatch) -> None:
     import torch
 
-    monkeypatch.setattr(batches, "shared_prefix_pays", lambda *_: shared)
-    rows = make_rows(same_lengths)
-    batch = batches.collate(rows, pad_token_id=0, hidden_size=64, dtype=torch.float32)
-    assert ("attention_mask" in batch) == shared
-    assert batch["input_ids"].shape[0] == (1 if shared else len(rows))
-    torch.testing.assert_close(gradient_of(model, batch), gradient_of(model, plain_batch(rows)), rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(batches, "packing_pays", lambda *_: layout != "padded")
+    monkeypatch.setattr(attention, "_BLOCK", 8)  # some are of two rows
+    name = attention.BLOCKS if layout == "packed in blocks" else "sdpa"
+    attention.use(model, name)
+    # torch's attention takes what flash attention is given as it does: where positions begin anew, a row does.
+    given = attention.FLASH if layout == "packed by positions" else name
+    rows = make_rows(same_lengths, prefix)
+    batch = collate(rows, 0, Attending(64, torch.float32, given))
+    by_positions = layout == "packed by positions"
+    packed = not same_lengths if by_positions else layout != "padded"
+    assert ("attention_mask" in batch) == (packed and not by_positions)
+    assert ("position_ids" in batch) == packed
+    assert batch["input_ids"].shape[0] == (1 if packed else len(rows))
+    found = gradient_of(model, batch)
+    attention.use(model, "sdpa")
+    torch.testing.assert_close(found, gradient_of(model, plain_batch(rows)), rtol=1e-4, atol=1e-6)
+
+
+def test_no_token_sees_another_row(model) -> None:
+    """What a row's logits are does not depend on the rows that it is packed with."""
+    import torch
+
+    attention.use(model, attention.BLOCKS)
+    few, many = make_rows(False, 0), make_rows(False, 0)
+    for row in many[1:]:
+        row["input_ids"] = row["input_ids"].flip(0)
+    with torch.no_grad():
+        one, other = (model(**collate(rows, 0, Attending(64, torch.float32, attention.BLOCKS))) for rows in (few, many))
+    learnt = int((few[0]["labels"] != IGNORED).sum())
+    assert torch.equal(one.logits[:learnt], other.logits[:learnt])
+    assert not torch.equal(one.logits[learnt:], other.logits[learnt:])
+
+
+@pytest.mark.parametrize(("window", "packed"), [(None, True), (100, True), (10, False)])
+def test_rows_longer_than_a_layer_sees_are_not_packed(window, packed) -> None:
+    """A mask of ours would take the place of the layer's own."""
+    import torch
+
+    batch = collate(make_rows(False, 6), 0, Attending(64, torch.float32, attention.BLOCKS, window))
+    assert ("attention_mask" in batch) == packed
+
+
+def test_layers_that_carry_a_state_are_never_packed() -> None:
+    from transformers import Phi3Config, Qwen3NextConfig
+
+    assert Attending.of(Phi3Config(sliding_window=2047), "float32", "sdpa").window == 2047
+    assert Attending.of(Phi3Config(), "float32", "sdpa").window is None
+    assert Attending.of(Qwen3NextConfig(), "float32", "sdpa").window == 0
 
 
 def test_only_learnt_positions_get_logits(model) -> None:
     import torch
 
     rows = make_rows(same_lengths=False)
-    batch = batches.collate(rows, pad_token_id=0, hidden_size=64, dtype=torch.float32)
+    batch = collate(rows, 0, Attending(64, torch.float32))
     learnt = sum(int((row["labels"] != IGNORED).sum()) for row in rows)
     assert model(**batch).logits.shape[0] == learnt
 
@@ -63,16 +109,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     folder = tmp_path_factory.mktemp("model")
     write_random_model("phi3-tiny", 0, folder)
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, use_cache=False).eval()  # as in training
 
 
-def make_rows(same_lengths: bool) -> list[dict[str, Any]]:
+def make_rows(same_lengths: bool, prefix: int = 6) -> list[dict[str, Any]]:
     import torch
 
     draw = random.Random(3)
     rows = []
     for _ in range(4):
-        prompt = [7, 8, 9, 10, 11, 12] + [
+        prompt = list(range(7, 7 + prefix)) + [
             draw.randrange(20, 500) for _ in range(5 if same_lengths else draw.randint(1, 9))
         ]
         answer = [draw.randrange(20, 500) for _ in range(4 if same_lengths else draw.randint(1, 6))]
