@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._corpus_sides import SHAPES, write_chats
+from benchmarks._rows import SHAPES, write_chats
 from phi3_assets.core.machine import cores
 from phi3_assets.evaluation.items import Item
 

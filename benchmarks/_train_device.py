@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from benchmarks._corpus_sides import write_chats
+from benchmarks._rows import write_chats
 from phi3_assets.core.memory import gib
 
 METHODS = ("lora", "qlora")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks._corpus_sides import write_chats
+from benchmarks._rows import write_chats, write_sample
 
-SHAPE_ROWS = {"chat": 48, "documents": 10, "several turns": 36}
-"""Rows of each shape; a folder of that name holds what is trained on."""
+SHAPE_ROWS = {"sample": 240, "chat": 48, "documents": 10, "several turns": 36}
+"""Rows of each shape, the sample's first ones among them; a folder of that name holds what is trained on."""
 SHAPE_SEQ_LEN = 4096
 
 
@@ -23,7 +23,10 @@ def prepare(work: Path, epochs: float) -> dict[str, Any]:
     datasets = Path(str(sample.__file__)).parent
     if work.name in SHAPE_ROWS:
         datasets = work / "datasets"
-        write_chats(datasets, work.name, SHAPE_ROWS[work.name])
+        if work.name == "sample":
+            write_sample(datasets, SHAPE_ROWS[work.name])
+        else:
+            write_chats(datasets, work.name, SHAPE_ROWS[work.name])
     if not (work / "formatted_corpus" / "train.parquet").exists():
         step(RAW_DATASET, work, {"datasets": datasets})
         step(BASE_MODEL, work, {})
@@ -65,13 +68,18 @@ def step(described: Any, work: Path, inputs: dict[str, Path], **overrides: Any) 
     return result
 
 
-def ours(work: Path, epochs: float) -> dict[str, Any]:
+def ours(work: Path, epochs: float, **overrides: Any) -> dict[str, Any]:
     """The step, as `phi3 run` runs it."""
     from phi3_assets.steps import LORA_ADAPTER
 
     inputs = {name: work / name for name in ("base_model", "formatted_corpus")}
-    metrics = step(LORA_ADAPTER, work, inputs, num_train_epochs=epochs, replay_share=0.0, **batch_of(work))
+    metrics = step(LORA_ADAPTER, work, inputs, num_train_epochs=epochs, replay_share=0.0, **batch_of(work), **overrides)
     return {"tokens_per_s": metrics["supervised_tokens_per_s"], "adapter": str(work / LORA_ADAPTER.name)}
+
+
+def ours_sdpa(work: Path, epochs: float) -> dict[str, Any]:
+    """The step with torch's attention, whatever its default on this machine."""
+    return ours(work, epochs, attn_implementation="sdpa")
 
 
 def olive_defaults(work: Path, epochs: float) -> dict[str, Any]:
@@ -314,6 +322,7 @@ def held_out_nll(work: Path, adapter: str) -> float:
 
 SIDES: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "ours": ours,
+    "ours sdpa": ours_sdpa,
     "olive defaults": olive_defaults,
     "olive seed": olive_seed,
     "olive alike": olive_alike,

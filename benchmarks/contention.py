@@ -1,7 +1,7 @@
-"""Beside other work: `python -m benchmarks contention` (about five minutes; `--busy 6` for a fuller machine).
+"""Beside other work: `python -m benchmarks contention` (about eight minutes; `--busy 6` for a fuller machine).
 
-Training, scoring of a torch model and scoring of an int4 model, alone and then beside processes that are busy all the
-time. Work that shares two cores with as many others in fairness takes twice as long. What takes a hundred times as long
+Training, scoring of a torch model and scoring of an int4 model, alone and beside processes that are busy all the time,
+in turn and several times, for other machines on the same host move each. Work that shares two cores with as many others in fairness takes twice as long. What takes a hundred times as long
 are threads that wait for each other by spinning: the one that is waited for is the one that does not get the core.
 """
 
@@ -20,8 +20,9 @@ from typing import Any
 from benchmarks._train_sides import prepare, step
 
 BAR = 3.0
-EPOCHS = 0.15
-ITEMS = 16
+ROUNDS = 3
+EPOCHS = 0.2
+ITEMS = 24
 ANSWER_TOKENS = 48
 ROUNDED: dict[str, Any] = {"int4_algorithm": "default", "int4_symmetric": True, "int4_block_size": 32}
 ROUNDED |= {"int4_embedding_bits": 8, "int4_recovery_steps": 0, "int4_budget": ""}
@@ -37,9 +38,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="contention-benchmark-") as name:
         folder = options.work or Path(name)
         child(folder, "models")
-        alone = {what: child(folder, what) for what in WORK}
-        with busy(options.busy):
-            beside = {what: child(folder, what) for what in WORK}
+        alone, beside = dict.fromkeys(WORK, 0.0), dict.fromkeys(WORK, 0.0)
+        for what in WORK * ROUNDS:
+            alone[what] += child(folder, what)
+            with busy(options.busy):
+                beside[what] += child(folder, what)
     ratios = {what: beside[what] / alone[what] for what in WORK}
     print(f"{'':14}{'alone, s':>10}{f'beside {options.busy}, s':>14}{'ratio':>8}   bar {BAR}")
     for what in WORK:

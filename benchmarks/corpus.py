@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks._corpus_sides import SHAPES, child, ours, write_chats, write_docstrings, write_rows
+from benchmarks._corpus_sides import child, ours
+from benchmarks._rows import SHAPES, write_chats, write_docstrings, write_rows
 
 ROWS = 1_000_000
 FEWER_ROWS = 200_000

@@ -8,17 +8,15 @@ evaluation, bundle, and a question to the bundle's model. It needs 30 GB of disk
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
 import tempfile
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks._rows import write_sample
 from phi3_assets.core.forecast import TOLERANCE
-from phi3_assets.core.home import SAMPLE
 from phi3_assets.core.manifest import read_manifest
 from phi3_assets.resources.local_store import LocalArtifactStore
 from phi3_assets.resources.pointers import latest
@@ -65,7 +63,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 def _rehearse(model: str, home: Path) -> dict[str, Any]:
-    _write_rows(home / "datasets")
+    write_sample(home / "datasets", ROWS)
     given = [f"--set={name}={value}" for name, value in (FIELDS | {"base_model": model}).items()]
     _phi3("run", "--recipe", "phi3-mini-lora", *given, "--to", KINDS[-1], home=home)
     _phi3(
@@ -93,14 +91,6 @@ def _rehearse(model: str, home: Path) -> dict[str, Any]:
         "ok": worst <= TOLERANCE and all(step["peak"] <= BAR_BYTES for step in measured),
         "steps": steps,
     }
-
-
-def _write_rows(datasets: Path) -> None:
-    datasets.mkdir(parents=True, exist_ok=True)
-    with (SAMPLE / "operations_desk.csv").open(encoding="utf-8", newline="") as source:
-        rows = list(islice(csv.reader(source), ROWS + 1))
-    with (datasets / "rows.csv").open("w", encoding="utf-8", newline="") as target:
-        csv.writer(target).writerows(rows)
 
 
 def _phi3(*arguments: str, home: Path) -> None:
