@@ -30,6 +30,13 @@ def load_gguf(gguf: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
 
 
+def numbers_of(gguf: Path) -> int:
+    """Numbers in a GGUF file's tensors, from its header."""
+    from gguf import GGUFReader
+
+    return sum(int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors)
+
+
 def as_phi3(llama: Any) -> Any:
     """Lay a LlamaForCausalLM out as Phi3ForCausalLM with the same weights.
 

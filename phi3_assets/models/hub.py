@@ -2,14 +2,28 @@
 
 import re
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phi3_assets.core.errors import UserError
 from phi3_assets.models.directory import PATTERNS
 from phi3_assets.models.hub_cache import remove_damaged
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
 
-def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str], None]) -> Path:
+_FETCHED = [*PATTERNS, "README.md"]  # which names the licence
+
+
+def fetch_from_hub(
+    repository: str,
+    commit: str,
+    cache: Path,
+    log: Callable[[str], None],
+    *,
+    begin: Callable[[int, int], None] = lambda missing, whole: None,
+) -> Path:
     """Download the model files of one commit; what is already in `cache` is not downloaded again.
 
     A broken download goes on where it stopped when the step runs again. HF_TOKEN gives access to gated repositories,
@@ -20,6 +34,8 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
         commit: 40 hex digits.
         cache: The hub's cache layout is kept below it.
         log: Takes one line for the user.
+        begin: Called once, before anything is downloaded, with the bytes of the model files that `cache` lacks and
+            of all of them.
 
     Returns:
         A directory with the repository's files, each verified; links into the cache.
@@ -41,7 +57,9 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
 
     log(f"Fetching {repository} at {commit[:12]}")
     try:
-        promised = _promised_files(repository, commit)
+        files = _model_files(repository, commit)
+        promised = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
+        begin(*_sizes(files, repository, commit, cache / "hub"))
         wrong: list[str] = []
         for _ in range(2):
             snapshot = Path(
@@ -49,7 +67,7 @@ def fetch_from_hub(repository: str, commit: str, cache: Path, log: Callable[[str
                     repository,
                     revision=commit,
                     cache_dir=cache / "hub",
-                    allow_patterns=[*PATTERNS, "README.md"],  # README.md names the licence
+                    allow_patterns=_FETCHED,
                     ignore_patterns=["*/*"],  # other formats live in sub-folders
                 )
             )
@@ -99,8 +117,8 @@ def licence_of(snapshot: Path) -> str:
     return found[1] if found else "unknown"
 
 
-def _promised_files(repository: str, commit: str) -> dict[str, str]:
-    """Digest of each file by name; nothing when offline, where the check for pickles follows later.
+def _model_files(repository: str, commit: str) -> list["RepoFile"]:
+    """What will be fetched; nothing when offline, where the check for pickles follows later.
 
     Raises:
         UserError: No safetensors; seen before gigabytes are downloaded.
@@ -109,15 +127,31 @@ def _promised_files(repository: str, commit: str) -> dict[str, str]:
     from huggingface_hub.hf_api import RepoFile
 
     if _offline():
-        return {}
-    files = [file for file in HfApi().list_repo_tree(repository, revision=commit) if isinstance(file, RepoFile)]
+        return []
+    tree = HfApi().list_repo_tree(repository, revision=commit)
+    files = [file for file in tree if isinstance(file, RepoFile) and "/" not in file.path]
     if not any(file.path.endswith(".safetensors") for file in files):
         raise UserError(
             f"{repository} at {commit[:12]} has no *.safetensors. Pickled weights can run code when opened and are "
             "refused. Choose a commit or repository with safetensors, or convert a copy "
             "(https://huggingface.co/spaces/safetensors/convert) and name its directory."
         )
-    return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
+    return [file for file in files if any(fnmatch(file.path, pattern) for pattern in _FETCHED)]
+
+
+def _sizes(files: list["RepoFile"], repository: str, commit: str, hub: Path) -> tuple[int, int]:
+    """Bytes that the cache lacks, and of all; offline those that it has."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not files:
+        kept = hub / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+        return 0, sum(path.stat().st_size for path in kept.glob("*") if path.is_file())
+    missing = [
+        file.size
+        for file in files
+        if not isinstance(try_to_load_from_cache(repository, file.path, cache_dir=hub, revision=commit), str)
+    ]
+    return sum(missing), sum(file.size for file in files)
 
 
 def _offline() -> bool:

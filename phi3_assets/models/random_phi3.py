@@ -5,6 +5,7 @@ take: the head size must be a multiple of 16.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,16 @@ def build_tokenizer(vocabulary: int = VOCABULARY, longest: int = 512) -> Any:
     )
 
 
-def write_random_model(variant: str, seed: int, output: Path) -> None:
+def write_random_model(
+    variant: str, seed: int, output: Path, *, begin: Callable[[int], None] = lambda size: None
+) -> None:
     """Write a model directory with random weights; the same seed gives the same bytes.
 
     Args:
         variant: A key of `VARIANTS`, or a shape of `random_shapes`.
         seed: Of the weights.
         output: An empty directory.
+        begin: Called once, with the bytes of the weights that will be written.
 
     Raises:
         UserError: No such variant.
@@ -116,8 +120,9 @@ def write_random_model(variant: str, seed: int, output: Path) -> None:
         torch.manual_seed(seed)
         model = Phi3ForCausalLM(config).eval()
         model.generation_config = generation
+        begin(sum(weight.numel() * weight.itemsize for weight in model.parameters()))
         model.save_pretrained(output)
     else:
-        write_model(config, seed, output)
+        write_model(config, seed, output, begin)
         generation.save_pretrained(output)
     build_tokenizer(config.vocab_size, config.max_position_embeddings).save_pretrained(output)

@@ -7,7 +7,7 @@ Shapes: config.json of microsoft/Phi-3-mini-4k-instruct, Phi-3.5-mini-instruct a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,14 @@ def shape_of(variant: str) -> Mapping[str, Any] | None:
     return SHAPES.get(variant)
 
 
-def write_model(config: Any, seed: int, output: Path) -> None:
+def write_model(config: Any, seed: int, output: Path, begin: Callable[[int], None]) -> None:
     """Write weights and configuration; the same seed gives the same bytes, and no model is ever whole in memory.
 
     Args:
         config: The transformers configuration.
         seed: Each tensor is drawn from a generator of its own, seeded by this and its place.
         output: A directory.
+        begin: Called once, with the bytes of the weights that will be written.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -97,5 +98,6 @@ def write_model(config: Any, seed: int, output: Path) -> None:
         return numbers
 
     sizes = {name: shape.numel() * config.dtype.itemsize for name, shape in shapes.items()}
+    begin(sum(sizes.values()))
     write_shards(output, sizes, draw)
     config.save_pretrained(output)

@@ -20,7 +20,8 @@ from pathlib import Path
 from phi3_assets.core.errors import UserError
 from phi3_assets.models.hub import fetch_from_hub, licence_of
 try:
-    found = fetch_from_hub(sys.argv[1], sys.argv[2], Path(sys.argv[3]), print)
+    begin = lambda missing, whole: print("missing", missing, "of", whole)
+    found = fetch_from_hub(sys.argv[1], sys.argv[2], Path(sys.argv[3]), print, begin=begin)
 except (UserError, ConnectionError) as error:
     sys.exit(f"{type(error).__name__}: {error}")
 print(*sorted(path.name for path in found.iterdir()), licence_of(found))
@@ -149,6 +150,15 @@ def test_model_files_alone_are_fetched_and_kept(hub: Hub, tmp_path: Path) -> Non
     hub.asked.clear()
     assert fetch(hub, "acme/phi3", tmp_path, HF_HUB_OFFLINE="1").returncode == 0
     assert hub.asked == []
+
+
+def test_sizes_are_told_before_anything_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    """Of the model files alone, for the disk must hold them twice: in the cache and as the artefact."""
+    files = hub.repositories["acme/phi3"]
+    whole = sum(len(files[name]) for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"))
+    assert f"\nmissing {whole} of {whole}\n" in fetch(hub, "acme/phi3", tmp_path).stdout
+    assert f"\nmissing 0 of {whole}\n" in fetch(hub, "acme/phi3", tmp_path).stdout
+    assert f"\nmissing 0 of {whole}\n" in fetch(hub, "acme/phi3", tmp_path, HF_HUB_OFFLINE="1").stdout
 
 
 def test_broken_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.core.forecast import TOLERANCE
 from phi3_assets.steps import BASE_MODEL
 from phi3_assets_tests.steps.conftest import Made, RunStep
 
@@ -116,6 +117,24 @@ def test_directory_that_is_no_model_is_refused(change, expected, tiny_base, run_
 def test_unknown_random_model_names_the_nearest(run_step: RunStep) -> None:
     with pytest.raises(UserError, match="Did you mean 'phi3-tiny'"):
         run_step(BASE_MODEL, base_model="random:phi3-tinny")
+
+
+def test_memory_and_disk_are_forecast(run_step: RunStep) -> None:
+    made = run_step(BASE_MODEL, base_model="random:phi3.5-small")
+    peak, forecast = (made.metrics[name] for name in ("peak_memory_bytes", "estimated_memory_bytes"))
+    assert peak / TOLERANCE <= forecast <= peak * TOLERANCE
+    assert any(line.startswith("Estimate: ") and line.endswith("of disk") for line in made.log)
+
+
+@pytest.mark.parametrize("source", ["random:phi3-mini-31-layers", "./mine"])
+def test_too_little_disk_is_refused_beforehand(
+    source: str, tiny_base: Made, run_step: RunStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    inputs = {"base_model_directory": tiny_base.path} if source == "./mine" else {}
+    with pytest.raises(UserError, match=r"Fetching the base model needs about .* of disk, and .* has 0 MiB free"):
+        run_step(BASE_MODEL, inputs, base_model=source, base_model_revision="" if inputs else "0")
 
 
 def _set(directory: Path, **more: object) -> None:
