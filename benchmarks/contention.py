@@ -1,8 +1,9 @@
 """Beside other work: `python -m benchmarks contention` (about eight minutes; `--busy 6` for a fuller machine).
 
-Training, scoring of a torch model and scoring of an int4 model, alone and beside processes that are busy all the time,
-in turn and several times, for other machines on the same host move each. Work that shares two cores with as many others in fairness takes twice as long. What takes a hundred times as long
-are threads that wait for each other by spinning: the one that is waited for is the one that does not get the core.
+Training, scoring of a torch model and scoring of an int4 model, alone and beside processes that are busy all the time:
+in turn and several times, since other machines on the same host move each. Work that shares two cores with as many
+others in fairness takes twice as long. What takes a hundred times as long are threads that wait for each other by
+spinning: the one that is waited for is the one that does not get the core.
 """
 
 import argparse
