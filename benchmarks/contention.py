@@ -73,10 +73,10 @@ def busy(count: int) -> Iterator[None]:
 
 def child(folder: Path, what: str) -> float:
     """Seconds of one piece of work, loading aside, in a process of its own, with the environment of a worker."""
-    from phi3_assets.models.environment import SETTINGS
+    from phi3_assets.models.environment import settings
 
     command = [sys.executable, "-m", "benchmarks.contention", str(folder), what]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **SETTINGS})
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings()})
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 

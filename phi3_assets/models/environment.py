@@ -2,6 +2,8 @@
 
 import os
 
+from phi3_assets.core.machine import cores
+
 SETTINGS = {
     # Olive 0.13 logs a heartbeat before it looks at its own switch; only a CI variable stops that one too.
     "OLIVE_DISABLE_TELEMETRY": "1",
@@ -26,7 +28,12 @@ SETTINGS = {
 }
 
 
+def settings() -> dict[str, str]:
+    """All of them, and how many threads reckon: by itself torch asks the host, whatever a container's quota allows."""
+    return {**SETTINGS, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(cores())}
+
+
 def prepare() -> None:
     """Set them in this process, each unless the user has set it. Call it first in every step that imports torch."""
-    for name, value in SETTINGS.items():
+    for name, value in settings().items():
         os.environ.setdefault(name, value)

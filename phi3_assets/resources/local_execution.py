@@ -18,7 +18,7 @@ from phi3_assets.core.home import SHORT
 from phi3_assets.core.locks import Holder
 from phi3_assets.core.manifest import ArtefactRef, Manifest
 from phi3_assets.core.step import StepCall
-from phi3_assets.models.environment import SETTINGS
+from phi3_assets.models.environment import settings
 from phi3_assets.resources.devices import CPU, VISIBLE, hold_devices
 from phi3_assets.resources.end_of_log import end_of_log
 from phi3_assets.resources.execution import TRANSIENT, Context, Execution, Inputs, UserFiles
@@ -94,7 +94,7 @@ class LocalExecution(Execution):
             message_reader=LiveMessageReader(messages),
         ) as session:
             # Python's -c and -m put the working directory first on sys.path; a user's torch.py must not win.
-            env = {**os.environ, **SETTINGS, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+            env = {**os.environ, **settings(), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
             tree = ProcessTree(
                 [sys.executable, *WORKER, str(step_file)],
                 env={**env, **own, **session.get_bootstrap_env_vars()},

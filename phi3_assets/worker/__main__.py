@@ -23,7 +23,7 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dags
 from phi3_assets.core.errors import UserError
 from phi3_assets.core.step import Interruption
 from phi3_assets.data.arrow import leave_pandas_out
-from phi3_assets.models.environment import SETTINGS
+from phi3_assets.models.environment import settings
 from phi3_assets.steps import step_of
 from phi3_assets.worker.processes import die_with_parent
 from phi3_assets.worker.running import describe_failure, is_transient, run_step
@@ -36,7 +36,7 @@ def main(path: str) -> int:
     # `nohup phi3 run &` hands ignored signals down; a step must be stoppable nevertheless.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ.update(SETTINGS)
+    os.environ.update(settings())
     step_file = StepFile.from_json(Path(path).read_text(encoding="utf-8"))
     if step_of(step_file.call.step).without_pandas:
         leave_pandas_out()

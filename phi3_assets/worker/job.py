@@ -23,7 +23,7 @@ from phi3_assets.azure.clients import container_client, job_credential
 from phi3_assets.azure.secrets import read_secret
 from phi3_assets.core.step import Interruption
 from phi3_assets.data.arrow import leave_pandas_out
-from phi3_assets.models.environment import SETTINGS
+from phi3_assets.models.environment import settings
 from phi3_assets.steps import step_of
 from phi3_assets.training.ranks import given_rank
 from phi3_assets.worker.__main__ import run_under_dagster
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     given = _arguments(arguments)
     if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
         sys.exit("An orchestrator starts this; by hand use: python -m phi3_assets.worker STEP_FILE")
-    os.environ.update(SETTINGS)
+    os.environ.update(settings())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     job = JobFile.from_json((given.job / JOB_FILE).read_text(encoding="utf-8"))
     if step_of(job.step.call.step).without_pandas:
