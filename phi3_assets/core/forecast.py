@@ -30,7 +30,13 @@ class MemoryMetrics(Metrics):
 class Forecast:
     """Of one step, on the host."""
 
-    def __init__(self, doing: str, memory_bytes: int, disk_bytes: int, way_out: str) -> None:
+    def __init__(
+        self,
+        doing: str,
+        memory_bytes: int,
+        disk_bytes: int,
+        way_out: str = "Run the step on a machine with more memory.",
+    ) -> None:
         """The libraries must be loaded already, for they count.
 
         Args:

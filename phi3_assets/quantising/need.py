@@ -49,7 +49,7 @@ def forecast(
     if params["int4_algorithm"] == "gptq":
         # What each of the passes leaves stands until the step is done; the first leaves the embeddings as they were.
         disk = 4 * int4_bytes(model, params) + _number_bytes(model) * sum(map(prod, _matrices(model, layers=False)))
-        return Forecast("Quantising", gptq, disk, "Run the step on a machine with more memory.")
+        return Forecast("Quantising", gptq, disk)
     quantiser = _QUANTISER_BYTES[params["int4_algorithm"]] * max(map(prod, _matrices(model, layers=False)))
     memory = int(memory_bytes(model, 1) * _BYTES_PER_NUMBER + quantiser)
     way_out = f"Set int4_algorithm: gptq, which takes {gib(gptq)} beside the libraries"

@@ -70,7 +70,9 @@ class _Told:
     def begin(self, memory_bytes: int, disk_bytes: int) -> None:
         """Tell and refuse; see `Forecast.begin`."""
         self._forecast = Forecast(
-            "Fetching the base model", memory_bytes, disk_bytes, "Run the step on a machine with more memory."
+            "Fetching the base model",
+            memory_bytes,
+            disk_bytes,
         )
         self._forecast.begin(self._ctx.output, self._ctx.log)
 

@@ -119,7 +119,7 @@ class Scoring:
             raise UserError(f"Variant {variant}: its configuration names no end token, so no answer could ever stop.")
         # On a GPU, this machine's memory has the weights alone, on their way.
         needed = sum(map(memory_bytes, folders)) if on_gpu else self._needed(folders, torch_scorer.CPU_NUMBER_BYTES)
-        forecast = Forecast(f"Evaluating {variant}", needed, 0, "Run the step on a machine with more memory.")
+        forecast = Forecast(f"Evaluating {variant}", needed, 0)
         forecast.begin(folders[0], self._log)
         model = torch_scorer.load_model(*folders, on_gpu=on_gpu)
         speed = torch_scorer.speed(model, self._median)

@@ -2,7 +2,7 @@
 
 The largest part beside the weights are the numbers that the forward pass keeps for the backward pass. They are counted
 layer by layer as transformers' Phi-3 makes them, for the batch with the most tokens. Measured on a 135M-parameter
-model and on a tiny one, on CPU, the estimate is within a factor of `TOLERANCE` of the peak.
+model and on a tiny one, on CPU, the estimate is within a factor of `core.forecast.TOLERANCE` of the peak.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,6 @@ from typing import Any
 
 from phi3_assets.models.directory import tensor_headers
 
-TOLERANCE = 1.25
 # On a CPU, glibc keeps freed blocks that lie between ones in use: measured at 300 and at 2200 tokens.
 _HEAP_OVERHEAD = 4 / 3
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2}

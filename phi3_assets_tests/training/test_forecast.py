@@ -13,13 +13,14 @@ from transformers import AutoConfig
 
 from phi3_assets.core import cgroups, memory
 from phi3_assets.core.errors import TransientError, UserError
+from phi3_assets.core.forecast import TOLERANCE
 from phi3_assets.core.recipe_file import RECIPES_DIR, load_recipe
 from phi3_assets.models import environment
 from phi3_assets.olive.corpus import CorpusRows
 from phi3_assets.steps import LORA_ADAPTER
 from phi3_assets.training import forecast
 from phi3_assets.training.adapter import out_of_memory
-from phi3_assets.training.estimate import TOLERANCE, BatchShape, estimate
+from phi3_assets.training.estimate import BatchShape, estimate
 from phi3_assets_tests.headers import headers_alone
 from phi3_assets_tests.steps.conftest import RunStep, tiny_recipe
 
