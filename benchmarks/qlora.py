@@ -67,12 +67,13 @@ def in_training(work: Path, epochs: float) -> float:
     work.mkdir(exist_ok=True)
     prepare(work, epochs)
     inputs = {name: work / name for name in ("base_model", "formatted_corpus")}
-    step(LORA_ADAPTER, work, inputs, num_train_epochs=epochs, **METHOD)
+    if not (work / LORA_ADAPTER.name / "adapter_model.safetensors").exists():
+        step(LORA_ADAPTER, work, inputs, num_train_epochs=epochs, **METHOD)
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"
     )
     base = AutoModelForCausalLM.from_pretrained(work / "base_model", dtype=torch.float32, quantization_config=four_bit)
-    return torch_nll(work, PeftModel.from_pretrained(base, work / LORA_ADAPTER.name).eval())
+    return torch_nll(work, PeftModel.from_pretrained(base, work / LORA_ADAPTER.name).get_base_model().eval())
 
 
 def merged(work: Path, way: str) -> float:

@@ -69,11 +69,7 @@ class _Told:
 
     def begin(self, memory_bytes: int, disk_bytes: int) -> None:
         """Tell and refuse; see `Forecast.begin`."""
-        self._forecast = Forecast(
-            "Fetching the base model",
-            memory_bytes,
-            disk_bytes,
-        )
+        self._forecast = Forecast("Fetching the base model", memory_bytes, disk_bytes)
         self._forecast.begin(self._ctx.output, self._ctx.log)
 
     def metrics(self) -> dict[str, Any]:

@@ -56,11 +56,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         )
     with olive_log():
         merging = merging_pass(merge)
-    forecast = Forecast(
-        "Merging",
-        merging_bytes(base, adapter, merge),
-        disk_bytes(base),
-    )
+    forecast = Forecast("Merging", merging_bytes(base, adapter, merge), disk_bytes(base))
     forecast.begin(ctx.output, ctx.log)
     phases = Phases(ctx.progress, {"merge": 2, "kept": 1} if merge.by_tensor else {"merge": 3, **_COMPARED})
     phases.part("merge")
