@@ -38,11 +38,12 @@ class ModelFields(DataFields):
         "merged_model",
         description="Quantise the scales of the 4-bit base model too (qlora).",
     )
-    merge_onto: Literal["full", "trained"] = field(
-        "full",
+    merge_onto: Literal["auto", "full", "trained"] = field(
+        "auto",
         "merged_model",
+        validate_default=True,
         description="What the adapter goes into: full, the base model as it is; trained, what qlora's training saw of "
-        "it, the base model rounded to 4 bits and back.",
+        "it, the base model rounded to 4 bits and back; auto: trained where an adapter is trained by qlora, else full.",
     )
     compute_dtype: Literal["float32", "bfloat16"] = field(
         "bfloat16", "lora_adapter", description="Arithmetic on the 4-bit weights (qlora)."
@@ -207,6 +208,12 @@ class ModelFields(DataFields):
         if self.int4_algorithm.startswith("k_quant") and self.int4_symmetric:
             raise ValueError(f"int4_symmetric: must be false with int4_algorithm {self.int4_algorithm}")
         return self
+
+    @pydantic.field_validator("merge_onto")
+    @classmethod
+    def _of_this_method(cls, given: str, recipe: pydantic.ValidationInfo) -> str:
+        trains_on_it = recipe.data.get("method") == "qlora" and not recipe.data.get("adapter_path")
+        return given if given != "auto" else "trained" if trains_on_it else "full"
 
     @pydantic.model_validator(mode="after")
     def _mergeable(self) -> "ModelFields":

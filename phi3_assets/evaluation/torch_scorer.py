@@ -6,16 +6,14 @@ Numbers equal those of one prompt at a time up to float32 rounding (tested again
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phi3_assets.evaluation.batching import cache_bytes, item_batches, passage_batches
 from phi3_assets.evaluation.general import Passage
 from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import Speed, time_decoding
 from phi3_assets.evaluation.torch_batches import hidden, pad, score_batch
-
-if TYPE_CHECKING:
-    pass
+from phi3_assets.models.four_bit import FourBit
 
 CPU_NUMBER_BYTES = 4
 """On a CPU all models are scored in float32, so that one machine's numbers are another's."""
@@ -26,7 +24,8 @@ def load_model(directory: Path, adapter: Path | None = None, *, on_gpu: bool | N
 
     Args:
         directory: Hugging Face model directory.
-        adapter: PEFT directory laid over it; the layers are wrapped, not merged.
+        adapter: PEFT directory laid over it, as training saw it where that was in 4 bits; the layers are wrapped, not
+            merged.
         on_gpu: Where to; None: to a GPU if there is one.
 
     Returns:
@@ -48,6 +47,9 @@ def load_model(directory: Path, adapter: Path | None = None, *, on_gpu: bool | N
     if adapter is not None:
         from peft import PeftModel
 
+        if (trained_on := FourBit.read(adapter)) is not None:
+            for name, weight in model.named_parameters():
+                weight.data = trained_on.seen(name, weight.data).to(weight.dtype)
         model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
     return model.to("cuda" if on_gpu else "cpu").eval()
 

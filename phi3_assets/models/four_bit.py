@@ -1,9 +1,55 @@
 """A weight as QLoRA's training sees it: rounded to 4 bits by bitsandbytes, and back."""
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from phi3_assets.core.files import read_json, write_json
 
 BLOCK = 64
 """Weights that share a scale, as transformers' BitsAndBytesConfig has it."""
+FILE = "four_bit.json"
+"""Beside an adapter, which says what it was trained on."""
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """How a training held its base model.
+
+    Attributes:
+        quant_type: "nf4" or "fp4".
+        double_quant: Whether scales are quantised too.
+        torch_dtype: What the weights were loaded in before.
+    """
+
+    quant_type: str
+    double_quant: bool
+    torch_dtype: str
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "FourBit":
+        """Of recipe fields."""
+        return cls(params["quant_type"], params["double_quant"], params["torch_dtype"])
+
+    @classmethod
+    def read(cls, adapter: Path) -> "FourBit | None":
+        """What an adapter was trained on; None: on the base model as it is, or nobody says."""
+        file = adapter / FILE
+        return cls(**read_json(file)) if file.is_file() else None
+
+    def write(self, adapter: Path) -> None:
+        """Leave it beside an adapter."""
+        write_json(adapter / FILE, asdict(self))
+
+    def seen(self, name: str, weight: Any) -> Any:
+        """A tensor of the base model as training saw it: in float32 where it was rounded, else itself."""
+        import torch
+
+        if not is_rounded(name, weight.dim()):
+            return weight
+        loaded = weight.to(getattr(torch, self.torch_dtype))
+        return rounded(loaded, self.quant_type, double_quant=self.double_quant)
 
 
 def rounded(weight: Any, quant_type: str, *, double_quant: bool) -> Any:

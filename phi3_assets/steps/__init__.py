@@ -208,7 +208,7 @@ ONNX_INT4_MODEL = Step(
 )
 EVAL_REPORT = Step(
     name="eval_report",
-    code_version="8",
+    code_version="9",
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     reads=(UserFolder(HARDER, "Folder of harder questions", _harder_questions),),
     libraries=(

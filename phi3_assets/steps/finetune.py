@@ -10,6 +10,7 @@ from phi3_assets.core.files import write_json
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import describe
+from phi3_assets.models.four_bit import FourBit
 from phi3_assets.olive.configs import corpus_order
 from phi3_assets.olive.corpus import TRAIN_FILE, read_corpus
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
@@ -124,6 +125,8 @@ def _publish(ctx: StepContext, params: dict[str, Any], fitted: Fitted) -> dict[s
     """Leave the adapter and its curve in `ctx.output`, and say what was measured."""
     training = fitted.training
     adapters.publish_adapter(ctx.work / SCRATCH / "adapter", ctx.output)
+    if params["method"] == "qlora":
+        FourBit.of(params).write(ctx.output)
     replayed = ctx.work / REPLAY_FILE if params["replay_share"] else None
     if replayed is not None:
         shutil.copyfile(replayed, ctx.output / REPLAY_FILE)

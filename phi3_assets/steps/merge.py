@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import check_no_path, copy_model, describe
 from phi3_assets.models.end_tokens import end_token_ids
-from phi3_assets.models.four_bit import is_rounded, rounded
+from phi3_assets.models.four_bit import FourBit
 from phi3_assets.models.measured import MergeMetrics
 from phi3_assets.models.merging import Merge
 from phi3_assets.models.shards import SHARD_BYTES
@@ -48,8 +47,9 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     if changes_nothing(adapter):
         copy_model(base, ctx.output)
         return MergeMetrics(**describe(ctx.output).to_dict()).to_dict()
-    merge = Merge(base, adapter, seen_in_training(ctx.params))
-    if ctx.params["merge_onto"] == "trained" and not merge.by_tensor:
+    trained_on = FourBit.of(ctx.params) if ctx.params["merge_onto"] == "trained" else None
+    merge = Merge(base, adapter, trained_on.seen if trained_on else None)
+    if trained_on and not merge.by_tensor:
         raise UserError(
             "merge_onto: trained is for adapters of linear layers; this one changes more, or begins with other weights "
             "than the base model's. Set merge_onto: full."
@@ -75,22 +75,6 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
         compared = _compare(base, adapter, ctx.output, LOGIT_TOLERANCE[facts.dtype], phases)
     ctx.progress(fraction=1.0)
     return MergeMetrics(**facts.to_dict(), **compared, **forecast.metrics().to_dict()).to_dict()
-
-
-def seen_in_training(params: Mapping[str, Any]) -> Callable[[str, Any], Any] | None:
-    """What `Merge` takes for the base model that the adapter was trained on; None: the base model itself."""
-    if params["merge_onto"] == "full":
-        return None
-    import torch
-
-    loaded = getattr(torch, params["torch_dtype"])
-
-    def seen(name: str, weight: Any) -> Any:
-        if not is_rounded(name, weight.dim()):
-            return weight
-        return rounded(weight.to(loaded), params["quant_type"], double_quant=params["double_quant"])
-
-    return seen
 
 
 def merging_bytes(base: Path, adapter: Path, merge: Merge) -> int:
