@@ -14,6 +14,7 @@ from phi3_assets.evaluation.items import Item, RawScore
 from phi3_assets.evaluation.speed import Speed, time_decoding
 from phi3_assets.evaluation.torch_batches import hidden, pad, score_batch
 from phi3_assets.models.four_bit import FourBit
+from phi3_assets.models.loading import load_as
 
 CPU_NUMBER_BYTES = 4
 """On a CPU all models are scored in float32, so that one machine's numbers are another's."""
@@ -38,11 +39,10 @@ def load_model(directory: Path, adapter: Path | None = None, *, on_gpu: bool | N
     logging.disable_progress_bar()
     if on_gpu is None:
         on_gpu = torch.cuda.is_available()
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        # CPUs emulate 16-bit arithmetic, tens of times slower than float32
-        directory,
-        dtype="auto" if on_gpu else torch.float32,
-        local_files_only=True,
+    model: Any = (
+        AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
+        if on_gpu
+        else load_as(directory, torch.float32)  # CPUs emulate 16-bit arithmetic, tens of times slower
     )
     if adapter is not None:
         from peft import PeftModel
