@@ -81,7 +81,7 @@ def merged(work: Path, way: str) -> float:
     from phi3_assets.steps import MERGED_MODEL
 
     inputs = {name: work / name for name in ("base_model", "lora_adapter")}
-    step(MERGED_MODEL, work, inputs, merge_onto=way, **METHOD)
+    step(MERGED_MODEL, work, inputs, merge_onto=way)
     shutil.copytree(work / MERGED_MODEL.name, work / way, dirs_exist_ok=True)
     return torch_nll(work, load_model(work / way))
 
@@ -100,7 +100,7 @@ def int4(work: Path, way: str) -> float:
 
 
 def torch_nll(work: Path, model: Any) -> float:
-    """Mean over tokens of the held-out answers."""
+    """Of the held-out answers."""
     from phi3_assets.evaluation import torch_scorer
     from phi3_assets.models.end_tokens import end_token_ids
 
@@ -115,7 +115,7 @@ def items(work: Path) -> list[Any]:
 
 
 def mean(scores: Any) -> float:
-    """Over items."""
+    """Of items' means over tokens."""
     found: list[float] = [score.nll for score in scores]
     return sum(found) / len(found)
 

@@ -29,21 +29,18 @@ class ModelFields(DataFields):
     quant_type: Literal["nf4", "fp4"] = field(
         "nf4",
         "lora_adapter",
-        "merged_model",
         description="4-bit type of the base model in training (qlora).",
     )
     double_quant: bool = field(
         True,
         "lora_adapter",
-        "merged_model",
         description="Quantise the scales of the 4-bit base model too (qlora).",
     )
-    merge_onto: Literal["auto", "full", "trained"] = field(
-        "auto",
+    merge_onto: Literal["trained", "full"] = field(
+        "trained",
         "merged_model",
-        validate_default=True,
-        description="What the adapter goes into: full, the base model as it is; trained, what qlora's training saw of "
-        "it, the base model rounded to 4 bits and back; auto: trained where an adapter is trained by qlora, else full.",
+        description="What the adapter goes into: trained, what its training saw of the base model, which with qlora is "
+        "rounded to 4 bits and back; full, the base model as it is.",
     )
     compute_dtype: Literal["float32", "bfloat16"] = field(
         "bfloat16", "lora_adapter", description="Arithmetic on the 4-bit weights (qlora)."
@@ -101,7 +98,6 @@ class ModelFields(DataFields):
     torch_dtype: Literal["float32", "bfloat16", "auto"] = field(
         "float32",
         "lora_adapter",
-        "merged_model",
         "onnx_int4_model",
         description="Base model and arithmetic in training, and arithmetic of the recovery; what is learnt is float32 "
         "always. bfloat16 is slow on CPUs that only emulate it; auto: bfloat16 where the processor of the machine that "
@@ -207,18 +203,6 @@ class ModelFields(DataFields):
         # onnxruntime-genai 0.14.1 builds it without complaint, and the model babbles: NLL 2.9 where 1.3 is usual.
         if self.int4_algorithm.startswith("k_quant") and self.int4_symmetric:
             raise ValueError(f"int4_symmetric: must be false with int4_algorithm {self.int4_algorithm}")
-        return self
-
-    @pydantic.field_validator("merge_onto")
-    @classmethod
-    def _of_this_method(cls, given: str, recipe: pydantic.ValidationInfo) -> str:
-        trains_on_it = recipe.data.get("method") == "qlora" and not recipe.data.get("adapter_path")
-        return given if given != "auto" else "trained" if trains_on_it else "full"
-
-    @pydantic.model_validator(mode="after")
-    def _mergeable(self) -> "ModelFields":
-        if self.merge_onto == "trained" and self.method != "qlora":
-            raise ValueError("merge_onto: trained is for method qlora; others train on the base model as it is")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from phi3_assets.core.errors import UserError
 from phi3_assets.core.files import read_json, write_json
 
 BLOCK = 64
@@ -34,9 +35,29 @@ class FourBit:
 
     @classmethod
     def read(cls, adapter: Path) -> "FourBit | None":
-        """What an adapter was trained on; None: on the base model as it is, or nobody says."""
+        """What an adapter was trained on; None: on the base model as it is, or nobody says.
+
+        Raises:
+            UserError: The file is there, and says something else.
+        """
         file = adapter / FILE
-        return cls(**read_json(file)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            found: FourBit | None = cls(**read_json(file))
+        except (TypeError, ValueError):
+            found = None
+        if (
+            found is None
+            or found.quant_type not in ("nf4", "fp4")
+            or found.torch_dtype not in ("float32", "bfloat16")
+            or not isinstance(found.double_quant, bool)
+        ):
+            raise UserError(
+                f"{file} does not say what the adapter was trained on. A training writes quant_type, double_quant and "
+                "torch_dtype there; remove the file if it is not from one."
+            )
+        return found
 
     def write(self, adapter: Path) -> None:
         """Leave it beside an adapter."""

@@ -58,7 +58,7 @@ def fetch_from_hub(
     log(f"Fetching {repository} at {commit[:12]}")
     try:
         files = _model_files(repository, commit)
-        promised = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
+        promised = {file.path: _digest(file) for file in files}
         begin(*_sizes(files, repository, commit, cache / "hub"))
         wrong: list[str] = []
         for _ in range(2):
@@ -141,17 +141,17 @@ def _model_files(repository: str, commit: str) -> list["RepoFile"]:
 
 def _sizes(files: list["RepoFile"], repository: str, commit: str, hub: Path) -> tuple[int, int]:
     """Bytes that the cache lacks, and of all; offline those that it has."""
-    from huggingface_hub import try_to_load_from_cache
-
+    kept = hub / f"models--{repository.replace('/', '--')}"
     if not files:
-        kept = hub / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
-        return 0, sum(path.stat().st_size for path in kept.glob("*") if path.is_file())
-    missing = [
-        file.size
-        for file in files
-        if not isinstance(try_to_load_from_cache(repository, file.path, cache_dir=hub, revision=commit), str)
-    ]
+        snapshot = kept / "snapshots" / commit
+        return 0, sum(path.stat().st_size for path in snapshot.glob("*") if path.is_file())
+    # Of another commit it is the same blob, and is linked.
+    missing = [file.size for file in files if not (kept / "blobs" / _digest(file)).exists()]
     return sum(missing), sum(file.size for file in files)
+
+
+def _digest(file: "RepoFile") -> str:
+    return str(file.lfs.sha256 if file.lfs else file.blob_id)
 
 
 def _offline() -> bool:

@@ -42,6 +42,7 @@ class MergeMetrics(ModelMetrics, MemoryMetrics):
         largest_change: Largest change of a layer, relative to its numbers.
         least_change_kept: Least share of a layer's change that is in the merged model, measured along it.
         change_needed: Least share that is allowed.
+        largest_rounding: Largest error of a layer by rounding, relative to its change.
         max_logit_difference: Where the adapter changes more than linear layers: largest difference of a logit between
             merged and base + adapter.
         logit_tolerance: Largest that is allowed.
@@ -52,6 +53,7 @@ class MergeMetrics(ModelMetrics, MemoryMetrics):
     largest_change: float | None = None
     least_change_kept: float | None = None
     change_needed: float | None = None
+    largest_rounding: float | None = None
     max_logit_difference: float | None = None
     logit_tolerance: float | None = None
     max_logit_change: float | None = None

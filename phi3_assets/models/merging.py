@@ -12,6 +12,8 @@ from phi3_assets.models.rounding import round_by_chance
 from phi3_assets.models.shards import write_shards
 
 _PREFIX = "base_model.model."
+# Below this share of a change, rounding by chance comes nearer to base + adapter than rounding to the nearest.
+_ENOUGH = 0.75
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class Kept:
             It can be over 1, by chance.
         where: Name of that layer's tensor.
         largest: The largest change of a layer, relative to its numbers (root mean squares).
+        noise: The largest error of a layer by rounding, relative to its change (root mean squares).
     """
 
     layers: int
     least: float
     where: str
     largest: float
+    noise: float
 
 
 class Merge:
@@ -86,7 +90,8 @@ class Merge:
     def write(self, output: Path) -> None:
         """Write the merged weights and configurations.
 
-        A layer is merged in float32 and then rounded by chance to the model's type, the same whenever it is merged.
+        A layer is merged in float32 and then rounded to the model's type: to the nearest, or where too little of the
+        adapter's change would be left, by chance, which is the same whenever it is merged.
         """
         sizes = {name: tensor.numel() * self.dtype.itemsize for name, tensor in sorted(self.shapes.items())}
         write_shards(output, sizes, self._tensor)
@@ -101,7 +106,7 @@ class Merge:
             RuntimeError: A tensor that the adapter does not change is not the base model's.
         """
         files = _files(merged)
-        found = Kept(layers=0, least=1.0, where="", largest=0.0)
+        found = Kept(layers=0, least=1.0, where="", largest=0.0, noise=0.0)
         for name in self.shapes:
             before, after = self._before(name), _read(files, name)
             if name not in self.adapted:
@@ -113,10 +118,11 @@ class Merge:
             size = float(change.square().sum())
             if size == 0:
                 continue
-            share = float((after.float() - before).mul_(change).sum()) / size
-            least, where = min((found.least, found.where), (share, name))
+            moved = after.float() - before
+            least, where = min((found.least, found.where), (_share(moved, change, size), name))
             largest = max(found.largest, (size / float(before.square().sum())) ** 0.5)
-            found = Kept(found.layers + 1, least, where, largest)
+            noise = max(found.noise, (float(moved.sub_(change).square().sum()) / size) ** 0.5)
+            found = Kept(found.layers + 1, least, where, largest, noise)
         return found
 
     def _before(self, name: str) -> Any:
@@ -129,11 +135,16 @@ class Merge:
         weight = self._before(name)
         if name not in self.adapted:
             return weight.to(self.dtype)
-        layer = self._layer(self.adapted[name], weight.float())
+        layer = self._layer(self.adapted[name], weight.to(torch.float32, copy=True))
         with torch.no_grad():
             layer.merge()
-        seed = int.from_bytes(sha256(name.encode()).digest()[:8])
-        return round_by_chance(layer.get_base_layer().weight.data, self.dtype, seed)
+        merged = layer.get_base_layer().weight.data
+        nearest = merged.to(self.dtype)
+        change = merged - weight
+        size = float(change.square().sum())
+        if not size or _share(nearest.float() - weight, change, size) >= _ENOUGH:
+            return nearest
+        return round_by_chance(merged, self.dtype, seed=int.from_bytes(sha256(name.encode()).digest()[:8]))
 
     def _change(self, name: str, before: Any) -> Any:
         """What the adapter adds to a layer, float32."""
@@ -172,6 +183,11 @@ class Merge:
                 exact = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
                 getattr(adapted, kind)["default"].weight = nn.Parameter(exact, requires_grad=False)
         return adapted
+
+
+def _share(moved: Any, change: Any, size: float) -> float:
+    """How far along `change`, whose square is `size`, something moved."""
+    return float(moved.mul(change).sum()) / size
 
 
 def _files(model: Path) -> dict[str, Path]:

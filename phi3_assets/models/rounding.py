@@ -9,7 +9,7 @@ _ROWS = 512
 def round_by_chance(values: Any, dtype: Any, seed: int) -> Any:
     """Round each number to one of its two neighbours in `dtype`, the likelier the nearer it is.
 
-    To the nearest, each of many small changes of the same direction is lost; so the sum of them arrives.
+    To the nearest, each of many small changes is lost; so the sum of them arrives, with about half as much noise again.
 
     Args:
         values: float32 (rows, columns).
@@ -34,5 +34,5 @@ def round_by_chance(values: Any, dtype: Any, seed: int) -> Any:
         steps = part / spacing
         below = steps.floor()
         below += torch.rand(part.shape, generator=chance) < steps - below
-        rounded[start : start + _ROWS] = below.mul_(spacing).to(dtype)
+        rounded[start : start + _ROWS] = below.mul_(spacing).clamp_(limits.min, limits.max).to(dtype)
     return rounded

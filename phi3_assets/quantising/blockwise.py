@@ -64,8 +64,8 @@ class _Blockwise:
         self.teacher, self.student = (
             Decoder(directory, config, dtype, memory.device) for directory in (ctx.inputs["merged_model"], quantised)
         )
-        self.learning = list(_steps(rows, config.hidden_size))
-        probe = batches_of([rows[at] for at in range(min(PROBE_ROWS, len(rows)))], config.hidden_size)
+        self.learning = list(_steps(rows, config))
+        probe = batches_of([rows[at] for at in range(min(PROBE_ROWS, len(rows)))], config)
         self.batches = [*probe, *(batch for step in self.learning for batch in step)]
         self.probe = len(probe)
         folder = ctx.work / "hidden"
@@ -170,11 +170,11 @@ class _Blockwise:
         )
 
 
-def _steps(rows: CorpusRows, hidden_size: int) -> Iterator[list[Batch]]:
+def _steps(rows: CorpusRows, config: Any) -> Iterator[list[Batch]]:
     """Batches of each optimiser step, until the rows come again or are enough."""
     tokens = 0
     for start in range(0, min(len(rows), max(rows.rows // STEP_ROWS, 1) * STEP_ROWS), STEP_ROWS):
-        batches = batches_of([rows[at] for at in range(start, start + STEP_ROWS)], hidden_size)
+        batches = batches_of([rows[at] for at in range(start, start + STEP_ROWS)], config)
         tokens += sum(batch.input_ids.numel() for batch in batches)
         if start and tokens > MOST_TOKENS:
             return

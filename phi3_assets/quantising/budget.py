@@ -126,4 +126,4 @@ def _batches(model: Path, train_file: Path, eval_share: float) -> list[Batch]:
     # Spread over all lengths, for held-out rows come sorted by length.
     step = max(1, len(rows) // MOST_ROWS)
     chosen = [rows[at] for at in range(0, len(rows), step)][:MOST_ROWS]
-    return batches_of(chosen, AutoConfig.from_pretrained(model).hidden_size)
+    return batches_of(chosen, AutoConfig.from_pretrained(model))

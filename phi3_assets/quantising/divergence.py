@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from phi3_assets.olive.corpus import IGNORED_LABEL
-from phi3_assets.training.batches import packing_pays, shared_prefix
+from phi3_assets.training.batches import fits_window, packing_pays, shared_prefix, window_of
 
 BATCH_TOKENS = 1024
 """Rows go together into a batch of at most so many tokens, padding included, or alone; this bounds memory."""
@@ -32,7 +32,7 @@ class Batch:
     positions: Any = None
 
 
-def batches_of(rows: list[dict[str, Any]], hidden_size: int) -> list[Batch]:
+def batches_of(rows: list[dict[str, Any]], config: Any) -> list[Batch]:
     """Cut the rows of one step into batches.
 
     Weights are such that the batches' losses sum to the mean over positions that predict learnt tokens plus the mean
@@ -40,7 +40,7 @@ def batches_of(rows: list[dict[str, Any]], hidden_size: int) -> list[Batch]:
 
     Args:
         rows: Of `CorpusRows`.
-        hidden_size: The model's; decides between the two layouts, see `packing_pays`.
+        config: The model's of transformers; decides between the two layouts, see `packing_pays` and `fits_window`.
     """
     import torch
 
@@ -50,10 +50,12 @@ def batches_of(rows: list[dict[str, Any]], hidden_size: int) -> list[Batch]:
     others = sum(len(row["targets"]) for row in given) - learnt
     for row in given:
         row["weights"] = torch.where(row["targets"] != IGNORED_LABEL, 1 / max(learnt, 1), 1 / max(others, 1))
+    window = window_of(config)
     batches = []
     for part in _parts(given):
         prefix = shared_prefix(part)
-        pays = packing_pays([len(row["input_ids"]) for row in part], prefix, hidden_size)
+        lengths = [len(row["input_ids"]) for row in part]
+        pays = fits_window(lengths, window) and packing_pays(lengths, prefix, config.hidden_size)
         batches.append(_shared(part, prefix) if pays else _padded(part))
     return batches
 
@@ -145,7 +147,7 @@ def mean_divergence(teacher: Any, student: Any, rows: list[dict[str, Any]]) -> f
     import torch
 
     with torch.no_grad():
-        batches = batches_of(rows, student.config.hidden_size)
+        batches = batches_of(rows, student.config)
         return sum(float(divergence(teacher, student, batch)) for batch in batches)
 
 

@@ -140,7 +140,7 @@ class Memory:
         tokens = max(
             batch.input_ids.numel()
             for start in range(0, len(rows), step_rows)
-            for batch in batches_of([rows[at] for at in range(start, start + step_rows)], self.config.hidden_size)
+            for batch in batches_of([rows[at] for at in range(start, start + step_rows)], self.config)
         )
         self._estimates = {way: estimate(merged, quantised, self.config, tokens, way, on_gpu=on_gpu) for way in Way}
         self.needed = 0

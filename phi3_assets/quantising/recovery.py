@@ -148,7 +148,7 @@ class _EndToEnd:
         set_rate(self.optimizer, step, self.steps)
         loss = 0.0
         places = range(step * STEP_ROWS, (step + 1) * STEP_ROWS)
-        for batch in batches_of([self.rows[at] for at in places], self.student.config.hidden_size):
+        for batch in batches_of([self.rows[at] for at in places], self.student.config):
             count = len(batch.spans)
             hidden, places = taught.of(batch, places[:count]), places[count:]
             part = divergence(self.teacher, self.student, batch, hidden, halved=self.halved)

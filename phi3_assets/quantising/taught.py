@@ -50,7 +50,7 @@ class Taught:
         log(f"The teacher reads {len(distinct)} rows once, which are learnt from {len(rows) / len(distinct):.1f} times")
         for at in range(0, len(distinct), _AT_ONCE):
             numbers = distinct[at : at + _AT_ONCE]
-            for batch in batches_of([rows.row(row) for row in numbers], teacher.config.hidden_size):
+            for batch in batches_of([rows.row(row) for row in numbers], teacher.config):
                 hidden = self._computed(batch)
                 for spans in batch.spans:
                     self._hidden[numbers.pop(0)] = torch.cat([hidden[span] for span in spans])

@@ -184,7 +184,7 @@ MERGED_MODEL = Step(
 )
 ONNX_INT4_MODEL = Step(
     name="onnx_int4_model",
-    code_version="8",
+    code_version="9",
     # The corpus calibrates int4_algorithm gptq, and recovers; with it the texts that lie beside the adapter.
     inputs=("merged_model", "formatted_corpus", "lora_adapter"),
     libraries=(
@@ -212,6 +212,7 @@ EVAL_REPORT = Step(
     inputs=("formatted_corpus", "base_model", "lora_adapter", "merged_model", "onnx_int4_model"),
     reads=(UserFolder(HARDER, "Folder of harder questions", _harder_questions),),
     libraries=(
+        "bitsandbytes",
         "jinja2",
         "markupsafe",
         "matplotlib",

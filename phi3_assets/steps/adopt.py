@@ -8,6 +8,7 @@ from phi3_assets.core.files import copy_file, read_json, user_files, write_json
 from phi3_assets.core.step import StepContext
 from phi3_assets.models import environment
 from phi3_assets.models.directory import describe
+from phi3_assets.models.four_bit import FourBit
 from phi3_assets.models.trust import trusted_adapter_config
 from phi3_assets.training import adapter as adapters
 from phi3_assets.training.measured import AdapterMetrics
@@ -33,6 +34,8 @@ def adopt_adapter(ctx: StepContext) -> dict[str, Any]:
     write_json(trusted / adapters.CONFIG_FILE, config)
     copy_file(given / adapters.WEIGHTS_FILE, trusted / adapters.WEIGHTS_FILE)
     adapters.publish_adapter(trusted, ctx.output)
+    if (trained_on := FourBit.read(given)) is not None:
+        trained_on.write(ctx.output)
     trainable = adapters.count_adapter_parameters(ctx.output)
     return AdapterMetrics(
         method="given",

@@ -33,6 +33,9 @@ def fetch_base_model(ctx: StepContext) -> dict[str, Any]:
             than there is.
     """
     environment.prepare()
+    import torch  # noqa: F401  (what is loaded anyway counts in the forecast)
+    import transformers  # noqa: F401
+
     source: str = ctx.params["base_model"]
     revision: str = ctx.params["base_model_revision"]
     kind, _, rest = source.partition(":")

@@ -15,6 +15,7 @@ from phi3_assets.olive.configs import corpus_order
 from phi3_assets.olive.corpus import TRAIN_FILE, read_corpus
 from phi3_assets.steps.adopt import adopt_adapter, inert_adapter
 from phi3_assets.training import adapter as adapters
+from phi3_assets.training.attention import FLASH, chosen
 from phi3_assets.training.checkpoints import FOLDER, drop_damaged
 from phi3_assets.training.fit import Callbacks, Fitted, Job, fit
 from phi3_assets.training.group import Group, joined
@@ -63,6 +64,11 @@ def train_lora(ctx: StepContext) -> dict[str, Any]:
 
 
 def _job(ctx: StepContext, params: dict[str, Any]) -> Job:
+    if params["attn_implementation"] == FLASH:  # before anything takes long
+        environment.prepare()
+        import torch
+
+        chosen(params, on_gpu=torch.cuda.is_available())
     base = ctx.inputs["base_model"]
     adapters.check_target_modules(base, params["target_modules"])
     job = Job(

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from phi3_assets.olive.passes import olive_log, run_pass
 from phi3_assets.steps.adopt import changes_nothing
 
 # Least share of what the adapter changes that must be in a layer of the merged model; one that was not merged has 0.
-# Halves are rounded by chance: of a small layer that changes by a hundredth of what bfloat16 tells apart, the share is
-# 1 within a tenth.
+# Of halves it is 1 by chance where to the nearest it would be little: within a tenth for a small layer that changes by
+# a hundredth of what bfloat16 tells apart.
 LEAST_KEPT = {"float32": 0.999, "bfloat16": 0.5, "float16": 0.5}
 # Where an adapter changes more than linear layers: largest difference of a logit, as a share of the largest logit.
 LOGIT_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
@@ -47,7 +48,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     if changes_nothing(adapter):
         copy_model(base, ctx.output)
         return MergeMetrics(**describe(ctx.output).to_dict()).to_dict()
-    trained_on = FourBit.of(ctx.params) if ctx.params["merge_onto"] == "trained" else None
+    trained_on = FourBit.read(adapter) if ctx.params["merge_onto"] == "trained" else None
     merge = Merge(base, adapter, trained_on.seen if trained_on else None)
     if trained_on and not merge.by_tensor:
         raise UserError(
@@ -70,7 +71,7 @@ def merge_adapter(ctx: StepContext) -> dict[str, Any]:
     facts = describe(ctx.output)
     if merge.by_tensor:
         phases.part("kept")
-        compared = _kept(merge, ctx.output, facts.dtype)
+        compared = _kept(merge, ctx.output, facts.dtype, ctx.log)
     else:
         compared = _compare(base, adapter, ctx.output, LOGIT_TOLERANCE[facts.dtype], phases)
     ctx.progress(fraction=1.0)
@@ -86,7 +87,7 @@ def merging_bytes(base: Path, adapter: Path, merge: Merge) -> int:
     return max(min(memory_bytes(base), SHARD_BYTES), 4 * 4 * largest) + memory_bytes(adapter, 4)
 
 
-def _kept(merge: Merge, merged: Path, dtype: str) -> dict[str, Any]:
+def _kept(merge: Merge, merged: Path, dtype: str, log: Callable[[str], None]) -> dict[str, Any]:
     """Ask each layer of merged how much of the adapter's change is in it."""
     kept = merge.kept(merged)
     if not kept.layers:
@@ -96,11 +97,18 @@ def _kept(merge: Merge, merged: Path, dtype: str) -> dict[str, Any]:
             f"Of what the adapter changes {kept.least:.1%} are in {kept.where} of the merged model, and at least "
             f"{LEAST_KEPT[dtype]:.1%} must be."
         )
+    if kept.noise > 1:
+        log(
+            f"Rounding to {dtype} is up to {kept.noise:.1f} times as large as what the adapter changes in a layer: the "
+            "changes are small. Longer training or a base model in float32 keeps them; compare base + adapter with "
+            "merged in eval_report"
+        )
     return {
         "layers_changed": kept.layers,
         "largest_change": kept.largest,
         "least_change_kept": kept.least,
         "change_needed": LEAST_KEPT[dtype],
+        "largest_rounding": kept.noise,
     }
 
 

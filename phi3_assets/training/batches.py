@@ -25,7 +25,7 @@ class Attending:
         hidden_size: Numbers of a token between layers.
         dtype: The model's torch dtype.
         attention: Name, to transformers, of its attention.
-        window: Tokens that the least far-sighted of its layers sees; None: all.
+        window: See `window_of`.
     """
 
     hidden_size: int
@@ -36,11 +36,7 @@ class Attending:
     @classmethod
     def of(cls, config: Any, dtype: Any, attention: str) -> "Attending":
         """Of a model with this configuration of transformers."""
-        kinds = set(getattr(config, "layer_types", None) or ())
-        # Layers of other kinds carry something from token to token, and so from row to row.
-        carries = bool(kinds - {"full_attention", "sliding_attention"})
-        window = 0 if carries else getattr(config, "sliding_window", None)
-        return cls(config.hidden_size, dtype, attention, window)
+        return cls(config.hidden_size, dtype, attention, window_of(config))
 
 
 def collate(rows: list[Row], pad_token_id: int, model: Attending) -> Batch:
@@ -60,14 +56,27 @@ def collate(rows: list[Row], pad_token_id: int, model: Attending) -> Batch:
     # The last learnt token is predicted, but no learnt token is predicted from it.
     trimmed = [_trim(row) for row in rows]
     lengths = [len(row["input_ids"]) for row in trimmed]
-    if model.window is not None and max(lengths) > model.window:  # a mask of ours would be in the place of theirs
-        return _padded_layout(trimmed, pad_token_id)
-    if model.attention == FLASH:
+    if model.attention == FLASH and model.window != 0:
         return _packed_layout(trimmed) if len(set(lengths)) > 1 else _padded_layout(trimmed, pad_token_id)
     prefix = shared_prefix(trimmed)
-    if packing_pays(lengths, prefix, model.hidden_size):
+    if fits_window(lengths, model.window) and packing_pays(lengths, prefix, model.hidden_size):
         return _shared_layout(trimmed, prefix, model.dtype)
     return _padded_layout(trimmed, pad_token_id)
+
+
+def window_of(config: Any) -> int | None:
+    """Tokens that the least far-sighted layer of a model sees; None: all; 0: rows in one sequence see one another."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    # Layers of other kinds carry something from token to token.
+    if kinds - {"full_attention", "sliding_attention"} or not hasattr(config, "num_attention_heads"):
+        return 0
+    window: int | None = getattr(config, "sliding_window", None)
+    return window
+
+
+def fits_window(lengths: list[int], window: int | None) -> bool:
+    """Whether a mask of ours, which takes the place of the layers' own, hides nothing less than theirs."""
+    return window is None or max(lengths) <= window
 
 
 def shared_prefix(rows: list[Row]) -> int:

@@ -88,24 +88,9 @@ def test_steps_are_handed_their_fields_and_no_others():
     for name, step in STEPS.items():
         assert set(step.params(recipe)) == {*fields_of(name), *step.derived}
         assert set(step.settings(recipe)) == set(settings_of(name))
-    assert set(STEPS["merged_model"].params(recipe)) == {"merge_onto", "quant_type", "double_quant", "torch_dtype"}
+    assert set(STEPS["merged_model"].params(recipe)) == {"merge_onto"}
     assert set(STEPS["eval_report"].params(recipe)) == {"max_new_tokens", "test_items"}
     assert {"question_column", "answer_column"} <= set(fields_of("raw_dataset")) & set(fields_of("formatted_corpus"))
-
-
-@pytest.mark.parametrize(
-    ("fields", "onto"),
-    [
-        ({}, "full"),
-        ({"method": "qlora"}, "trained"),
-        ({"method": "qlora", "merge_onto": "full"}, "full"),
-        ({"method": "qlora", "merge_onto": "auto"}, "trained"),
-        # What it was trained on is not known.
-        ({"method": "qlora", "adapter_path": "./mine"}, "full"),
-    ],
-)
-def test_an_adapter_is_merged_onto_what_it_was_trained_on(fields, onto):
-    assert load_recipe("tiny-test", fields).merge_onto == onto
 
 
 def test_terminal_says_whose_a_field_is():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -159,6 +160,8 @@ def test_sizes_are_told_before_anything_is_downloaded(hub: Hub, tmp_path: Path) 
     assert f"\nmissing {whole} of {whole}\n" in fetch(hub, "acme/phi3", tmp_path).stdout
     assert f"\nmissing 0 of {whole}\n" in fetch(hub, "acme/phi3", tmp_path).stdout
     assert f"\nmissing 0 of {whole}\n" in fetch(hub, "acme/phi3", tmp_path, HF_HUB_OFFLINE="1").stdout
+    shutil.rmtree(tmp_path / "hub" / "models--acme--phi3" / "snapshots")  # as of another commit with the same files
+    assert f"\nmissing 0 of {whole}\n" in fetch(hub, "acme/phi3", tmp_path).stdout
 
 
 def test_broken_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -81,6 +82,11 @@ def run_step(tmp_path_factory: pytest.TempPathFactory) -> RunStep:
         return made
 
     return run
+
+
+def config_of(hidden_size: int) -> Any:
+    """What of a model's configuration decides how rows are laid out."""
+    return SimpleNamespace(hidden_size=hidden_size, num_attention_heads=1)
 
 
 def tiny_recipe(**overrides: Any) -> Recipe:

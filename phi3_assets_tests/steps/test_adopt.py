@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from phi3_assets.core.errors import UserError
+from phi3_assets.models.four_bit import FILE, FourBit
 from phi3_assets.steps import LORA_ADAPTER, MERGED_MODEL, ONNX_INT4_MODEL
 from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
 
@@ -67,6 +68,24 @@ def test_adapter_of_a_model_of_another_size_is_refused(tiny_chain: Chain, run_st
     inputs = {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
     with pytest.raises(UserError, match="trained on another model"):
         run_step(LORA_ADAPTER, inputs)
+
+
+def test_what_an_adapter_was_trained_on_comes_along(tiny_chain: Chain, run_step: RunStep, tmp_path: Path) -> None:
+    """Merged onto the full base model, one of QLoRA loses much of what it learnt."""
+    given = shutil.copytree(tiny_chain.lora_adapter, tmp_path / "given")
+    trained_on = FourBit(quant_type="nf4", double_quant=True, torch_dtype="float32")
+    trained_on.write(given)
+    adopted = run_step(
+        LORA_ADAPTER, {**tiny_chain.inputs("base_model", "formatted_corpus"), "adapter_directory": given}
+    )
+    assert FourBit.read(adopted.path) == trained_on
+
+
+@pytest.mark.parametrize("said", ['{"quant_type": "nf4"}', '{"quant_type": "int3"}', "[]", "{", '{"evil": 1}'])
+def test_what_it_was_trained_on_is_read_with_care(said: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(said)
+    with pytest.raises(UserError, match=r"four_bit\.json does not say what the adapter was trained on"):
+        FourBit.read(tmp_path)
 
 
 def test_method_none_quantises_the_base_model(tiny_base: Made, tiny_corpus: Path, run_step: RunStep) -> None:

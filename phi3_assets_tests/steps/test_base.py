@@ -119,8 +119,10 @@ def test_unknown_random_model_names_the_nearest(run_step: RunStep) -> None:
         run_step(BASE_MODEL, base_model="random:phi3-tinny")
 
 
-def test_memory_and_disk_are_forecast(run_step: RunStep) -> None:
-    made = run_step(BASE_MODEL, base_model="random:phi3.5-small")
+@pytest.mark.parametrize("source", ["random:phi3.5-small", "./mine"])
+def test_memory_and_disk_are_forecast(source: str, tiny_base: Made, run_step: RunStep) -> None:
+    inputs = {"base_model_directory": tiny_base.path} if source == "./mine" else {}
+    made = run_step(BASE_MODEL, inputs, base_model=source, base_model_revision="" if inputs else "0")
     peak, forecast = (made.metrics[name] for name in ("peak_memory_bytes", "estimated_memory_bytes"))
     assert peak / TOLERANCE <= forecast <= peak * TOLERANCE
     assert any(line.startswith("Estimate: ") and line.endswith("of disk") for line in made.log)

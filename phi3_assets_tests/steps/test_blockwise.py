@@ -18,7 +18,7 @@ from phi3_assets.quantising.divergence import batches_of, logits_of
 from phi3_assets.quantising.hidden import Hidden
 from phi3_assets.steps import ONNX_INT4_MODEL
 from phi3_assets_tests.steps.alone import assert_same, metrics_of
-from phi3_assets_tests.steps.conftest import Chain, Made, RunStep
+from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, config_of
 from phi3_assets_tests.steps.killing_recovery import FIELDS, quantise
 from phi3_assets_tests.steps.test_recovery import genai_logits, prompts
 
@@ -97,7 +97,7 @@ def test_parts_together_are_the_whole_model(
     config = AutoConfig.from_pretrained(inputs["merged_model"])
     order = CorpusOrder(1.0, 1, 8, group_by_length=False, data_seed=0)
     rows = read_corpus(inputs["formatted_corpus"] / "train.parquet", order)
-    (batch,) = batches_of([rows[at] for at in range(8)], tied_layout)
+    (batch,) = batches_of([rows[at] for at in range(8)], config_of(tied_layout))
     wholes = {
         inputs["merged_model"]: AutoModelForCausalLM.from_pretrained(inputs["merged_model"]).eval(),
         kept: load_student(kept, torch.float32).eval(),

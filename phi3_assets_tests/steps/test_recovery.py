@@ -32,7 +32,7 @@ from phi3_assets.quantising.taught import Taught
 from phi3_assets.steps import ONNX_INT4_MODEL
 from phi3_assets.training.replay import REPLAY_FILE, write_texts
 from phi3_assets_tests.steps.alone import assert_same, metrics_of
-from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, tiny_recipe
+from phi3_assets_tests.steps.conftest import Chain, Made, RunStep, config_of, tiny_recipe
 from phi3_assets_tests.steps.killing_recovery import FIELDS, quantise
 
 STEPS = FIELDS["int4_recovery_steps"]
@@ -134,7 +134,7 @@ def test_the_teacher_is_asked_once_about_rows_that_come_again(
     monkeypatch.setattr("phi3_assets.quantising.taught.KEPT_BYTES", 1 << 40)
     taught = Taught(teacher, rows)
     for at in range(0, len(rows), 8):
-        (batch,) = batches_of([rows[place] for place in range(at, at + 8)], hidden_size)
+        (batch,) = batches_of([rows[place] for place in range(at, at + 8)], config_of(hidden_size))
         computed = hidden_of(teacher, batch, torch.float32)
         with monkeypatch.context() as patch:
             patch.setattr("phi3_assets.quantising.taught.hidden_of", None)
@@ -212,7 +212,7 @@ def test_batches_sum_to_the_same_loss_however_rows_are_cut_and_laid_out(
         (128, 100_000, 2, True),
     ):
         monkeypatch.setattr("phi3_assets.quantising.divergence.BATCH_TOKENS", tokens)
-        cut = batches_of(step, hidden_size)
+        cut = batches_of(step, config_of(hidden_size))
         assert len(cut) >= batches
         assert any(batch.visible is not None for batch in cut) == shared
         with torch.no_grad():
@@ -231,7 +231,7 @@ def test_arithmetic_in_bfloat16_learns_in_float32(
     rows = corpus.read_corpus(
         inputs["formatted_corpus"] / "train.parquet", corpus.CorpusOrder(1.0, 1, 8, group_by_length=False, data_seed=0)
     )
-    (batch,) = batches_of([rows[at] for at in range(8)], hidden_size)
+    (batch,) = batches_of([rows[at] for at in range(8)], config_of(hidden_size))
     loss = divergence(teacher, student, batch)
     loss.backward()
     assert 0 < float(loss.detach()) < 20
