@@ -32,24 +32,24 @@ def _words() -> list[str]:
 
 
 def write_docstrings(folder: Path) -> int:
-    """Questions about the code that is installed here, answered by its docstrings: text that people wrote.
+    """Questions about the code that is installed here, answered by its docstrings: text that people wrote, in files.
 
     Returns:
         Rows.
     """
-    rows = 0
+    lines = []
+    for package in DOCUMENTED:
+        for path in sorted((Path(sysconfig.get_path("purelib")) / package).rglob("*.py")):
+            for name, text in _docstrings(path):
+                turns = [
+                    {"role": "user", "content": f"What does {name} of {package} do?"},
+                    {"role": "assistant", "content": text},
+                ]
+                lines.append(json.dumps({"messages": turns}) + "\n")
     folder.mkdir(exist_ok=True)
-    with (folder / "docstrings.jsonl").open("w", encoding="utf-8") as out:
-        for package in DOCUMENTED:
-            for path in sorted((Path(sysconfig.get_path("purelib")) / package).rglob("*.py")):
-                for name, text in _docstrings(path):
-                    turns = [
-                        {"role": "user", "content": f"What does {name} of {package} do?"},
-                        {"role": "assistant", "content": text},
-                    ]
-                    out.write(json.dumps({"messages": turns}) + "\n")
-                    rows += 1
-    return rows
+    for part in range(FILES):
+        (folder / f"docstrings-{part}.jsonl").write_text("".join(lines[part::FILES]), encoding="utf-8")
+    return len(lines)
 
 
 def _docstrings(path: Path) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,8 @@ import stdnum.luhn
 import stdnum.us.ssn
 from numpy.typing import NDArray
 
+from phi3_assets.data.judge.patterns import least_run
+
 
 class Finding(NamedTuple):
     """A place in a text: kind (such as CREDIT_CARD), and start and end in characters."""
@@ -40,6 +42,8 @@ _CARD = re.compile(r"(?<![\d.])\d(?:[ \-]?\d){12,18}(?![\d])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?\b")
 _SSN = re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)")
 _IP = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+_SHORT_RUN = 15
+_RUN = re.compile(rf"[A-Za-z0-9_\-]{{{_SHORT_RUN + 1},}}")
 _TOKEN_REST = re.compile(r"[A-Za-z0-9_\-.+/=]*")
 
 
@@ -67,8 +71,9 @@ def redact(text: str, findings: list[Finding]) -> str:
 
 
 def _personal(text: str) -> Iterator[Finding]:
-    for match in _EMAIL.finditer(text):
-        yield Finding("EMAIL_ADDRESS", *match.span())
+    if "@" in text:  # else each word would be tried for a beginning of one
+        for match in _EMAIL.finditer(text):
+            yield Finding("EMAIL_ADDRESS", *match.span())
     for match in _CARD.finditer(text):
         if stdnum.luhn.is_valid(re.sub(r"\D", "", match[0])):
             yield Finding("CREDIT_CARD", *match.span())
@@ -93,18 +98,26 @@ def _personal(text: str) -> Iterator[Finding]:
 
 
 @cache
-def _detectors() -> list[Any]:
-    """detect-secrets' detectors of known key formats: not the entropy and keyword ones, which mark ordinary words."""
+def _detectors() -> list[tuple[Any, int]]:
+    """detect-secrets' detectors of known key formats: not the entropy and keyword ones, which mark ordinary words.
+
+    With each, how long a run of letters, digits, "_" and "-" must be in a text in which it finds anything.
+    """
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
     from detect_secrets.plugins.base import RegexBasedDetector
     from detect_secrets.plugins.ip_public import IPPublicDetector
 
     kinds: list[Any] = list(get_mapping_from_secret_type_to_class().values())
-    return [kind() for kind in kinds if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector]
+    detectors = [kind() for kind in kinds if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector]
+    return [(each, min(least_run(pattern) for pattern in each.denylist)) for each in detectors]
 
 
 def _secrets(text: str) -> Iterator[Finding]:
-    for detector in _detectors():
+    runs = [len(run) for run in _RUN.findall(text) if run.strip("-_")]  # ruled lines are no keys
+    longest = max(runs, default=_SHORT_RUN)
+    for detector, needed in _detectors():
+        if needed > longest:
+            continue
         values = [value for value in detector.analyze_string(text) if value]
         if not values:
             continue
