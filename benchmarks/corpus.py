@@ -174,7 +174,7 @@ def wide(work: Path, model: str, rows: int) -> dict[str, Any]:
 def shapes(work: Path, model: str, rows: int | None) -> dict[str, Any]:
     """Conversations of each shape, and docstrings, against the tokenizer alone and `datasets.map` at its best.
 
-    Docstrings are told beside and not judged: half of them have what might be a key, and each of those is looked through,
+    Docstrings are told beside and not judged: half have what might be a key and are looked through,
     which the tokenizer and `datasets.map` do not do.
     """
     import os
