@@ -10,6 +10,9 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from re import _constants as ops  # type: ignore[attr-defined]  # what the module itself parses with
+from re import _parser as parser  # type: ignore[attr-defined]
+from string import ascii_letters, digits
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +22,6 @@ import stdnum.iban
 import stdnum.luhn
 import stdnum.us.ssn
 from numpy.typing import NDArray
-
-from phi3_assets.data.judge.patterns import least_run
 
 
 class Finding(NamedTuple):
@@ -44,6 +45,7 @@ _SSN = re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)")
 _IP = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 _SHORT_RUN = 15
 _RUN = re.compile(rf"[A-Za-z0-9_\-]{{{_SHORT_RUN + 1},}}")
+_OF_RUN = frozenset(map(ord, ascii_letters + digits + "_-"))
 _TOKEN_REST = re.compile(r"[A-Za-z0-9_\-.+/=]*")
 
 
@@ -146,3 +148,34 @@ def _without_overlaps(findings: Iterable[Finding]) -> list[Finding]:
         if not kept or finding.start >= kept[-1].end:
             kept.append(finding)
     return kept
+
+
+def least_run(pattern: re.Pattern[str]) -> int:
+    """Length of a run of ASCII letters, digits, "_" and "-" that is in every text that matches; 0: none is known."""
+    return _longest(parser.parse(pattern.pattern, pattern.flags))
+
+
+def _longest(tree: Iterable[tuple[Any, Any]]) -> int:
+    """Of a sequence the longest run that one of its parts must be."""
+    return max((_run(kind, given) for kind, given in tree), default=0)
+
+
+def _run(kind: Any, given: Any) -> int:
+    if kind in (ops.MAX_REPEAT, ops.MIN_REPEAT):
+        least, _, part = given
+        alone = len(part) == 1 and _is_of_run(*part[0])
+        return least if alone else _longest(part) if least else 0
+    if kind is ops.SUBPATTERN:
+        return _longest(given[-1])
+    if kind is ops.BRANCH:
+        return min(map(_longest, given[1]))
+    return 0
+
+
+def _is_of_run(kind: Any, given: Any) -> bool:
+    if kind is ops.LITERAL:
+        return given in _OF_RUN
+    return kind is ops.IN and all(
+        part in _OF_RUN if one is ops.LITERAL else one is ops.RANGE and _OF_RUN.issuperset(range(part[0], part[1] + 1))
+        for one, part in given
+    )

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from phi3_assets.data.judge.patterns import least_run
-from phi3_assets.data.judge.sensitive import _detectors, find_secrets
+from phi3_assets.data.judge.sensitive import _detectors, find_secrets, least_run
 
 HEX = "0123456789abcdef"
 LONG = [
