@@ -14,6 +14,7 @@ from phi3_assets.models.shards import write_shards
 _PREFIX = "base_model.model."
 # Below this share of a change, rounding by chance comes nearer to base + adapter than rounding to the nearest.
 _ENOUGH = 0.75
+_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Merge:
             self.files.pop("lm_head.weight", None)
         adapted = {name.removeprefix(_PREFIX).rpartition(".lora_")[0] for name in self.weights}
         self.adapted = {f"{name}.weight": name for name in adapted if name}
-        self._seen = seen
+        self.seen = seen
 
     @property
     def by_tensor(self) -> bool:
@@ -119,7 +120,7 @@ class Merge:
             if size == 0:
                 continue
             moved = after.float() - before
-            least, where = min((found.least, found.where), (_share(moved, change, size), name))
+            least, where = min((found.least, found.where), (float(moved.mul(change).sum()) / size, name))
             largest = max(found.largest, (size / float(before.square().sum())) ** 0.5)
             noise = max(found.noise, (float(moved.sub_(change).square().sum()) / size) ** 0.5)
             found = Kept(found.layers + 1, least, where, largest, noise)
@@ -127,7 +128,7 @@ class Merge:
 
     def _before(self, name: str) -> Any:
         weight = _read(self.files, name).to(self.dtype)
-        return self._seen(name, weight) if self._seen else weight
+        return self.seen(name, weight) if self.seen else weight
 
     def _tensor(self, name: str) -> Any:
         import torch
@@ -140,9 +141,7 @@ class Merge:
             layer.merge()
         merged = layer.get_base_layer().weight.data
         nearest = merged.to(self.dtype)
-        change = merged - weight
-        size = float(change.square().sum())
-        if not size or _share(nearest.float() - weight, change, size) >= _ENOUGH:
+        if _arrived(weight, merged, nearest) >= _ENOUGH:
             return nearest
         return round_by_chance(merged, self.dtype, seed=int.from_bytes(sha256(name.encode()).digest()[:8]))
 
@@ -185,9 +184,14 @@ class Merge:
         return adapted
 
 
-def _share(moved: Any, change: Any, size: float) -> float:
-    """How far along `change`, whose square is `size`, something moved."""
-    return float(moved.mul(change).sum()) / size
+def _arrived(before: Any, exact: Any, rounded: Any) -> float:
+    """Share of a layer's change that rounding left; by some rows at a time, for a shard is held beside it."""
+    along = size = 0.0
+    for rows in (slice(start, start + _ROWS) for start in range(0, len(before), _ROWS)):
+        change = exact[rows] - before[rows]
+        along += float((rounded[rows].float() - before[rows]).mul_(change).sum())
+        size += float(change.square().sum())
+    return along / size if size else 1.0
 
 
 def _files(model: Path) -> dict[str, Path]:

@@ -9,8 +9,8 @@ from phi3_assets.models.merging import Merge
 def merging_pass(merge: Merge) -> Any:
     """Olive's pass, for base models and adapters of any size; in float32 the bytes are those that Olive's own writes.
 
-    Olive's loads the whole base model and lets PEFT merge it in place. Here PEFT merges each layer by itself; halves
-    are rounded by chance, for to the nearest small changes are lost.
+    Olive's loads the whole base model and lets PEFT merge it in place. Here PEFT merges each layer by itself, in
+    float32, and halves are rounded once, see `Merge.write`.
 
     Args:
         merge: Of the base model and the adapter that the pass will be handed.

@@ -43,6 +43,7 @@ _CARD = re.compile(r"(?<![\d.])\d(?:[ \-]?\d){12,18}(?![\d])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?\b")
 _SSN = re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)")
 _IP = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+# Runs up to this are not looked for, as most texts have some: detectors that need no longer one are always asked.
 _SHORT_RUN = 15
 _RUN = re.compile(rf"[A-Za-z0-9_\-]{{{_SHORT_RUN + 1},}}")
 _OF_RUN = frozenset(map(ord, ascii_letters + digits + "_-"))
