@@ -83,8 +83,8 @@ def merging_bytes(base: Path, adapter: Path, merge: Merge) -> int:
     if not merge.by_tensor:  # one model at a time is compared, in float32, with the adapter on it
         return memory_bytes(base, 4) + memory_bytes(adapter, 4)
     largest: int = max(prod(merge.shapes[name].shape) for name in merge.adapted)
-    # A shard on its way to the file, and of the layer that is merged for it in float32: after, what is added, and before
-    # where it was rounded. Then of one layer: before, after, what was to be added and its square.
+    # A shard on its way to the file, and of the layer that is merged for it in float32: after, what is added, and
+    # before where it was rounded. Then of one layer: before, after, what was to be added and its square.
     merging = min(memory_bytes(base), SHARD_BYTES) + 4 * largest * (3 if merge.seen else 2)
     return max(merging, 4 * 4 * largest) + memory_bytes(adapter, 4)
 
