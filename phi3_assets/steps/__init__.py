@@ -50,7 +50,7 @@ EVALUATION_FILES = ("scores.json", "items.jsonl")
 
 RAW_DATASET = Step(
     name="raw_dataset",
-    code_version="7",
+    code_version="8",
     inputs=(),
     reads=(UserFolder(DATASETS, "Dataset folder", _datasets),),
     reads_test_sets=True,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from phi3_assets.data.judge.sensitive import find_personal, find_secrets, redact, suspects
+from phi3_assets.data.judge.sensitive import find_personal, find_secrets, maybe_personal, maybe_secret, redact
 
 
 class Policies(Protocol):
@@ -61,7 +61,10 @@ def apply_policies(
         ignored: Rows that are not looked at.
     """
     judged = Judged(texts, texts)
-    places = np.flatnonzero(suspects(texts)) if len(texts) else ()
+    if not len(texts):
+        return judged
+    personally, secretly = maybe_personal(texts), maybe_secret(texts)
+    places = np.flatnonzero(personally | secretly)
     if not len(places):
         return judged
     row_of = np.repeat(np.arange(len(turns)), turns)
@@ -73,7 +76,8 @@ def apply_policies(
         if row in ignored:
             continue
         text = texts[int(i)].as_py()
-        secrets, personal = find_secrets(text), find_personal(text)
+        secrets = find_secrets(text) if secretly[i] else []
+        personal = find_personal(text) if personally[i] else []
         if secrets:
             judged.secrets.update(finding.kind for finding in secrets)
             with_secrets.add(row)

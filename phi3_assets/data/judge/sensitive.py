@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import groupby
 from re import _constants as ops  # type: ignore[attr-defined]  # what the module itself parses with
 from re import _parser as parser  # type: ignore[attr-defined]
 from string import ascii_letters, digits
@@ -35,10 +36,12 @@ class Finding(NamedTuple):
 # A cheap look at every text, in RE2: only what it marks is looked at closely. It must mark all that can be found.
 _MAYBE_PERSONAL = (
     r"@|\d(?:[ .\-/()]{0,2}\d){8}|\d{1,3}\.\d{1,3}\.\d{1,3}\.\d|\d{3}-\d{2}-\d{4}|[A-Z]{2}\d\d[ ]?[A-Z0-9]{4}"
+    r"|[+\x{ff0b}](?:[^\p{Nd}A-WYZa-wyz]{0,9}\p{Nd}){6}"
 )
 _MAYBE_SECRET = r"[A-Za-z0-9+/=_\-.:]{16,}|BEGIN|://|xox|AKC[A-Za-z0-9]{10}|AP[0-9A-F][A-Za-z0-9]{8}"  # noqa: S105 (a pattern)
 
-_EMAIL = re.compile(r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}")
+# A name is at most 64 characters; an end to it, so that a long run of letters is not read anew from each of them.
+_EMAIL = re.compile(r"[A-Za-z0-9._%+\-]{1,256}@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}")
 _CARD = re.compile(r"(?<![\d.])\d(?:[ \-]?\d){12,18}(?![\d])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?\b")
 _SSN = re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)")
@@ -48,12 +51,23 @@ _SHORT_RUN = 15
 _RUN = re.compile(rf"[A-Za-z0-9_\-]{{{_SHORT_RUN + 1},}}")
 _OF_RUN = frozenset(map(ord, ascii_letters + digits + "_-"))
 _TOKEN_REST = re.compile(r"[A-Za-z0-9_\-.+/=]*")
+# A number in international form: the shortest that phonenumbers knows has six digits, country and all, and between two
+# digits, or before the first, are few characters, of which "x" alone is a letter.
+_MAYBE_PHONE = re.compile(r"[+\uff0b](?:[^\dA-WYZa-wyz]{0,9}\d){6}")
 
 
-def suspects(texts: pa.Array) -> NDArray[np.bool_]:
-    """Which texts to look at closely."""
-    found = pc.match_substring_regex(texts, f"{_MAYBE_PERSONAL}|{_MAYBE_SECRET}")
-    return found.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+def maybe_personal(texts: pa.Array) -> NDArray[np.bool_]:
+    """Which texts to ask `find_personal` about."""
+    return _marked(texts, _MAYBE_PERSONAL)
+
+
+def maybe_secret(texts: pa.Array) -> NDArray[np.bool_]:
+    """Which texts to ask `find_secrets` about."""
+    return _marked(texts, _MAYBE_SECRET)
+
+
+def _marked(texts: pa.Array, pattern: str) -> NDArray[np.bool_]:
+    return pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 def find_personal(text: str) -> list[Finding]:
@@ -93,34 +107,57 @@ def _personal(text: str) -> Iterator[Finding]:
             continue
         if address.is_global:  # 10.0.0.1 or 127.0.0.1 is nobody's
             yield Finding("IP_ADDRESS", *match.span())
-    if "+" in text:
-        import phonenumbers  # large, and seldom needed
+    if _MAYBE_PHONE.search(text):
+        import phonenumbers  # large, slow, and seldom needed
 
         for phone in phonenumbers.PhoneNumberMatcher(text, None):
             yield Finding("PHONE_NUMBER", phone.start, phone.end)
 
 
-@cache
-def _detectors() -> list[tuple[Any, int]]:
-    """detect-secrets' detectors of known key formats: not the entropy and keyword ones, which mark ordinary words.
+class Known(NamedTuple):
+    """A form of a key that a detector of detect-secrets knows, and what a text must have in which it stands.
 
-    With each, how long a run of letters, digits, "_" and "-" must be in a text in which it finds anything.
+    Attributes:
+        detector: The detector.
+        pattern: One of its expressions; some take time that grows with the square of a line.
+        run: Length of a run of ASCII letters, digits, "_" and "-".
+        needed: A text; in small letters where the case does not count.
+        caseless: Whether it does not.
     """
+
+    detector: Any
+    pattern: re.Pattern[str]
+    run: int
+    needed: str
+    caseless: bool
+
+
+@cache
+def _known() -> list[Known]:
+    """The known key formats: no detectors of entropy and keywords, which mark ordinary words."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
     from detect_secrets.plugins.base import RegexBasedDetector
     from detect_secrets.plugins.ip_public import IPPublicDetector
 
     kinds: list[Any] = list(get_mapping_from_secret_type_to_class().values())
     detectors = [kind() for kind in kinds if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector]
-    return [(each, min(least_run(pattern) for pattern in each.denylist)) for each in detectors]
+    return [
+        Known(detector, one, least_run(one), needed_text(one), bool(one.flags & re.IGNORECASE))
+        for detector in detectors
+        for one in detector.denylist
+    ]
 
 
 def _secrets(text: str) -> Iterator[Finding]:
     runs = [len(run) for run in _RUN.findall(text) if run.strip("-_")]  # ruled lines are no keys
     longest = max(runs, default=_SHORT_RUN)
-    for detector, needed in _detectors():
-        if needed > longest:
-            continue
+    small = text.lower()
+    asked = [
+        detector
+        for detector, pattern, run, needed, caseless in _known()
+        if run <= longest and needed in (small if caseless else text) and pattern.search(text)
+    ]
+    for detector in asked:
         values = [value for value in detector.analyze_string(text) if value]
         if not values:
             continue
@@ -149,6 +186,19 @@ def _without_overlaps(findings: Iterable[Finding]) -> list[Finding]:
         if not kept or finding.start >= kept[-1].end:
             kept.append(finding)
     return kept
+
+
+def needed_text(pattern: re.Pattern[str]) -> str:
+    """The longest text that is in every text that matches, in small letters where the case does not count; "": none."""
+    caseless = pattern.flags & re.IGNORECASE
+
+    def stands(part: tuple[Any, Any]) -> bool:
+        # Of these three, letters beyond ASCII are other cases.
+        return part[0] is ops.LITERAL and not (caseless and chr(part[1]) in "iksIKS")
+
+    runs = groupby(parser.parse(pattern.pattern, pattern.flags), stands)
+    longest = max(("".join(chr(given) for _, given in run) for literal, run in runs if literal), key=len, default="")
+    return longest.lower() if caseless else longest
 
 
 def least_run(pattern: re.Pattern[str]) -> int:

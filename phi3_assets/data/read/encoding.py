@@ -26,10 +26,9 @@ _DAMAGE = 10
 _WIDE_BYTES = 1 << 16
 _SEPARATORS = np.frombuffer(b'\n\r\t ,"', np.uint8)
 """With a zero behind, or before, no letter that anybody writes; and there are some in every text."""
-_SHIFT = re.compile(rb"\x1b\$|~\{|\+[A-Za-z0-9+/]{3,}[^A-Za-z0-9+/]")
+_SHIFT = re.compile(rb"\x1b\$|~\{|\+[A-Za-z0-9+/]{3,255}[^A-Za-z0-9+/]")
 """How what is no ASCII begins in ISO 2022, in HZ, and how it stands in UTF-7."""
-_SHIFTED_LINE = re.compile(rb"[^\r\n]*[+~\x1b][^\r\n]*[\r\n]+")
-_TELLING_LINE = re.compile(rb"[^\r\n]*[\x80-\xff][^\r\n]*[\r\n]?")
+_SHIFTING = re.compile(rb"[+~\x1b]")
 
 
 class Encoding(NamedTuple):
@@ -65,7 +64,8 @@ def detect_encoding(chunks: Iterable[bytes], said: str = "") -> Encoding:
             if name:
                 return Encoding(name)
         if chunk.isascii() and len(shifted) < _SAMPLE_BYTES and _SHIFT.search(chunk):
-            shifted += b"".join(_SHIFTED_LINE.findall(chunk))[:_SAMPLE_BYTES].rpartition(b"\n")[0] + b"\n"
+            lines = filter(_SHIFTING.search, chunk.splitlines(keepends=True))
+            shifted += b"".join(lines)[:_SAMPLE_BYTES].rpartition(b"\n")[0] + b"\n"
         text = decoder.decode(chunk)
         if not text.isascii():
             escaped = sum("\udc80" <= char <= "\udcff" for char in text)
@@ -85,10 +85,9 @@ def detect_encoding(chunks: Iterable[bytes], said: str = "") -> Encoding:
 
 def _add_sample(sample: bytearray, chunk: bytes) -> None:
     """Lines that are more than ASCII say the most; a line without end is cut."""
-    for match in _TELLING_LINE.finditer(chunk):
-        sample += match[0][: _SAMPLE_BYTES - len(sample)]
-        if len(sample) >= _SAMPLE_BYTES:
-            return
+    for line in chunk.splitlines(keepends=True):
+        if not line.isascii():
+            sample += line[: _SAMPLE_BYTES - len(sample)]
 
 
 def _from_mark(chunk: bytes) -> str | None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from phi3_assets.data.judge.sensitive import _detectors, find_secrets, least_run
+from phi3_assets.data.judge.sensitive import _known, find_secrets, least_run, needed_text
 
 HEX = "0123456789abcdef"
 LONG = [
@@ -33,13 +33,30 @@ def test_least_run(pattern: str, run: int) -> None:
     assert least_run(re.compile(pattern)) == run
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("//.+/:_authToken=(a|b)", "/:_authToken="),
+        ("(?:one|two)[0-9A-Z]{16}", ""),
+        ("(?i)AWS", "aw"),  # a long s is a small S too
+        ("(?i)kiss", ""),
+        ("ab?c", "a"),  # b may be left out, and then what stands around it is not one text
+        ("[a]b", "ab"),  # a class of one is that one
+        ("a|b", ""),
+    ],
+)
+def test_needed_text(pattern: str, text: str) -> None:
+    assert needed_text(re.compile(pattern)) == text
+
+
 @pytest.mark.parametrize(("text", "kind"), LONG)
 def test_what_needs_a_run_is_found_in_a_text_that_has_just_it(text: str, kind: str) -> None:
     assert [finding.kind for finding in find_secrets(text)] == [kind]
 
 
-def test_costly_detectors_need_one() -> None:
-    needed = {type(detector).__name__: run for detector, run in _detectors()}
-    assert needed["CloudantDetector"] == 24
-    assert needed["IbmCloudIamDetector"] == 44
-    assert needed["SlackDetector"] < 16
+def test_costly_ones_need_something() -> None:
+    needed = {type(each.detector).__name__: (each.run, each.needed) for each in _known()}
+    assert needed["CloudantDetector"][0] == 24
+    assert needed["IbmCloudIamDetector"][0] == 44
+    assert needed["SlackDetector"] == (1, "://hoo")  # the last of its two
+    assert needed["NpmDetector"] == (0, "/:_authToken=")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 import unicodedata
 
 import pytest
@@ -145,3 +146,11 @@ def test_an_encoding_that_is_none_is_refused(name):
 def test_a_guess_that_is_only_a_guess_says_so():
     content = "Café, à côté\n".encode("cp1252")
     assert (detect_encoding([content]).certainty or 0) < 0.5
+
+
+@pytest.mark.parametrize("part", [b'"Call +49, please" ', b"words and words ", b"+QUJD", b"~x"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\nM\xfcller\n"])
+def test_a_line_of_a_megabyte_is_looked_through_once(part, end):
+    start = time.process_time()
+    detect_encoding([part * ((1 << 20) // len(part)) + end])
+    assert time.process_time() - start < 2  # minutes and more, where each letter of it was a beginning anew
