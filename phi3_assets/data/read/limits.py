@@ -1,5 +1,6 @@
 """How deep and how large a row may be, so that no file can take the machine: seen before a parser builds anything."""
 
+import re
 from collections.abc import Iterator
 from typing import IO
 
@@ -17,6 +18,10 @@ MAX_UNPACKED_BYTES = 2 << 30
 MAX_SHEET_TEXT_BYTES = 256 << 20
 """Most text of a spreadsheet, unpacked: all of it stands in memory while it is read."""
 
+MAX_DIGITS = 1000
+"""Longest number. Python converts none of more than 4300 digits, and upon one ijson's C parser takes the process down."""
+
+_MANY_DIGITS = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
 _DROP = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _STEP = np.zeros(256, np.int64)
 _STEP[[ord("["), ord("{")]] = 1
@@ -40,7 +45,7 @@ class JsonGuard:
         self._open_chars = 0
 
     def check(self, piece: bytes) -> None:
-        """Take the next piece.
+        """Take the next piece; of thousands of characters, so that most of a number that is too long is in one.
 
         Raises:
             FileDamage: too_deep or too_large.
@@ -49,7 +54,10 @@ class JsonGuard:
         text = (self._backslash + piece).replace(b"\\\\", b"")
         self._backslash = b"\\" if text.endswith(b"\\") else b""
         # Two quotes side by side change nothing, in a string or out of it; without them few pieces are left.
-        quoted = text.replace(b'\\"', b"").translate(None, _DROP)
+        unescaped = text.replace(b'\\"', b"")
+        if _MANY_DIGITS.search(piece) and any(map(_MANY_DIGITS.search, unescaped.split(b'"')[self.in_string :: 2])):
+            raise FileDamage("too_large", f"a number has more than {MAX_DIGITS} digits")
+        quoted = unescaped.translate(None, _DROP)
         parts = quoted.replace(b'""', b"").split(b'"')
         outline = b"".join(parts[self.in_string :: 2])
         self.in_string ^= len(parts) % 2 == 0

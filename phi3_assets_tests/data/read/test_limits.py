@@ -41,10 +41,14 @@ def rows(folder: Path):
         ("hidden.json", f'["]]]]", {"[" * DEEP}{"]" * DEEP}]', ([], "too_deep")),
         ("line.jsonl", f"{GOOD}\n{'[' * DEEP}{']' * DEEP}\n{GOOD}\n", LINES),
         ("line.json", f"{GOOD}\n{'[' * DEEP}{']' * DEEP}\n{GOOD}\n", LINES),
+        ("number.json", f"[{GOOD}, {'1' * 4301}]", ([], "too_large")),
+        ("piece.json", f'["{"x" * 65_000}", {{"a": -{"1" * 4301}}}]', ([], "too_large")),
+        ("number.jsonl", f'{GOOD}\n{{"a": {"1" * 4301}}}\n', ([(1, "read"), (2, "invalid_json")], None)),
+        ("pi.json", f'[{{"Question": "pi?", "Best Answer": "3.{"1" * 9999} \\" {"1" * 9999}"}}]', ([(1, "read")], None)),
     ],
 )
-def test_deep_nesting_takes_no_memory(tmp_path, name, text, expected):
-    """200 KB of nested JSON took 17.7 GiB, and the kernel killed the run. In a process with 2 GiB it is named."""
+def test_what_is_made_to_take_the_machine_is_named(tmp_path, name, text, expected):
+    """200 KB of nested JSON took 17.7 GiB, and a number of 5 KB a segmentation fault; in a process with 2 GiB."""
     (tmp_path / name).write_text(text)
     code = f"from {__name__} import *; print(rows(Path({str(tmp_path)!r})))"
     done = subprocess.run(
