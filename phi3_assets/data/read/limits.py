@@ -19,7 +19,7 @@ MAX_SHEET_TEXT_BYTES = 256 << 20
 """Most text of a spreadsheet, unpacked: all of it stands in memory while it is read."""
 
 MAX_DIGITS = 1000
-"""Longest number. Python converts none of more than 4300 digits, and upon one ijson's C parser takes the process down."""
+"""Longest number. Python converts none of more than 4300 digits, and upon one ijson's C parser ends the process."""
 
 _MANY_DIGITS = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
 _DROP = bytes(byte for byte in range(256) if byte not in b'[]{}"')
